@@ -1,0 +1,1 @@
+"""claude-bottle: run Claude Code in an isolated Docker container that proves its isolation."""
