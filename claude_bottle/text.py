@@ -1,0 +1,22 @@
+"""Make text that others wrote fit for a terminal."""
+
+# Printable for Python, yet nothing to see: fillers, joiners and the variation selectors (not the two of emoji).
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+_SELECTORS = (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))
+_HIDDEN = _INVISIBLE | frozenset(map(chr, _SELECTORS))
+_IDEOGRAPHIC_SPACE = "\u3000"
+
+
+def harmless(text: str) -> str:
+    r"""Return `text` with what a terminal obeys or hides (control, bidi, invisible characters) as escapes like `\x1b`."""
+    return "".join(character if _shows(character) else _escape(character) for character in text)
+
+
+def _shows(character: str) -> bool:
+    if character == _IDEOGRAPHIC_SPACE:
+        return True
+    return character.isprintable() and character not in _HIDDEN
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
