@@ -1,0 +1,121 @@
+"""The commands: parse, call, exit. The only user of click."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from claude_bottle import host as hosts
+from claude_bottle.errors import BottleError, ManifestError
+from claude_bottle.host import Host
+
+
+class _Commands(click.Group):
+    """A group that tells a BottleError in its own words and exits with its code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BottleError as error:
+            # A manifest's lines begin with path:line:column, which editors and people follow.
+            prefix = "" if isinstance(error, ManifestError) else "claude-bottle: "
+            click.echo(f"{prefix}{error}", err=True)
+            sys.exit(error.exit_code)
+
+
+def _host(agents: Path | None) -> Host:
+    host = hosts.read()
+    return host if agents is None else replace(host, environ={**host.environ, "CLAUDE_BOTTLE_AGENTS": str(agents)})
+
+
+def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    kind = click.Path(path_type=Path)
+    return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests (else CLAUDE_BOTTLE_AGENTS).")(command)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Run Claude Code in bottles: isolated containers whose only way out is an allowlist."""
+
+
+@main.command()
+@click.argument("agent")
+@click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CLAUDE_ARGUMENTS]")
+@click.option("--print", "question", metavar="QUESTION", help="Answer one question on stdout, without a terminal.")
+@click.option("-y", "--yes", is_flag=True, help="Start without asking.")
+@click.option("--dry-run", is_flag=True, help="Show what would be run; call no docker.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
+@_agents_option
+def start(  # noqa: PLR0913  (one parameter for each option of the command)
+    agent: str,
+    claude_arguments: tuple[str, ...],
+    question: str | None,
+    yes: bool,
+    dry_run: bool,
+    verbose: bool,
+    agents: Path | None,
+) -> None:
+    """Start AGENT in its bottle; words after -- go to claude."""
+    from claude_bottle import manifest, session
+    from claude_bottle.plan import Run
+
+    host = _host(agents)
+    loaded = manifest.load_agent(host.agents, agent, environ=host.environ, home=host.home)
+    run = Run(terminal=host.interactive and question is None, question=question, arguments=claude_arguments)
+    if dry_run:
+        session.dry_run(host, loaded, run)
+        return
+    sys.exit(session.start(host, loaded, session.Options(run, yes=yes, verbose=verbose)))
+
+
+@main.command()
+@_agents_option
+@click.option("--pull", is_flag=True, help="Look for a newer base image.")
+@click.option("--no-cache", is_flag=True, help="Build every layer anew.")
+def build(agents: Path | None, pull: bool, no_cache: bool) -> None:
+    """Build the image of every bottle."""
+    from claude_bottle import manifest, session
+
+    host = _host(agents)
+    loaded = manifest.load_agents(host.agents, environ=host.environ, home=host.home)
+    session.build(host, loaded, pull=pull, no_cache=no_cache)
+
+
+@main.command()
+@_agents_option
+def agents(agents: Path | None) -> None:
+    """List the agents, their bottles and what these may reach."""
+    from claude_bottle import manifest, pipelock
+    from claude_bottle.text import harmless
+
+    host = _host(agents)
+    loaded = manifest.load_agents(host.agents, environ=host.environ, home=host.home)
+    rows = [(a.name, a.bottle.name, pipelock.summary(pipelock.allowlist(a.bottle.allow))) for a in loaded]
+    _columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)])
+
+
+@main.command()
+@click.argument("agent", required=False)
+@_agents_option
+def check(agent: str | None, agents: Path | None) -> None:
+    """Check the manifests of AGENT, or all; exit 64 on a fault."""
+    from claude_bottle import manifest
+
+    host = _host(agents)
+    if agent is None:
+        count = len(manifest.load_agents(host.agents, environ=host.environ, home=host.home))
+        click.echo(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
+    else:
+        manifest.load_agent(host.agents, agent, environ=host.environ, home=host.home)
+        click.echo("no fault found")
+
+
+def _columns(rows: list[tuple[str, ...]]) -> None:
+    """Print rows as a table; the last column is as wide as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]))

@@ -1,0 +1,127 @@
+"""Run docker's command line: the only module that starts processes."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from claude_bottle.errors import EngineError
+
+ABSENT = ("No such", "not found")  # what clients from 20.10 to 28 say of an object that is not there
+_TIMED_OUT = 124  # as timeout(1) has it
+_UNREACHABLE = ("Cannot connect to the Docker daemon", "error during connect", "permission denied while trying to connect")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a docker command ended."""
+
+    returncode: int
+    stdout: bytes = b""
+    stderr: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the command succeeded."""
+        return self.returncode == 0
+
+    @property
+    def absent(self) -> bool:
+        """Tell whether the command failed because its object does not exist."""
+        return not self.ok and any(text in self.stderr for text in ABSENT)
+
+    @property
+    def unreachable(self) -> bool:
+        """Tell whether the command failed because no engine answered."""
+        return not self.ok and any(text in self.stderr for text in _UNREACHABLE)
+
+    @property
+    def timed_out(self) -> bool:
+        """Tell whether the command was ended because it took too long."""
+        return self.returncode == _TIMED_OUT
+
+    @property
+    def reason(self) -> str:
+        """Return what docker said, in one line."""
+        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(("See 'docker", "Run 'docker"))]
+        said = " ".join(lines[-2:]).removeprefix("docker: ").removeprefix("Error response from daemon: ")
+        return said or f"exit status {self.returncode}"
+
+
+@dataclass
+class Client:
+    """A docker client that runs in a session of its own, so that the terminal's Ctrl-C does not reach it."""
+
+    process: subprocess.Popen[bytes] = field(repr=False)
+    argv: tuple[str, ...]
+
+    def wait(self, stdin: bytes = b"", timeout: float | None = None) -> Result:
+        """Feed `stdin`, wait for the end and return the result; end the client after `timeout` seconds."""
+        try:
+            out, err = self.process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired:
+            self.end()
+            return Result(_TIMED_OUT, b"", f"no answer within {timeout:.0f} s")
+        return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
+
+    def first_line(self) -> bool:
+        """Wait for the first line on stdout; tell whether one came before the end."""
+        assert self.process.stdout is not None
+        return bool(self.process.stdout.readline())
+
+    def finish(self, grace: float = 2) -> None:
+        """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        if not self._ended_within(grace):
+            self.end(grace)
+
+    def end(self, grace: float = 2) -> None:
+        """End the client, by force after `grace` seconds; what it asked of the engine goes on."""
+        self.process.terminate()
+        if not self._ended_within(grace):
+            self.process.kill()
+            self._ended_within(grace)
+
+    def _ended_within(self, grace: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace)
+        return self.process.returncode is not None
+
+
+def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -> Client:
+    """Start a docker command with `env` as its whole environment.
+
+    `shown` sends what it prints to this process's stderr, as progress, instead of collecting it.
+    Raises EngineError where there is no docker command.
+    """
+    pipe = None if shown else subprocess.PIPE
+    out = 2 if shown else subprocess.PIPE
+    return Client(_popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe), tuple(argv))
+
+
+def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", timeout: float | None = None) -> Result:
+    """Run a docker command to its end and collect what it prints."""
+    return start(argv, env).wait(stdin, timeout)
+
+
+def attach(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a docker command on this process's own stdin, stdout and stderr; return its exit code."""
+    process = _popen(argv, env)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            Client(process, tuple(argv)).end()
+
+
+def _popen(argv: Sequence[str], env: Mapping[str, str], **streams: int | None) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(argv, env=dict(env), start_new_session=True, **streams)  # type: ignore[call-overload, no-any-return]
+    except FileNotFoundError:
+        raise EngineError("docker is not on PATH: install Docker (on Debian: apt install docker.io)") from None
+    except OSError as error:
+        raise EngineError(f"docker cannot be run: {os.strerror(error.errno or 0)}") from None

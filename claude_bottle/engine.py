@@ -1,0 +1,94 @@
+"""What the engine says before a session: its version, what is already there, which addresses are taken."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from claude_bottle import docker
+from claude_bottle.docker import Result
+from claude_bottle.errors import DockerError, EngineError, ManifestError
+from claude_bottle.plan import EGRESS, Egress
+from claude_bottle.steps import Step
+
+_OLDEST = (20, 10)
+_TIMEOUT = 30  # seconds for a question; an engine that hangs is one that cannot be reached
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The docker client's and the engine's versions, as they write them."""
+
+    client: str
+    engine: str
+
+
+class Engine:
+    """Asks one engine; `env` is the docker clients' environment."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Call nothing yet."""
+        self._env = env
+
+    def ask(self, *words: str) -> Result:
+        """Run one docker command that only reads; EngineError where no engine answers."""
+        result = docker.run(("docker", *words), self._env, timeout=_TIMEOUT)
+        if result.unreachable or result.timed_out:
+            raise EngineError(f"the Docker engine does not answer, is it running? ({result.reason})")
+        return result
+
+    def versions(self) -> Versions:
+        """Return client's and engine's versions; EngineError where the engine is too old or does not answer."""
+        result = self.ask("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+        words = result.stdout.decode(errors="replace").split()
+        if not result.ok or len(words) != 2:  # noqa: PLR2004
+            raise EngineError(f"docker version failed: {result.reason}")
+        versions = Versions(*words)
+        if _numbers(versions.engine) < _OLDEST:
+            raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
+        return versions
+
+    def present(self, table: Sequence[Step]) -> frozenset[str]:
+        """Return the names of the steps that are needless, since what they make is there; checks the version as well."""
+        steps = [step for step in table if step.unless]
+        with ThreadPoolExecutor(len(steps) + 1) as pool:
+            versions = pool.submit(self.versions)
+            results = list(pool.map(lambda step: self.ask(*step.unless[1:]), steps))
+        versions.result()
+        return frozenset(step.name for step, result in zip(steps, results, strict=True) if result.ok)
+
+    def egress(self, chosen: str | None) -> Egress:
+        """Return the network of the sidecars' way out; ManifestError where the chosen one does not exist."""
+        if chosen is None:
+            return Egress(EGRESS)
+        result = self.ask("network", "inspect", "--format", "{{json .IPAM.Config}}", chosen)
+        if not result.ok:
+            raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen}: {result.reason}")
+        for config in _ipv4(json.loads(result.stdout)):
+            gateway = config.get("Gateway")
+            return Egress(chosen, IPv4Network(config["Subnet"]), IPv4Address(gateway) if gateway else None)
+        raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen} has no IPv4 subnet")
+
+    def subnets(self) -> tuple[IPv4Network, ...]:
+        """Return the IPv4 subnets of every docker network; DockerError where they cannot be listed."""
+        listed = self.ask("network", "ls", "--quiet")
+        names = listed.stdout.decode().split()
+        # One that vanishes meanwhile makes the exit status 1 and leaves the others' lines.
+        shown = self.ask("network", "inspect", "--format", "{{json .IPAM.Config}}", *names)
+        if not listed.ok or not shown.stdout:
+            raise DockerError(f"the engine's networks cannot be listed: {(listed if not listed.ok else shown).reason}")
+        lines = [json.loads(line) for line in shown.stdout.splitlines()]
+        return tuple(IPv4Network(config["Subnet"]) for line in lines for config in _ipv4(line))
+
+
+def _ipv4(configs: Iterable[dict[str, str]] | None) -> list[dict[str, str]]:
+    return [config for config in configs or () if ":" not in config.get("Subnet", ":")]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return major and minor; a version that is no number (a development build) counts as new."""
+    parts = version.split(".")[:2]
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (9999,)
+
+

@@ -1,0 +1,62 @@
+"""The machine and the user that start a session: read once, passed on as a value."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # the checkout: manifests, Dockerfile and pipelock/ lie here
+TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+
+
+@dataclass(frozen=True)
+class Host:
+    """Who starts a session and from where; `environ` may hold secrets and is kept out of the repr."""
+
+    environ: Mapping[str, str] = field(repr=False)
+    home: Path
+    interactive: bool  # stdin and stdout are a terminal
+    owner: str  # `<host>:<boot id>:<pid>:<process start time>`, the label of whatever a session makes
+
+    def setting(self, name: str) -> str | None:
+        """Return the value of CLAUDE_BOTTLE_<name>, None where it is unset or empty."""
+        return self.environ.get(f"CLAUDE_BOTTLE_{name}") or None
+
+    @property
+    def agents(self) -> Path:
+        """Return the manifests' folder: the setting's, else `agents/` of the checkout."""
+        chosen = self.setting("AGENTS")
+        return Path(chosen).expanduser() if chosen else ROOT / "agents"
+
+    @property
+    def has_token(self) -> bool:
+        """Tell whether an OAuth token is there to be handed on."""
+        return bool(self.environ.get(TOKEN_VARIABLE))
+
+
+def read() -> Host:
+    """Read environment, home and terminal of this process."""
+    return Host(
+        environ=dict(os.environ),
+        home=Path.home(),
+        interactive=sys.stdin.isatty() and sys.stdout.isatty(),
+        owner=f"{socket.gethostname()}:{_boot_id()}:{os.getpid()}:{start_time(os.getpid())}",
+    )
+
+
+def start_time(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot (proc(5), field 22), or "-" where /proc has it not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "-"
+    return stat.rpartition(")")[2].split()[19]  # the command's name may hold spaces and brackets
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "-"

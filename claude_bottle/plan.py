@@ -1,0 +1,157 @@
+"""A session as values: every name, address and file, decided before docker is called."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from claude_bottle import pipelock, staging
+from claude_bottle.errors import ManifestError
+from claude_bottle.host import Host
+from claude_bottle.image import Image
+from claude_bottle.manifest import Agent
+
+PREFIX = "claude-bottle"
+EGRESS = f"{PREFIX}-egress"
+PROXY_PORT = 8888
+TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+_DEFAULT_RANGE = "10.213.0.0/16"
+_PASSED_ON = ("TERM", "COLORTERM", "LANG")
+
+
+@dataclass(frozen=True)
+class Egress:
+    """The network of the sidecar's way out; `subnet` and `gateway` are set where the user chose it."""
+
+    name: str
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """How claude is run: on a terminal or headless, with which first message and further arguments."""
+
+    terminal: bool
+    question: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a session that can be known without docker."""
+
+    session: str
+    owner: str
+    agent: Agent
+    run: Run
+    base: Image
+    image: Image  # the base itself, or built on it
+    sidecar_image: str
+    egress: Egress
+    addresses: IPv4Network
+    range: IPv4Network
+    config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
+    home: bytes = field(repr=False)  # the tar stream that fills the agent's home
+    certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
+    ipv6_off: bool = True  # False where the engine's kernel has no IPv6 to switch off
+
+    @property
+    def name(self) -> str:
+        """Return the name of the session's container and network, the beginning of all its other names."""
+        return f"{PREFIX}-{self.session}"
+
+    @property
+    def sidecar_address(self) -> IPv4Address:
+        """Return the sidecar's address on the session's network."""
+        return self.addresses[3]
+
+    @property
+    def bottle_address(self) -> IPv4Address:
+        """Return the agent container's address on the session's network."""
+        return self.addresses[4]
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """Return the host names that the sidecar lets through."""
+        return pipelock.allowlist(self.agent.bottle.allow)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Return the TCP ports that may leave."""
+        return pipelock.ports(self.agent.bottle.allow)
+
+    @property
+    def prompt(self) -> str | None:
+        """Return the first message: the question of --print, else the agent's prompt."""
+        return self.agent.prompt if self.run.question is None else self.run.question
+
+    @property
+    def env_names(self) -> tuple[str, ...]:
+        """Return the variables handed to claude by name, their values being in the client's environment."""
+        forwarded = tuple(variable.name for variable in self.agent.bottle.env if variable.source)
+        return (TOKEN, *_PASSED_ON, *forwarded)
+
+
+def session_id(agent: str, token: str) -> str:
+    """Return `<agent slug, at most 30 characters>-<8 hex>`, usable in docker's names."""
+    slug = re.sub(r"[^a-z0-9]+", "-", agent.lower())[:30].strip("-") or "agent"
+    return f"{slug}-{token}"
+
+
+def address_range(host: Host) -> IPv4Network:
+    """Return the range that sessions take their /29 from; ManifestError where the setting is no such range."""
+    text = host.setting("SUBNET") or _DEFAULT_RANGE
+    largest = 29 if host.setting("EGRESS_NETWORK") else 19
+    try:
+        network = IPv4Network(text)
+    except ValueError as error:
+        raise ManifestError(f"CLAUDE_BOTTLE_SUBNET: {error}; it takes an IPv4 range such as {_DEFAULT_RANGE}") from None
+    if network.prefixlen > largest:
+        raise ManifestError(f"CLAUDE_BOTTLE_SUBNET: {text} is too small; it takes a /{largest} or larger")
+    return network
+
+
+def egress_subnet(addresses: IPv4Network) -> IPv4Network:
+    """Return the part of the range that the shared egress network has: its last /20."""
+    return list(addresses.subnets(new_prefix=20))[-1]
+
+
+def candidates(addresses: IPv4Network, egress: Egress, start: int) -> Iterator[IPv4Network]:
+    """Yield every /29 that a session may take, beginning somewhere and going round once."""
+    kept = () if egress.subnet else tuple(egress_subnet(addresses).subnets(new_prefix=29))
+    count = 2 ** (29 - addresses.prefixlen) - len(kept)
+    first = int(addresses.network_address)
+    for index in range(count):
+        yield IPv4Network((first + (start + index) % count * 8, 29))
+
+
+def environment(host: Host, agent: Agent) -> dict[str, str]:
+    """Return what the client that runs claude has besides the host's own environment: the secrets, by their new names."""
+    secrets = {v.name: host.environ[v.source] for v in agent.bottle.env if v.source}
+    return secrets | {TOKEN: host.environ.get("CLAUDE_BOTTLE_OAUTH_TOKEN", "")}
+
+
+def make(host: Host, agent: Agent, run: Run, images: tuple[Image, Image], egress: Egress, token: str) -> Plan:
+    """Plan a session of `agent`; `token` is 8 random hex digits that make it unique.
+
+    Raises ManifestError where a setting is wrong or a skill or certificate cannot be read.
+    """
+    addresses = address_range(host)
+    base, image = images
+    prompt = agent.prompt if run.question is None else run.question
+    return Plan(
+        session=session_id(agent.name, token),
+        owner=host.owner,
+        agent=agent,
+        run=run,
+        base=base,
+        image=image,
+        sidecar_image=host.setting("PIPELOCK_IMAGE") or pipelock.image(),
+        egress=egress,
+        addresses=next(candidates(addresses, egress, int(token, 16))),
+        range=addresses,
+        config=pipelock.config(pipelock.allowlist(agent.bottle.allow)),
+        home=staging.home(agent.skills, prompt),
+        certificates=b"".join(path.read_bytes().rstrip() + b"\n" for path in agent.bottle.ca_certs),
+    )

@@ -1,0 +1,85 @@
+"""What a session will be able to do, shown before it starts: the summary, the question, the dry run."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+
+from claude_bottle import pipelock
+from claude_bottle.errors import RefusedError
+from claude_bottle.host import TOKEN_VARIABLE
+from claude_bottle.plan import TOKEN, Plan
+from claude_bottle.steps import Step
+from claude_bottle.text import harmless
+
+_PROMPT_SHOWN = 60  # characters
+_GIB, _MIB = 1 << 30, 1 << 20
+
+
+def summary(plan: Plan, building: str) -> str:
+    """Return the preflight's text; `building` is what is said of the image. Manifests' text is made harmless."""
+    return "".join(f"{line.rstrip()}\n" for line in _lines(plan, building))
+
+
+def ask(question: str) -> None:
+    """Ask on the terminal, No being the default; raises RefusedError unless the answer is yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise RefusedError("not started")
+
+
+def commands(table: Sequence[Step]) -> str:
+    """Return every docker command of a session, quoted for a shell, teardown included."""
+    steps = [f"# {step.name}{_stdin(step)}\n{_condition(step)}{shlex.join(step.argv)}\n" for step in table]
+    undos = [f"# undo {step.name}\n{shlex.join(step.undo)}\n" for step in reversed(table) if step.undo]
+    return "".join((*steps, *undos))
+
+
+def _lines(plan: Plan, building: str) -> Iterator[str]:
+    agent, bottle = plan.agent, plan.agent.bottle
+    yield f"agent   {harmless(agent.name):<13} {harmless(agent.description)}"
+    if agent.skills:
+        yield "  skills  " + harmless(", ".join(skill.name for skill in agent.skills))
+    if plan.prompt is not None:
+        yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
+    if plan.run.arguments:
+        yield "  claude  " + harmless(shlex.join(plan.run.arguments))
+    yield f"bottle  {harmless(bottle.name)}"
+    yield "  env     " + harmless(", ".join(_environment(plan)))
+    yield "  egress  " + pipelock.summary(plan.allow)
+    for name in plan.allow:
+        if name.startswith("*."):
+            yield f"          {name}: any host under {name[2:]}"
+    if len(plan.ports) > 1:
+        yield f"  ports   {', '.join(map(str, plan.ports))}, each open on every allowed host"
+    if plan.certificates:
+        yield "  trusts  " + harmless(", ".join(str(path) for path in bottle.ca_certs))
+    limits = bottle.limits
+    yield f"  limits  {limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes"
+    yield f"image   {plan.image.tag} {building}"
+
+
+def _environment(plan: Plan) -> Iterator[str]:
+    for variable in plan.agent.bottle.env:
+        if variable.source is None:
+            yield variable.name
+        else:
+            origin = "" if variable.source == variable.name else f" {variable.source}"
+            yield f"{variable.name} (from host{origin})"
+    yield f"{TOKEN} (from {TOKEN_VARIABLE})"
+
+
+def _shortened(prompt: str) -> str:
+    line = harmless(" ".join(prompt.split()))
+    return line if len(line) <= _PROMPT_SHOWN else line[:_PROMPT_SHOWN].rstrip() + " ..."
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:g} GiB" if count >= _GIB else f"{count / _MIB:g} MiB"
+
+
+def _stdin(step: Step) -> str:
+    return f": {len(step.stdin)} bytes on stdin" if step.stdin else ""
+
+
+def _condition(step: Step) -> str:
+    return f"{shlex.join(step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""

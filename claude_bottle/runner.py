@@ -1,0 +1,126 @@
+"""Run a table of steps: whatever does not need each other side by side, each undo armed before its step starts."""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from claude_bottle import docker
+from claude_bottle.docker import Client, Result
+from claude_bottle.errors import BottleError
+from claude_bottle.steps import Step
+from claude_bottle.teardown import Teardown, remove
+
+_SETTLE = 30.0  # seconds that a failure waits for the steps beside it
+_RETRY = 15.0  # seconds until a step that is retried has failed
+_ENDED = "is not running"  # what `docker exec` says of a container that has ended
+
+
+class StepError(Exception):
+    """A step failed; `step` and `result` say which and how."""
+
+    def __init__(self, step: Step, result: Result) -> None:
+        """Keep what failed."""
+        super().__init__(step.name, result.reason)
+        self.step, self.result = step, result
+
+
+class Runner:
+    """Runs steps against one engine and arms their undos with `teardown`."""
+
+    def __init__(self, teardown: Teardown, env: Mapping[str, str], note: Callable[[str], None]) -> None:
+        """Use `env` as the docker clients' environment; `note` is told of every step's start and end."""
+        self._teardown, self._env, self._note = teardown, env, note
+        self._clients: dict[str, Client] = {}
+        self._ended: queue.SimpleQueue[tuple[Step, Result]] = queue.SimpleQueue()
+
+    def run(self, table: Sequence[Step], done: frozenset[str] = frozenset()) -> dict[str, Result]:
+        """Run every step of the table that is not in `done`; return the results by the steps' names.
+
+        Raises StepError for the first one that fails, when those beside it have ended: a client in flight could still
+        create what had just been undone.
+        """
+        places = {step.name: place for place, step in enumerate(table)}
+        waiting = [step for step in table if step.name not in done]
+        ready = set(done)
+        results = {}
+        self._running: dict[str, float] = {}
+        try:
+            while waiting or self._running:
+                for step in [step for step in waiting if ready.issuperset(step.needs)]:
+                    waiting.remove(step)
+                    self._start(step, places[step.name])
+                step, result = self._next()
+                ready.add(step.name)
+                results[step.name] = result
+        except BaseException:
+            with self._teardown.shielded():
+                self._settle(table)
+            raise
+        return results
+
+    def _start(self, step: Step, place: int) -> None:
+        self._note(f"{step.name} ...")
+        with self._teardown.shielded():
+            if step.undo:
+                self._teardown.arm(place, step.name, lambda: self._undo(step))
+            self._running[step.name] = time.monotonic()
+            try:
+                client = docker.start(step.argv, self._env, shown=step.shown)
+            except BaseException:
+                del self._running[step.name]
+                raise
+            self._clients[step.name] = client
+            threading.Thread(target=self._work, args=(step, client), daemon=True).start()
+
+    def _work(self, step: Step, client: Client) -> None:
+        """Wait for a step; in a thread, so that the main thread is free for signals."""
+        try:
+            result = self._result(step, client)
+        except BottleError as error:  # docker vanished meanwhile
+            result = Result(1, stderr=str(error))
+        self._ended.put((step, result))
+
+    def _result(self, step: Step, client: Client) -> Result:
+        if step.holds and client.first_line():
+            return Result(0)
+        result = client.wait(step.stdin)
+        end = time.monotonic() + _RETRY
+        while step.retried and not result.ok and _ENDED not in result.stderr and time.monotonic() < end:
+            time.sleep(0.02)
+            result = docker.run(step.argv, self._env)
+        if step.unless and not result.ok and docker.run(step.unless, self._env).ok:
+            return Result(0)  # somebody else made it at the same moment
+        return result
+
+    def _next(self) -> tuple[Step, Result]:
+        step, result = self._ended.get()
+        took = time.monotonic() - self._running.pop(step.name)
+        if not result.ok:
+            raise StepError(step, result)
+        self._note(f"{step.name} {took:.3f} s")
+        if step.transient:
+            self._teardown.disarm(step.name)
+        return step, result
+
+    def _settle(self, table: Sequence[Step]) -> None:
+        """Wait for the steps that still run, then end their clients; one that shows its progress is ended at once."""
+        for step in table:
+            if step.shown and step.name in self._running:
+                self._clients[step.name].end()
+        end = time.monotonic() + _SETTLE
+        while self._running:
+            with contextlib.suppress(queue.Empty):
+                step, _ = self._ended.get(timeout=max(0.0, end - time.monotonic()))
+                self._running.pop(step.name, None)
+                continue
+            for name in self._running:
+                self._clients[name].end()
+            return
+
+    def _undo(self, step: Step) -> str | None:
+        client = self._clients.get(step.name)
+        if step.holds and client is not None:
+            client.finish()  # the lifeline: ends the container faster than `rm --force`, which then confirms it
+        return remove(step.undo, self._env)

@@ -1,0 +1,258 @@
+"""The table of steps: every docker command of a session, as data; what is shown is what is run."""
+
+from dataclasses import dataclass, field
+
+from claude_bottle import netfilter, staging
+from claude_bottle.image import Image
+from claude_bottle.plan import EGRESS, PREFIX, PROXY_PORT, Plan, egress_subnet
+
+Argv = tuple[str, ...]
+
+# Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
+# credentials included; each is therefore set explicitly, empty where unused.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
+_MEMORY = 256 * 1024 * 1024  # bytes for a sidecar; 80 MB were seen with 1023 tunnels
+_DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
+# The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline.
+_LIFELINE = "echo up; while read -r _; do :; done"
+_WITH_PROMPT = f'p=$(cat ~/{staging.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'  # x: $( ) would strip trailing newlines
+
+
+@dataclass(frozen=True)
+class Step:
+    """One docker command of a session.
+
+    `stdin` is what it reads; `env` are the *names* handed on through the client's environment; `needs` are the steps that
+    must be ready before it. Ready is ended, or, for a step that `holds`, its first line on stdout. `undo` removes what
+    the step may have made; `unless` is a command whose success makes the step needless.
+    """
+
+    name: str
+    argv: Argv
+    stdin: bytes = field(default=b"", repr=False)
+    env: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    undo: Argv = ()
+    unless: Argv = ()
+    holds: bool = False
+    shown: bool = False  # its output is progress for the user
+    retried: bool = False  # until it succeeds or its container has ended
+    transient: bool = False  # once it has succeeded, nothing is left to undo
+
+
+def table(plan: Plan) -> tuple[Step, ...]:
+    """Return the steps of a session in the order in which they are shown; teardown walks them backwards."""
+    return (
+        *_images(plan),
+        *_egress(plan),
+        _network(plan),
+        *_sidecar(plan),
+        _bottle(plan),
+        _one_shot(plan, "lock", plan.name, netfilter.lock(plan), needs=("bottle",)),
+        _one_shot(plan, "gate", _sidecar_name(plan), netfilter.gate(plan), needs=("sidecar-start",)),
+        *_certificates(plan),
+        _fill(plan),
+        _claude(plan),
+    )
+
+
+def _images(plan: Plan) -> tuple[Step, ...]:
+    rows = [_build("image", plan.base)]
+    if plan.image != plan.base:
+        rows.append(_build("bottle-image", plan.image, needs=("image",)))
+    pull = ("docker", "pull", plan.sidecar_image)
+    return (*rows, Step("sidecar-image", pull, unless=_inspect(plan.sidecar_image), shown=True))
+
+
+def _build(name: str, image: Image, needs: tuple[str, ...] = ()) -> Step:
+    return Step(name, image.argv, stdin=image.context, needs=needs, unless=_inspect(image.tag), shown=True)
+
+
+def _inspect(image: str) -> Argv:
+    return ("docker", "image", "inspect", "--format", "{{.Id}}", image)
+
+
+def _egress(plan: Plan) -> tuple[Step, ...]:
+    if plan.egress.name != EGRESS:
+        return ()
+    argv = (
+        *("docker", "network", "create", "--driver", "bridge"),
+        *("--subnet", str(egress_subnet(plan.range))),
+        # Without it a sidecar reaches the next one.
+        *("--opt", "com.docker.network.bridge.enable_icc=false"),
+        # Names of networks are no lock: of ten creates at once up to eight succeed. Of one bridge name exactly one does.
+        *("--opt", "com.docker.network.bridge.name=cb-egress"),
+        *("--label", f"{PREFIX}.role=egress"),
+        EGRESS,
+    )
+    return (Step("egress", argv, unless=("docker", "network", "inspect", "--format", "{{.Id}}", EGRESS)),)
+
+
+def _network(plan: Plan) -> Step:
+    argv = (
+        *("docker", "network", "create", "--driver", "bridge", "--internal"),
+        *("--subnet", str(plan.addresses)),
+        # Without it the network's gateway address is the host, open to the bottle.
+        *("--opt", "com.docker.network.bridge.inhibit_ipv4=true"),
+        *_labels(plan, "network"),
+        plan.name,
+    )
+    return Step("network", argv, undo=("docker", "network", "rm", plan.name))
+
+
+def _sidecar(plan: Plan) -> tuple[Step, ...]:
+    name, listen = _sidecar_name(plan), f"{plan.sidecar_address}:{PROXY_PORT}"
+    create = (
+        *("docker", "create", "--name", name, "--pull", "never"),
+        *("--network", plan.egress.name),
+        *("--user", "65534:65534", "--read-only"),
+        *_unprivileged(),
+        *("--pids-limit", "256", *_memory(_MEMORY)),
+        # A container inherits 1, and a raw frame through the sidecar would reach the outside.
+        *("--sysctl", "net.ipv4.ip_forward=0"),
+        *_without_ipv6(plan),
+        # The image's own check asks 127.0.0.1, where nothing listens.
+        "--no-healthcheck",
+        *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
+        *("--mount", f"type=volume,dst=/config,{_volume_labels(plan)}"),
+        *_labels(plan, "sidecar"),
+        *_proxy_variables(""),
+        plan.sidecar_image,
+        # Strict on the command line as well: without it a file that says less is an open proxy.
+        *("run", "--config", "/config/pipelock.yaml", "--mode", "strict", "--listen", listen),
+    )
+    copy = ("docker", "cp", "-", f"{name}:/config")
+    connect = (
+        *("docker", "network", "connect", "--ip", str(plan.sidecar_address), "--alias", "pipelock"),
+        *(plan.name, name),
+    )
+    ready = ("docker", "exec", name, "/pipelock", "healthcheck", "--addr", listen)
+    config = staging.archive([staging.Entry("pipelock.yaml", plan.config)], 65534)
+    needs = ("sidecar-image", *(step.name for step in _egress(plan)))
+    return (
+        Step("sidecar", create, needs=needs, undo=_remove(name)),
+        Step("sidecar-config", copy, stdin=config, needs=("sidecar",)),
+        Step("sidecar-connect", connect, needs=("network", "sidecar")),
+        Step("sidecar-start", ("docker", "start", name), needs=("sidecar-config", "sidecar-connect")),
+        Step("sidecar-ready", ready, needs=("sidecar-start",), retried=True),
+    )
+
+
+def _bottle(plan: Plan) -> Step:
+    limits = plan.agent.bottle.limits
+    proxy = f"http://pipelock:{PROXY_PORT}"
+    argv = (
+        *("docker", "run", "--name", plan.name, "--pull", "never"),
+        *("--interactive", "--rm", "--init", "--sig-proxy=false"),
+        *("--network", plan.name, "--ip", str(plan.bottle_address)),
+        # The lock closes Docker's DNS; these keep an unlocked bottle from asking the host's resolver (CVE-2024-29018).
+        *("--add-host", f"pipelock:{plan.sidecar_address}"),
+        *("--dns", "0.0.0.0", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1"),  # noqa: S104
+        *_without_ipv6(plan),
+        *("--user", "1000:1000", "--workdir", staging.WORKDIR),
+        *_unprivileged(),
+        *("--pids-limit", str(limits.pids), *_memory(limits.memory)),
+        # Not --cpus, which is an error above the engine's count.
+        *("--cpu-period", "100000", "--cpu-quota", str(int(limits.cpus * 100_000))),
+        *("--ulimit", "core=0"),
+        "--no-healthcheck",
+        # Nothing of the bottle is to stay on the engine's disk.
+        *("--log-driver", "none"),
+        *_labels(plan, "agent"),
+        *_proxy_variables(proxy),
+        *("--entrypoint", "bash", plan.image.tag, "-c", _LIFELINE),
+    )
+    images = ("bottle-image",) if plan.image != plan.base else ("image",)
+    return Step("bottle", argv, needs=(*images, "network"), undo=_remove(plan.name), holds=True)
+
+
+def _one_shot(plan: Plan, role: str, target: str, rules: str, needs: tuple[str, ...]) -> Step:
+    name = f"{plan.name}-{role}"
+    argv = (
+        *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--log-driver", "none"),
+        *("--network", f"container:{target}"),
+        *("--user", "0:0", "--read-only"),
+        *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
+        "--no-healthcheck",
+        *_labels(plan, role),
+        *_proxy_variables(""),
+        *("--entrypoint", "nft", plan.base.tag, "--file", "-"),
+    )
+    return Step(role, argv, stdin=rules.encode(), needs=("image", *needs), undo=_remove(name), transient=True)
+
+
+def _certificates(plan: Plan) -> tuple[Step, ...]:
+    if not plan.certificates:
+        return ()
+    argv = ("docker", "exec", "--interactive", "--user", "0:0", plan.name)
+    append = ("bash", "-c", f"cat >> {_BUNDLE}")
+    return (Step("certificates", argv + append, stdin=plan.certificates, needs=("bottle",)),)
+
+
+_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def _fill(plan: Plan) -> Step:
+    argv = ("docker", "exec", "--interactive", plan.name, "tar", "--extract", "--file", "-", "--directory", "/home/agent")
+    return Step("fill", argv, stdin=plan.home, needs=("bottle",))
+
+
+def _claude(plan: Plan) -> Step:
+    literal = [f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None]
+    own = [f"NODE_EXTRA_CA_CERTS={_BUNDLE}", f"REQUESTS_CA_BUNDLE={_BUNDLE}"] if plan.certificates else []
+    tty = ("--tty", "--detach-keys", _DETACH) if plan.run.terminal else ()
+    argv = (
+        *("docker", "exec", "--interactive", *tty),
+        *(word for name in plan.env_names for word in ("--env", name)),
+        *(word for pair in (*own, *literal) for word in ("--env", pair)),
+        plan.name,
+        *_command(plan),
+    )
+    needs = ("sidecar-ready", "lock", "gate", "fill", *(step.name for step in _certificates(plan)))
+    return Step("claude", argv, env=plan.env_names, needs=needs)
+
+
+def _command(plan: Plan) -> Argv:
+    print_ = ("--print",) if not plan.run.terminal else ()
+    claude = ("claude", "--dangerously-skip-permissions", *print_, *plan.run.arguments)
+    return claude if plan.prompt is None else ("bash", "-c", _WITH_PROMPT, "bash", *claude)
+
+
+def _sidecar_name(plan: Plan) -> str:
+    return f"{plan.name}-sidecar"
+
+
+def _remove(container: str) -> Argv:
+    return ("docker", "rm", "--force", "--volumes", container)
+
+
+def _owned(plan: Plan, role: str) -> tuple[str, ...]:
+    return (f"{PREFIX}.session={plan.session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={plan.owner}")
+
+
+def _labels(plan: Plan, role: str) -> Argv:
+    return tuple(word for label in _owned(plan, role) for word in ("--label", label))
+
+
+def _volume_labels(plan: Plan) -> str:
+    return ",".join(f"volume-label={label}" for label in _owned(plan, "config"))
+
+
+def _unprivileged() -> Argv:
+    # Either alone leaks: without the first, raw sockets (ARP spoofing); without the second, setuid programs.
+    return ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+
+
+def _memory(limit: int) -> Argv:
+    return ("--memory", str(limit), "--memory-swap", str(limit))  # the same, or swap doubles it
+
+
+def _without_ipv6(plan: Plan) -> Argv:
+    # Without it the host's link-local address is reachable where somebody enabled IPv6.
+    return ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1") if plan.ipv6_off else ()
+
+
+def _proxy_variables(proxy: str) -> Argv:
+    values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1,::1" if proxy else ""}
+    pairs = [f"{form}={values.get(name, '')}" for name in _PROXIES for form in (name, name.lower())]
+    return tuple(word for pair in pairs for word in ("--env", pair))
