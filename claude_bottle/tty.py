@@ -1,0 +1,202 @@
+"""The interactive terminal: a child on a terminal of its own, joined to the user's byte for byte.
+
+pexpect starts the child, and no more: its `interact()` loses the end of the output of a child that has ended, and
+blocks for ever where a long paste meets a child that answers while it reads.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import termios
+import time
+import tty
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Self
+
+from claude_bottle.errors import EngineError
+
+if TYPE_CHECKING:
+    from pexpect import spawn
+
+_FULL = 1 << 18  # bytes; a buffer that holds as many is not added to
+_GONE = 128 + signal.SIGHUP
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run `argv` on the user's terminal, descriptors 0 and 1, and return its exit code, 128+n where signal n ended it.
+
+    Main thread only. `argv` has at least two words, `env` is the child's whole environment. Where the user's terminal
+    goes away the child is ended and the answer is 129. HUP, INT, QUIT and TERM end the child too; their own handlers
+    are called once the terminal is put back, so what they raise comes out of here. Raises EngineError where `argv`
+    cannot be started.
+    """
+    try:
+        with _Signals() as signals, _raw(0), _reopened(1) as screen, _started(argv, env) as child:
+            return _copy(child, 0, screen, signals)
+    except termios.error:
+        return _GONE
+
+
+def _copy(child: "spawn[bytes]", keys: int, screen: int, signals: "_Signals") -> int:
+    """Copy both ways until the child has ended and all that it wrote is on the screen; the answer is that of `run`."""
+    typed, shown = bytearray(), bytearray()
+    fd = child.child_fd
+    talking = True
+    while talking or shown or child.isalive():
+        # The child is read whatever the state of its input: only a screen that takes nothing holds it up.
+        reads = [
+            signals.fd,
+            *([fd] if talking and len(shown) < _FULL else []),
+            *([keys] if talking and len(typed) < _FULL else []),
+        ]
+        writes = [*([fd] if talking and typed else []), *([screen] if shown else [])]
+        # A child that has closed its terminal and not ended yet can only be asked.
+        readable, writable, _ = select.select(reads, writes, [], None if talking or shown else 0.001)
+        if signals.fd in readable:
+            if number := signals.read():
+                return 128 + number
+            child.setwinsize(*termios.tcgetwinsize(keys))
+        if fd in readable:
+            talking = _read(fd, shown)
+        # Not after the child's end: what is typed then is for the shell.
+        if keys in readable and talking and not _read(keys, typed):
+            return _GONE
+        if fd in writable and not _write(fd, typed):
+            typed.clear()
+        if screen in writable and not _write(screen, shown):
+            return _GONE
+    return child.exitstatus if child.exitstatus is not None else 128 + (child.signalstatus or 0)
+
+
+def _read(fd: int, buffer: bytearray) -> bool:
+    """Add what can be read now; False at the end, which a terminal without another side tells by an error."""
+    try:
+        data = os.read(fd, 1 << 16)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    buffer += data
+    return bool(data)
+
+
+def _write(fd: int, buffer: bytearray) -> bool:
+    """Write, and take from the buffer, what fits now; False where nobody can read it any more."""
+    try:
+        # No more than can be written without blocking where `fd` blocks.
+        del buffer[: os.write(fd, buffer[: select.PIPE_BUF])]
+    except BlockingIOError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _started(argv: Sequence[str], env: Mapping[str, str]) -> Iterator["spawn[bytes]"]:
+    """Start the child, and see that it has ended at the end."""
+    import pexpect
+
+    try:
+        size = termios.tcgetwinsize(0)
+        child: spawn[bytes] = pexpect.spawn(argv[0], list(argv[1:]), env=env, dimensions=size, preexec_fn=_raw_input)
+    except (pexpect.ExceptionPexpect, OSError) as error:
+        raise EngineError(f"cannot run {argv[0]}: {error}") from error
+    try:
+        os.set_blocking(child.child_fd, False)
+        yield child
+    finally:
+        _end(child)
+
+
+def _raw_input() -> None:
+    """Let what is typed before the child sets up its terminal reach it as it is: unechoed, and Ctrl-C as a byte.
+
+    Output keeps its line ends until the child says otherwise.
+    """
+    output = termios.tcgetattr(0)[tty.OFLAG]
+    tty.setraw(0, termios.TCSANOW)
+    mode = termios.tcgetattr(0)
+    mode[tty.OFLAG] = output
+    termios.tcsetattr(0, termios.TCSANOW, mode)
+
+
+def _end(child: "spawn[bytes]") -> None:
+    """End the child if it has not ended, and reap it."""
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
+        child.kill(number)
+        deadline = time.monotonic() + 1
+        while child.isalive() and time.monotonic() < deadline:
+            time.sleep(0.005)
+    child.ptyproc.delayafterclose = 0  # type: ignore[attr-defined]  # else close() sleeps
+    child.close(force=False)
+
+
+@contextlib.contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    """Put a terminal in raw mode, and back.
+
+    TCSANOW both times: the other two wait for a screen that may be stuck, or lose what was typed ahead.
+    """
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setraw(fd, termios.TCSANOW)
+        yield
+    finally:
+        with contextlib.suppress(termios.error):  # gone
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+@contextlib.contextmanager
+def _reopened(fd: int) -> Iterator[int]:
+    """Open the terminal of `fd` again, not blocking: O_NONBLOCK on `fd` itself would be the user's shell's too."""
+    try:
+        os.tcgetpgrp(fd)  # an error if /dev/tty is another terminal
+        own = os.open("/dev/tty", os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        own = os.dup(fd)
+    try:
+        yield own
+    finally:
+        os.close(own)
+
+
+class _Signals:
+    """Signals as a descriptor to select on, so that none cuts a fork or a clean-up in half."""
+
+    def __enter__(self) -> Self:
+        self.fd, self._writer = os.pipe()
+        self._caught: list[int] = []
+        for end in (self.fd, self._writer):
+            os.set_blocking(end, False)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        # One that is ignored, or that Python did not set, stays as it is.
+        old = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGWINCH)}
+        self._old = {number: handler for number, handler in old.items() if handler not in (signal.SIG_IGN, None)}
+        self._ending = self._old.keys() - {signal.SIGWINCH}
+        for number in self._old:
+            signal.signal(number, _nothing)
+        return self
+
+    def read(self) -> int | None:
+        """Take what has come; the first signal that ends a session, if there was one."""
+        with contextlib.suppress(BlockingIOError):
+            self._caught += (number for number in os.read(self.fd, 1 << 16) if number in self._ending)
+        return self._caught[0] if self._caught else None
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self.read()
+        os.close(self.fd)
+        os.close(self._writer)
+        for caught in self._caught:
+            signal.raise_signal(caught)
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Leave the byte in the wakeup pipe to say it."""

@@ -1,0 +1,87 @@
+"""Programs to run on a terminal; the first argument names one."""
+
+import os
+import signal
+import sys
+import termios
+import tty
+from types import FrameType
+
+
+def say(text: str) -> None:
+    os.write(1, f"<{text}>".encode())
+
+
+def send(data: bytes) -> None:
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def leave(code: str) -> None:
+    sys.exit(int(code))
+
+
+def die(number: str) -> None:
+    os.kill(os.getpid(), int(number))
+
+
+def last_words() -> None:
+    tty.setraw(0, termios.TCSANOW)
+    send(b"x" * 16384 + b"<end>")
+
+
+def fourfold(count: str) -> None:
+    """Write four bytes for each byte read."""
+    tty.setraw(0, termios.TCSANOW)
+    say("ready")
+    left = int(count)
+    while left:
+        data = os.read(0, 4096)
+        left -= len(data)
+        send(b"".join(bytes([byte]) * 4 for byte in data))
+
+
+def show(count: str) -> None:
+    """Show what comes, on a terminal as it was found."""
+    say("ready")
+    data = b""
+    while len(data) < int(count):
+        data += os.read(0, 4096)
+    say(data.hex())
+
+
+def size() -> None:
+    def tell(_number: int = 0, _frame: FrameType | None = None) -> None:
+        say("{}x{}".format(*termios.tcgetwinsize(0)))
+
+    signal.signal(signal.SIGWINCH, tell)
+    tell()
+    while True:
+        signal.pause()
+
+
+def flood(megabytes: str) -> None:
+    tty.setraw(0, termios.TCSANOW)
+    block = bytes(range(256)) * 4096
+    for _ in range(int(megabytes)):
+        send(block)
+
+
+def stay() -> None:
+    say(str(os.getpid()))
+    signal.pause()
+
+
+def stay_and_flood() -> None:
+    say(str(os.getpid()))
+    flood("1000000")
+
+
+def cling() -> None:
+    """Stay, whatever signal asks to go."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    stay()
+
+
+globals()[sys.argv[1]](*sys.argv[2:])
