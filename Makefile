@@ -1,0 +1,38 @@
+# `make` alone tells what there is to make.
+
+PYTHON ?= python3
+DEV := .venv-dev/bin/python -m
+
+.PHONY: help demo test lint contract clean ensurepip
+
+help: ## Show this help
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+demo: ensurepip ## Run the demo agent against a stand-in for Anthropic's API: no account, no container registry
+	$(PYTHON) -m tests.world demo
+
+test: lint ## Run everything that CI runs
+	$(PYTHON) -m tests.world up
+	$(DEV) pytest -n 4
+
+lint: .venv-dev/stamp ## Check style and types
+	$(DEV) ruff check
+	$(DEV) ruff format --check
+	$(DEV) mypy
+
+contract: .venv-dev/stamp ## Check what the product relies on in pipelock, CLAUDE_BOTTLE_PIPELOCK_IMAGE or the stand-in
+	$(PYTHON) -m tests.world up
+	$(DEV) pytest -n 4 tests/contract
+
+clean: ## Remove virtual environments and caches
+	rm -rf .venv .venv.new .venv.old .venv-dev .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv-dev/stamp: requirements-dev.txt | ensurepip
+	$(PYTHON) -m venv --clear .venv-dev
+	$(DEV) pip install --quiet --no-deps --only-binary=:all: --require-hashes --requirement requirements-dev.txt
+	touch $@
+
+# A bare Debian has Python without its venv module.
+ensurepip:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update --quiet && apt-get install --quiet --yes python3-venv; }
