@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
-from . import yamldoc
-from .text import harmless
+from claude_bottle import yamldoc
+from claude_bottle.text import harmless
 
 HTTPS = 443
 _DATA = Path(__file__).resolve().parent.parent / "pipelock"
@@ -29,12 +30,12 @@ class Host:
 def parse_host(text: str) -> Host:
     """Read `name`, `name:port`, `*.name` or `*.name:port`.
 
-    Strict, because pipelock is not: an entry that it cannot match (a port, a scheme, a capital) is ignored without a word.
+    Strict, because pipelock is not: it ignores an entry that it cannot match (a port, a scheme).
     Raises ValueError with a one-line message.
     """
     _refuse_more(text)
     name, colon, port = text.partition(":")
-    if colon and not _PORT.fullmatch(port) or int(port or HTTPS) > 65535:
+    if (colon and not _PORT.fullmatch(port)) or int(port or HTTPS) > 65535:
         raise ValueError(f'"{text}": the port must be a number from 1 to 65535')
     if not name.isascii():
         raise ValueError(f'"{text}": only ASCII names can be allowed{_punycode(name, colon + port)}')
@@ -81,9 +82,8 @@ def _check_name(text: str, name: str, *, wildcard: bool) -> None:
     if len(labels) == 1 or labels[-1] == "localhost":
         raise ValueError(f'"{text}" is no name of the internet, and a bottle reaches nothing else; write it in full')
     if len(name) > _LONGEST or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError(
-            f'"{text}": each part must be 1 to 63 letters, digits and inner hyphens, at most {_LONGEST} characters in all'
-        )
+        parts = f"1 to 63 letters, digits and inner hyphens, {_LONGEST} characters in all at most"
+        raise ValueError(f'"{text}": each part of a name must be {parts}')
 
 
 def image() -> str:
@@ -99,8 +99,7 @@ def defaults() -> tuple[Host, ...]:
 
 @cache
 def _pairs(file: str) -> dict[str, str]:
-    data = yamldoc.load(_DATA / file).data
-    assert isinstance(data, dict)
+    data = cast("dict[str, yamldoc.Data]", yamldoc.load(_DATA / file).data)
     return {key: str(value) for key, value in data.items()}
 
 
@@ -114,20 +113,15 @@ def ports(extra: Iterable[Host]) -> tuple[int, ...]:
     return tuple(sorted({HTTPS, *(host.port for host in extra)}))
 
 
-def describe(name: str) -> str:
-    """Return a name of the allowlist as people should read it; `*.name` lets more out than it seems to."""
-    return f"any host under {name[2:]}" if name.startswith("*.") else name
-
-
 def summary(names: Sequence[str]) -> str:
     """Return the egress line: how many names, and the first three of the sorted list."""
-    shown = [describe(name) for name in sorted(names)[:_SHOWN]]
+    shown = sorted(names)[:_SHOWN]
     rest = [f"+{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return f"{len(names)} host{'' if len(names) == 1 else 's'} allowed ({', '.join(shown + rest)})"
 
 
 def config(names: Iterable[str]) -> bytes:
-    """Return the sidecar's YAML: the commented base and `names`, which must come from `allowlist` (pipelock checks none)."""
+    """Return the sidecar's YAML: the commented base and `names`, checked once more; ValueError if there are none."""
     hosts = "".join(f'  - "{parse_host(name).name}"\n' for name in names)
     if not hosts:
         raise ValueError("pipelock does not start with an empty list of hosts")

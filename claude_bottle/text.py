@@ -8,7 +8,7 @@ _IDEOGRAPHIC_SPACE = "\u3000"
 
 
 def harmless(text: str) -> str:
-    r"""Return `text` with what a terminal obeys or hides (control, bidi, invisible characters) as escapes like `\x1b`."""
+    r"""Return `text` with control, bidi and invisible characters as escapes like `\x1b`; so it is one line."""
     return "".join(character if _shows(character) else _escape(character) for character in text)
 
 

@@ -27,7 +27,7 @@ class YamlError(ValueError):
 
 @dataclass(frozen=True)
 class Document:
-    """A loaded file: plain data (keys always text), and each key that stands twice in one mapping (the first one counts)."""
+    """A loaded file: plain data, its keys always text; and each key that repeats another (the first counts)."""
 
     data: Data
     duplicates: tuple[YamlError, ...]
@@ -108,9 +108,11 @@ def _mark(node: "Node") -> tuple[int, int]:
 
 def _child(node: "Node", step: str | int) -> "tuple[Node, Node] | None":
     """Return key and value (an item of a list is its own key) of one step down from `node`."""
-    if node.id == "mapping":
+    from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+    if isinstance(node, MappingNode):
         return next(((key, value) for key, value in node.value if key.value == step), None)
-    if node.id == "sequence" and isinstance(step, int) and step < len(node.value):
+    if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step], node.value[step]
     return None
 
@@ -136,28 +138,25 @@ class _Builder:
         return self._done[id(node)]
 
     def _convert(self, node: "Node") -> Data:
-        if node.id == "mapping" and node.tag == f"{_TAG}map":
+        from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+        if isinstance(node, MappingNode) and node.tag == f"{_TAG}map":
             return self._mapping(node)
-        if node.id == "sequence" and node.tag == f"{_TAG}seq":
+        if isinstance(node, SequenceNode) and node.tag == f"{_TAG}seq":
             return [self.build(item) for item in node.value]
-        if node.id == "scalar":
+        if isinstance(node, ScalarNode):
             return self._scalar(node)
         raise YamlError(*_mark(node), f'the tag "{node.tag}" means nothing here')
 
     def _mapping(self, node: "MappingNode") -> dict[str, Data]:
         result: dict[str, Data] = {}
         for key, value in node.value:
-            name = self._key(key)
+            name = _key(key)
             if name in result:
                 self.duplicates.append(YamlError(*_mark(key), f'the key "{name}" stands here a second time'))
                 continue
             result[name] = self.build(value)
         return result
-
-    def _key(self, key: "Node") -> str:
-        if key.id != "scalar" or key.tag == f"{_TAG}merge":
-            raise YamlError(*_mark(key), "a key must be plain text")
-        return _text(key)
 
     def _scalar(self, node: "ScalarNode") -> Data:
         if node.tag in _KEPT_AS_TEXT:
@@ -169,6 +168,14 @@ class _Builder:
         except (ValueError, LookupError):
             raise YamlError(*_mark(node), "not a value that can be read") from None
         return value
+
+
+def _key(key: "Node") -> str:
+    from ruamel.yaml.nodes import ScalarNode
+
+    if not isinstance(key, ScalarNode) or key.tag == f"{_TAG}merge":
+        raise YamlError(*_mark(key), "a key must be plain text")
+    return _text(key)
 
 
 def _text(node: "ScalarNode") -> str:
