@@ -81,7 +81,7 @@ def _import(root: Path) -> None:
     with subprocess.Popen(("tar", "-C", str(root), "--numeric-owner", "-c", "."), stdout=subprocess.PIPE) as tar:
         imported = subprocess.run(
             ("docker", "import", "--change", 'CMD ["bash"]', "-", IMAGE),
-            stdin=tar.stdout, capture_output=True, env=os.environ | {"PATH": PATH},
+            check=False, stdin=tar.stdout, capture_output=True, env=os.environ | {"PATH": PATH},
         )  # fmt: skip
     if imported.returncode or tar.returncode:
         raise WorldError(f"docker import failed: {imported.stderr.decode(errors='replace').strip()}")

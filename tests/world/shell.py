@@ -34,8 +34,9 @@ def run(*argv: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) ->
 
 def attempt(*argv: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run a program whose failure is an answer; a program that is not there exits 127."""
+    whole = {**os.environ, "PATH": PATH, **(env or {})}
     try:
-        return subprocess.run(argv, input=stdin, capture_output=True, env=os.environ | {"PATH": PATH} | (env or {}))
+        return subprocess.run(argv, check=False, input=stdin, capture_output=True, env=whole)
     except FileNotFoundError:
         return subprocess.CompletedProcess(argv, 127, b"", f"{argv[0]}: not found".encode())
 

@@ -1,0 +1,24 @@
+"""`python3 -m tests.world up|down|demo`."""
+
+import sys
+
+from tests import world
+from tests.world import api, demo
+from tests.world.shell import WorldError
+
+COMMANDS = {"up": world.up, "down": api.remove, "demo": demo.start}
+
+
+def main() -> None:
+    """Run the command that is named; one that cannot be done is one message and exit 1."""
+    if len(sys.argv) != 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(f"usage: python3 -m tests.world {'|'.join(COMMANDS)}")
+    try:
+        COMMANDS[sys.argv[1]]()
+    except WorldError as error:
+        sys.exit(f"world: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+main()
