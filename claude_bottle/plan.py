@@ -1,6 +1,7 @@
 """A session as values: every name, address and file, decided before docker is called."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -95,7 +96,8 @@ class Plan:
 
 def session_id(agent: str, token: str) -> str:
     """Return `<agent slug, at most 30 characters>-<8 hex>`, usable in docker's names."""
-    slug = re.sub(r"[^a-z0-9]+", "-", agent.lower())[:30].strip("-") or "agent"
+    plain = unicodedata.normalize("NFKD", agent).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:30].strip("-") or "agent"
     return f"{slug}-{token}"
 
 

@@ -29,9 +29,17 @@ def ask(question: str) -> None:
 
 def commands(table: Sequence[Step]) -> str:
     """Return every docker command of a session, quoted for a shell, teardown included."""
-    steps = [f"# {step.name}{_stdin(step)}\n{_condition(step)}{shlex.join(step.argv)}\n" for step in table]
     undos = [f"# undo {step.name}\n{shlex.join(step.undo)}\n" for step in reversed(table) if step.undo]
-    return "".join((*steps, *undos))
+    return "".join((*map(_command, table), *undos))
+
+
+def _command(step: Step) -> str:
+    condition = f"{shlex.join(step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
+    # A tar stream is named by its size; text stands there whole, so that it can be read.
+    binary = b"\0" in step.stdin
+    size = f": {len(step.stdin)} bytes of tar on stdin" if binary else ""
+    text = f" <<'END'\n{step.stdin.decode()}END\n" if step.stdin and not binary else "\n"
+    return f"# {step.name}{size}\n{condition}{shlex.join(step.argv)}{text}"
 
 
 def _lines(plan: Plan, building: str) -> Iterator[str]:
@@ -76,10 +84,3 @@ def _shortened(prompt: str) -> str:
 def _size(count: int) -> str:
     return f"{count / _GIB:g} GiB" if count >= _GIB else f"{count / _MIB:g} MiB"
 
-
-def _stdin(step: Step) -> str:
-    return f": {len(step.stdin)} bytes on stdin" if step.stdin else ""
-
-
-def _condition(step: Step) -> str:
-    return f"{shlex.join(step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""

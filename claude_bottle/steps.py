@@ -97,7 +97,9 @@ def _network(plan: Plan) -> Step:
         *_labels(plan, "network"),
         plan.name,
     )
-    return Step("network", argv, undo=("docker", "network", "rm", plan.name))
+    # Not before the images: a build can take minutes and fail.
+    needs = tuple(step.name for step in _images(plan))
+    return Step("network", argv, needs=needs, undo=("docker", "network", "rm", plan.name))
 
 
 def _sidecar(plan: Plan) -> tuple[Step, ...]:
@@ -128,7 +130,7 @@ def _sidecar(plan: Plan) -> tuple[Step, ...]:
     )
     ready = ("docker", "exec", name, "/pipelock", "healthcheck", "--addr", listen)
     config = staging.archive([staging.Entry("pipelock.yaml", plan.config)], 65534)
-    needs = ("sidecar-image", *(step.name for step in _egress(plan)))
+    needs = tuple(step.name for step in (*_images(plan), *_egress(plan)))
     return (
         Step("sidecar", create, needs=needs, undo=_remove(name)),
         Step("sidecar-config", copy, stdin=config, needs=("sidecar",)),
@@ -162,8 +164,7 @@ def _bottle(plan: Plan) -> Step:
         *_proxy_variables(proxy),
         *("--entrypoint", "bash", plan.image.tag, "-c", _LIFELINE),
     )
-    images = ("bottle-image",) if plan.image != plan.base else ("image",)
-    return Step("bottle", argv, needs=(*images, "network"), undo=_remove(plan.name), holds=True)
+    return Step("bottle", argv, needs=("network",), undo=_remove(plan.name), holds=True)
 
 
 def _one_shot(plan: Plan, role: str, target: str, rules: str, needs: tuple[str, ...]) -> Step:
@@ -178,7 +179,7 @@ def _one_shot(plan: Plan, role: str, target: str, rules: str, needs: tuple[str, 
         *_proxy_variables(""),
         *("--entrypoint", "nft", plan.base.tag, "--file", "-"),
     )
-    return Step(role, argv, stdin=rules.encode(), needs=("image", *needs), undo=_remove(name), transient=True)
+    return Step(role, argv, stdin=rules.encode(), needs=needs, undo=_remove(name), transient=True)
 
 
 def _certificates(plan: Plan) -> tuple[Step, ...]:

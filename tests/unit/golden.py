@@ -1,0 +1,41 @@
+"""Golden files: what a reviewer reads instead of an assertion, one argument a line."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from claude_bottle.steps import Step
+
+_FOLDER = Path(__file__).parent / "golden"
+
+
+def same(name: str, text: str) -> None:
+    """Compare `text` with the golden file; CLAUDE_BOTTLE_GOLDEN=write writes it anew, for review."""
+    path = _FOLDER / f"{name}.txt"
+    if os.environ.get("CLAUDE_BOTTLE_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def lines(argv: Sequence[str]) -> str:
+    """Return an argv, one argument a line."""
+    return "".join(f"  {word}\n" for word in argv)
+
+
+def describe(step: Step) -> str:
+    """Return all of a step but the bytes of a tar stream."""
+    binary = b"\0" in step.stdin
+    text = f"stdin {'tar' if binary else ''}\n" if step.stdin else ""
+    rules = "".join(f"  {line}\n" for line in step.stdin.decode().splitlines()) if step.stdin and not binary else ""
+    flags = [name for name in ("holds", "shown", "retried", "transient") if getattr(step, name)]
+    parts = [
+        f"== {step.name}\n",
+        f"needs {' '.join(step.needs)}\n" if step.needs else "",
+        f"is {' '.join(flags)}\n" if flags else "",
+        f"env {' '.join(step.env)}\n" if step.env else "",
+        f"unless\n{lines(step.unless)}" if step.unless else "",
+        f"argv\n{lines(step.argv)}",
+        text + rules,
+        f"undo\n{lines(step.undo)}" if step.undo else "",
+    ]
+    return "".join(parts)

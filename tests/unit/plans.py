@@ -1,0 +1,67 @@
+"""Plans for the tests of what is built from a plan: everything in them is fixed, so that golden files can be."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from claude_bottle import manifest
+from claude_bottle import plan as planning
+from claude_bottle.host import Host
+from claude_bottle.image import Image
+from claude_bottle.plan import Egress, Plan, Run
+
+BASE = Image("claude-bottle:ba5e00000000", ("docker", "build", "--tag", "claude-bottle:ba5e00000000", "-"), b"context")
+OWN = Image("claude-bottle:b0771e000000", ("docker", "build", "--tag", "claude-bottle:b0771e000000", "own"), b"")
+CHOSEN = Egress("vpn", IPv4Network("198.51.100.0/26"), IPv4Address("198.51.100.1"))
+
+EVERYTHING = """\
+env:
+  LITERAL: "1"
+  API_KEY: ${HOST_KEY}
+egress:
+  allow: ["*.example.com", "git.example.org:22"]
+ca_certs: [ca.pem]
+limits: {cpus: 0.5, memory: 1g, pids: 64}
+image: {dockerfile: Dockerfile.own}
+"""
+AGENT = """\
+description: Does all that can be asked for
+bottle: everything
+skills: [look]
+prompt: |
+  --not-an-option
+"""
+
+
+def host(**environ: str) -> Host:
+    """Return a host that never changes, with nothing in its environment but what is given."""
+    return Host(environ, Path("/nobody"), interactive=True, owner="host:boot:1:2")
+
+
+def manifests(folder: Path, bottle: str = "", agent: str = "") -> Path:
+    """Write an agent `demo` whose bottle is `default`, and return their folder."""
+    for inner in ("bottles", "skills/look"):
+        (folder / inner).mkdir(parents=True)
+    (folder / "demo.yaml").write_text(agent or "description: Looks around\n")
+    (folder / "bottles" / "default.yaml").write_text(bottle or "egress: {allow: []}\n")
+    return folder
+
+
+def everything(folder: Path) -> Path:
+    """Write an agent and a bottle that use every key of a manifest."""
+    manifests(folder, agent=AGENT)
+    bottles = folder / "bottles"
+    (bottles / "everything.yaml").write_text(EVERYTHING)
+    (bottles / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (bottles / "Dockerfile.own").write_text("ARG BASE_IMAGE\nFROM $BASE_IMAGE\n")
+    (folder / "skills/look/SKILL.md").write_text("---\nname: look\ndescription: Look\n---\nLook.\n")
+    return folder
+
+
+def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = None, **environ: str) -> Plan:
+    """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
+    machine = host(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
+    agent = manifest.load_agent(folder, name, environ=machine.environ, home=machine.home)
+    images = (BASE, OWN if agent.bottle.dockerfile else BASE)
+    made = planning.make(machine, agent, run, images, egress or Egress(planning.EGRESS), "0a1b2c3d")
+    return replace(made, sidecar_image="pipelock:test")
