@@ -60,14 +60,16 @@ def set_up() -> None:
         import venv  # noqa: F401
     except ImportError:
         fail("this Python cannot make virtual environments: install its venv module (Debian: apt install python3-venv)")
+    if not os.access(HERE, os.W_OK):
+        fail("the first use makes .venv and so must be able to write to %s" % HERE)
     say("setting up %s, on first use or when requirements.txt changed; this takes some seconds" % VENV)
     try:
-        with open(SELF, "r+b") as lock:  # flock on NFS wants a file opened for writing, and this one is always there
+        with open(REQUIREMENTS, "r+b") as lock:  # flock on NFS wants it writable; a script could not be started then
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not is_ready():
                 build(lock.fileno())
     except OSError as error:
-        fail("cannot set up .venv: %s; the first use must be able to write to %s" % (error, HERE))
+        fail("cannot set up .venv: %s" % error)
     except KeyboardInterrupt:
         say("set-up interrupted; the next use does it again")
         sys.exit(130)
