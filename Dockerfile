@@ -9,7 +9,7 @@ COPY ca.crt /usr/local/share/ca-certificates/claude-bottle-build.crt
 # The slim image has no CA certificates, so the first update goes over whatever its sources say. All after it use https,
 # which is also the only way out of a bottle. Debian has two formats of sources, and an image has one or the other.
 RUN find /usr/local/share/ca-certificates -size 0 -delete \
- && apt-get update \
+ && apt-get update --error-on=any \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends ca-certificates \
  && update-ca-certificates \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
@@ -20,7 +20,7 @@ ENV LANG=C.UTF-8 \
 
 # npm is here for its integrity check; nothing of this stage but the binary gets any further.
 FROM base AS claude
-RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends npm
+RUN apt-get update --error-on=any && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends npm
 ARG CLAUDE_CODE_VERSION=2.1.331
 # The platform's own package: the main one would fetch the glibc and the musl binary, 400 MB each.
 RUN case "$(dpkg --print-architecture)" in \
@@ -34,7 +34,7 @@ RUN case "$(dpkg --print-architecture)" in \
 
 FROM base
 # Setuid programs gain nothing under no-new-privileges; without the bit the image does not lean on that flag.
-RUN apt-get update \
+RUN apt-get update --error-on=any \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
       curl git jq less netcat-openbsd nftables openssh-client procps python3 ripgrep \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \

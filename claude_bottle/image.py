@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.errors import ManifestError
+from claude_bottle.host import ROOT
 
-DOCKERFILE = Path(__file__).parent.parent / "Dockerfile"
+DOCKERFILE = ROOT / "Dockerfile"
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image by its `tag`, the `docker build` that makes it, and the tar that this reads on stdin (empty: nothing)."""
+    """An image by its `tag`, the `docker build` that makes it, and the tar it reads on stdin (empty: none)."""
 
     tag: str
     argv: tuple[str, ...]
@@ -39,7 +40,7 @@ def base(*, base_image: str | None, ca: bytes, pull: bool = False, no_cache: boo
 def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Image:
     """Describe a bottle's own image: `dockerfile`, its folder as the context, and `base` as the build arg BASE_IMAGE.
 
-    Docker reads the folder by itself, as it would for the user: a .dockerignore holds, and no tar of it is kept in memory.
+    Docker reads the folder by itself, as it would for the user: a .dockerignore holds, and it is not in memory here.
     There is no pull: `base` is on the engine alone, and a registry would be asked for it. Raises ManifestError if the
     folder cannot be read.
     """
@@ -98,7 +99,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _content(path: Path, mode: int) -> bytes:
     if stat.S_ISLNK(mode):
-        return os.fsencode(os.readlink(path))
+        return os.fsencode(path.readlink())
     if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
         return b""
     with path.open("rb") as file:
