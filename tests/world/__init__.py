@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.world import api, base, certificates, engine, standin
+from tests.world import api, base, certificates, engine
 from tests.world.shell import WorldError, run, say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -99,6 +99,8 @@ class World:
 
 def up() -> World:
     """Make what is missing of the test world, one process at a time."""
+    from tests.world import standin  # it needs this package's own modules
+
     with (certificates.cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         engine.ensure()
