@@ -99,17 +99,20 @@ class World:
 
 def up() -> World:
     """Make what is missing of the test world, one process at a time."""
-    from tests.world import standin  # it needs this package's own modules
-
     with (certificates.cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         engine.ensure()
         base.ensure()
         ca = api.ensure()
-        own = os.environ.get("CLAUDE_BOTTLE_PIPELOCK_IMAGE")
-        pipelock_image = own or standin.build()
+        pipelock_image = os.environ.get("CLAUDE_BOTTLE_PIPELOCK_IMAGE") or _standin()
         say(f"the sidecar's image is {pipelock_image}")
         return World(ca, os.environ.get("CLAUDE_BOTTLE_BASE_IMAGE") or base.IMAGE, pipelock_image)
+
+
+def _standin() -> str:
+    from tests.world import standin  # a module of this package that uses this package
+
+    return standin.build()
 
 
 def _parse(line: str) -> Request | None:
