@@ -8,10 +8,12 @@ from tests import world
 from tests.world import certificates
 
 NOTICE = """
-The demo: the real Claude Code, in a real bottle, behind the sidecar. Anthropic's API is a STAND-IN on this machine,
-no model: no account is used, nothing is sent to Anthropic, and it says only what the prompt tells it to. Try
+The demo: the real Claude Code, in a real bottle, behind the sidecar. But what
+answers as Anthropic's API is a STAND-IN on this machine, not a model: no account
+is used, and nothing goes to Anthropic. It does what a prompt like this one says:
     RUN: curl https://example.com
-which makes Claude Code run that command in the bottle; the sidecar refuses, as example.com is on nobody's list.
+Claude Code then runs that in the bottle, and the sidecar refuses: the host is not
+on the bottle's list.
 """
 PROMPT = """\
 RUN: echo "I am $(id -un) in $(pwd), and may do anything here."
