@@ -33,7 +33,7 @@ def _host(agents: Path | None) -> Host:
 
 def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     kind = click.Path(path_type=Path)
-    return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests (else CLAUDE_BOTTLE_AGENTS).")(command)
+    return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests.")(command)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,7 +49,8 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="Show what would be run; call no docker.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
 @_agents_option
-def start(  # noqa: PLR0913  (one parameter for each option of the command)
+def start(
+    *,
     agent: str,
     claude_arguments: tuple[str, ...],
     question: str | None,
@@ -75,7 +76,7 @@ def start(  # noqa: PLR0913  (one parameter for each option of the command)
 @_agents_option
 @click.option("--pull", is_flag=True, help="Look for a newer base image.")
 @click.option("--no-cache", is_flag=True, help="Build every layer anew.")
-def build(agents: Path | None, pull: bool, no_cache: bool) -> None:
+def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
     """Build the image of every bottle."""
     from claude_bottle import manifest, session
 

@@ -10,7 +10,11 @@ from claude_bottle.errors import EngineError
 
 ABSENT = ("No such", "not found")  # what clients from 20.10 to 28 say of an object that is not there
 _TIMED_OUT = 124  # as timeout(1) has it
-_UNREACHABLE = ("Cannot connect to the Docker daemon", "error during connect", "permission denied while trying to connect")
+_UNREACHABLE = (
+    "Cannot connect to the Docker daemon",
+    "error during connect",
+    "permission denied while trying to connect",
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,7 @@ class Client:
 
     def first_line(self) -> bool:
         """Wait for the first line on stdout; tell whether one came before the end."""
-        assert self.process.stdout is not None
-        return bool(self.process.stdout.readline())
+        return bool(self.process.stdout and self.process.stdout.readline())
 
     def finish(self, grace: float = 2) -> None:
         """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""

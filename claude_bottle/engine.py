@@ -42,7 +42,7 @@ class Engine:
         """Return client's and engine's versions; EngineError where the engine is too old or does not answer."""
         result = self.ask("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
         words = result.stdout.decode(errors="replace").split()
-        if not result.ok or len(words) != 2:  # noqa: PLR2004
+        if not result.ok or len(words) != 2:
             raise EngineError(f"docker version failed: {result.reason}")
         versions = Versions(*words)
         if _numbers(versions.engine) < _OLDEST:
@@ -50,7 +50,7 @@ class Engine:
         return versions
 
     def present(self, table: Sequence[Step]) -> frozenset[str]:
-        """Return the names of the steps that are needless, since what they make is there; checks the version as well."""
+        """Return the names of the steps whose product is there already; check the version as well."""
         steps = [step for step in table if step.unless]
         with ThreadPoolExecutor(len(steps) + 1) as pool:
             versions = pool.submit(self.versions)
@@ -90,5 +90,3 @@ def _numbers(version: str) -> tuple[int, ...]:
     """Return major and minor; a version that is no number (a development build) counts as new."""
     parts = version.split(".")[:2]
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (9999,)
-
-

@@ -129,12 +129,12 @@ def candidates(addresses: IPv4Network, egress: Egress, start: int) -> Iterator[I
 
 
 def environment(host: Host, agent: Agent) -> dict[str, str]:
-    """Return what the client that runs claude has besides the host's own environment: the secrets, by their new names."""
+    """Return the secrets, by their names in the bottle, for the environment of the client that runs claude."""
     secrets = {v.name: host.environ[v.source] for v in agent.bottle.env if v.source}
     return secrets | {TOKEN: host.environ.get("CLAUDE_BOTTLE_OAUTH_TOKEN", "")}
 
 
-def make(host: Host, agent: Agent, run: Run, images: tuple[Image, Image], egress: Egress, token: str) -> Plan:
+def make(host: Host, agent: Agent, run: Run, *, images: tuple[Image, Image], egress: Egress, token: str) -> Plan:
     """Plan a session of `agent`; `token` is 8 random hex digits that make it unique.
 
     Raises ManifestError where a setting is wrong or a skill or certificate cannot be read.

@@ -83,4 +83,3 @@ def _shortened(prompt: str) -> str:
 
 def _size(count: int) -> str:
     return f"{count / _GIB:g} GiB" if count >= _GIB else f"{count / _MIB:g} MiB"
-

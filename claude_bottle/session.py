@@ -9,7 +9,15 @@ from pathlib import Path
 from claude_bottle import docker, image, preflight, steps, teardown, tty
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
-from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, ManifestError, RefusedError, TokenError
+from claude_bottle.errors import (
+    BottleError,
+    DockerError,
+    EngineError,
+    IsolationError,
+    ManifestError,
+    RefusedError,
+    TokenError,
+)
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
@@ -60,6 +68,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
+        teardown.say(f"session {plan.session}")
         plan = _uncork(plan, engine, Runner(undo, env, _noter(options)), undo, done)
         return _run(steps.table(plan)[-1], env | planning.environment(host, agent), terminal=plan.run.terminal)
 
@@ -70,7 +79,14 @@ def _client_environment(host: Host) -> dict[str, str]:
 
 
 def _plan(host: Host, agent: Agent, run: Run, egress: Egress) -> Plan:
-    return planning.make(host, agent, run, images(host, agent.bottle.dockerfile), egress, secrets.token_hex(4))
+    return planning.make(
+        host,
+        agent,
+        run,
+        images=images(host, agent.bottle.dockerfile),
+        egress=egress,
+        token=secrets.token_hex(4),
+    )
 
 
 def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False) -> tuple[Image, Image]:
@@ -122,7 +138,9 @@ def _replanned(plan: Plan, error: StepError, others: Iterator[Plan]) -> Plan | N
     if error.step.name == "network" and any(text in said for text in _CLASH):
         again = next(others, None)
         if again is None:
-            raise DockerError(f"no free /29 is left in {plan.range}: end a session, or set CLAUDE_BOTTLE_SUBNET") from None
+            raise DockerError(
+                f"no free /29 is left in {plan.range}: end a session, or set CLAUDE_BOTTLE_SUBNET"
+            ) from None
         return replace(again, ipv6_off=plan.ipv6_off)
     if _NO_IPV6 in said and plan.ipv6_off:
         return replace(plan, ipv6_off=False)
@@ -159,7 +177,11 @@ def _run(step: Step, env: dict[str, str], *, terminal: bool) -> int:
 
 
 def _noter(options: Options) -> Callable[[str], None]:
-    return teardown.say if options.verbose else lambda message: None
+    return teardown.say if options.verbose else _quiet
+
+
+def _quiet(message: str) -> None:
+    del message
 
 
 def _show(text: str) -> None:
@@ -172,7 +194,7 @@ def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) 
     pairs = [images(host, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
     with Teardown() as undo:
-        runner = Runner(undo, _client_environment(host), lambda message: None)
+        runner = Runner(undo, _client_environment(host), _quiet)
         for one in every.values():
             try:
                 runner.run((Step("image", one.argv, stdin=one.context, shown=True),))

@@ -64,7 +64,7 @@ def home(skills: Iterable[Skill], prompt: str | None) -> bytes:
 
 
 def _state() -> dict[str, object]:
-    # Without these a fresh home shows four dialogs before the first prompt, at every start (anthropics/claude-code #8938).
+    # Without these each start shows four dialogs before the first prompt (anthropics/claude-code #8938).
     project = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     done = {"hasCompletedOnboarding": True, "theme": "dark", "bypassPermissionsModeAccepted": True}
     return done | {"projects": {WORKDIR: project}}

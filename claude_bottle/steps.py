@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from claude_bottle import netfilter, staging
+from claude_bottle import flags, netfilter, staging
 from claude_bottle.image import Image
 from claude_bottle.plan import EGRESS, PREFIX, PROXY_PORT, Plan, egress_subnet
 
 Argv = tuple[str, ...]
 
-# Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
-# credentials included; each is therefore set explicitly, empty where unused.
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 _MEMORY = 256 * 1024 * 1024  # bytes for a sidecar; 80 MB were seen with 1023 tunnels
 _DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
 # The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline.
@@ -22,8 +19,8 @@ _WITH_PROMPT = f'p=$(cat ~/{staging.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'  
 class Step:
     """One docker command of a session.
 
-    `stdin` is what it reads; `env` are the *names* handed on through the client's environment; `needs` are the steps that
-    must be ready before it. Ready is ended, or, for a step that `holds`, its first line on stdout. `undo` removes what
+    `stdin` is what it reads; `env` are the *names* handed on through the client's environment; `needs` are the steps
+    that must be ready before it. Ready is ended, or, for a step that `holds`, its first line on stdout. `undo` removes what
     the step may have made; `unless` is a command whose success makes the step needless.
     """
 
@@ -80,7 +77,7 @@ def _egress(plan: Plan) -> tuple[Step, ...]:
         *("--subnet", str(egress_subnet(plan.range))),
         # Without it a sidecar reaches the next one.
         *("--opt", "com.docker.network.bridge.enable_icc=false"),
-        # Names of networks are no lock: of ten creates at once up to eight succeed. Of one bridge name exactly one does.
+        # Names of networks are no lock: of ten creates at once up to eight succeed; of one bridge name, one.
         *("--opt", "com.docker.network.bridge.name=cb-egress"),
         *("--label", f"{PREFIX}.role=egress"),
         EGRESS,
@@ -94,7 +91,7 @@ def _network(plan: Plan) -> Step:
         *("--subnet", str(plan.addresses)),
         # Without it the network's gateway address is the host, open to the bottle.
         *("--opt", "com.docker.network.bridge.inhibit_ipv4=true"),
-        *_labels(plan, "network"),
+        *flags.labels(plan, "network"),
         plan.name,
     )
     # Not before the images: a build can take minutes and fail.
@@ -108,17 +105,17 @@ def _sidecar(plan: Plan) -> tuple[Step, ...]:
         *("docker", "create", "--name", name, "--pull", "never"),
         *("--network", plan.egress.name),
         *("--user", "65534:65534", "--read-only"),
-        *_unprivileged(),
-        *("--pids-limit", "256", *_memory(_MEMORY)),
+        *flags.unprivileged(),
+        *("--pids-limit", "256", *flags.memory(_MEMORY)),
         # A container inherits 1, and a raw frame through the sidecar would reach the outside.
         *("--sysctl", "net.ipv4.ip_forward=0"),
-        *_without_ipv6(plan),
+        *flags.without_ipv6(plan),
         # The image's own check asks 127.0.0.1, where nothing listens.
         "--no-healthcheck",
         *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
-        *("--mount", f"type=volume,dst=/config,{_volume_labels(plan)}"),
-        *_labels(plan, "sidecar"),
-        *_proxy_variables(""),
+        *("--mount", f"type=volume,dst=/config,{flags.volume_labels(plan)}"),
+        *flags.labels(plan, "sidecar"),
+        *flags.proxy_variables(""),
         plan.sidecar_image,
         # Strict on the command line as well: without it a file that says less is an open proxy.
         *("run", "--config", "/config/pipelock.yaml", "--mode", "strict", "--listen", listen),
@@ -149,19 +146,19 @@ def _bottle(plan: Plan) -> Step:
         *("--network", plan.name, "--ip", str(plan.bottle_address)),
         # The lock closes Docker's DNS; these keep an unlocked bottle from asking the host's resolver (CVE-2024-29018).
         *("--add-host", f"pipelock:{plan.sidecar_address}"),
-        *("--dns", "0.0.0.0", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1"),  # noqa: S104
-        *_without_ipv6(plan),
+        *("--dns", "0.0.0.0", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1"),
+        *flags.without_ipv6(plan),
         *("--user", "1000:1000", "--workdir", staging.WORKDIR),
-        *_unprivileged(),
-        *("--pids-limit", str(limits.pids), *_memory(limits.memory)),
+        *flags.unprivileged(),
+        *("--pids-limit", str(limits.pids), *flags.memory(limits.memory)),
         # Not --cpus, which is an error above the engine's count.
         *("--cpu-period", "100000", "--cpu-quota", str(int(limits.cpus * 100_000))),
         *("--ulimit", "core=0"),
         "--no-healthcheck",
         # Nothing of the bottle is to stay on the engine's disk.
         *("--log-driver", "none"),
-        *_labels(plan, "agent"),
-        *_proxy_variables(proxy),
+        *flags.labels(plan, "agent"),
+        *flags.proxy_variables(proxy),
         *("--entrypoint", "bash", plan.image.tag, "-c", _LIFELINE),
     )
     return Step("bottle", argv, needs=("network",), undo=_remove(plan.name), holds=True)
@@ -175,8 +172,8 @@ def _one_shot(plan: Plan, role: str, target: str, rules: str, needs: tuple[str, 
         *("--user", "0:0", "--read-only"),
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
         "--no-healthcheck",
-        *_labels(plan, role),
-        *_proxy_variables(""),
+        *flags.labels(plan, role),
+        *flags.proxy_variables(""),
         *("--entrypoint", "nft", plan.base.tag, "--file", "-"),
     )
     return Step(role, argv, stdin=rules.encode(), needs=needs, undo=_remove(name), transient=True)
@@ -194,7 +191,18 @@ _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def _fill(plan: Plan) -> Step:
-    argv = ("docker", "exec", "--interactive", plan.name, "tar", "--extract", "--file", "-", "--directory", "/home/agent")
+    argv = (
+        "docker",
+        "exec",
+        "--interactive",
+        plan.name,
+        "tar",
+        "--extract",
+        "--file",
+        "-",
+        "--directory",
+        "/home/agent",
+    )
     return Step("fill", argv, stdin=plan.home, needs=("bottle",))
 
 
@@ -225,35 +233,3 @@ def _sidecar_name(plan: Plan) -> str:
 
 def _remove(container: str) -> Argv:
     return ("docker", "rm", "--force", "--volumes", container)
-
-
-def _owned(plan: Plan, role: str) -> tuple[str, ...]:
-    return (f"{PREFIX}.session={plan.session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={plan.owner}")
-
-
-def _labels(plan: Plan, role: str) -> Argv:
-    return tuple(word for label in _owned(plan, role) for word in ("--label", label))
-
-
-def _volume_labels(plan: Plan) -> str:
-    return ",".join(f"volume-label={label}" for label in _owned(plan, "config"))
-
-
-def _unprivileged() -> Argv:
-    # Either alone leaks: without the first, raw sockets (ARP spoofing); without the second, setuid programs.
-    return ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
-
-
-def _memory(limit: int) -> Argv:
-    return ("--memory", str(limit), "--memory-swap", str(limit))  # the same, or swap doubles it
-
-
-def _without_ipv6(plan: Plan) -> Argv:
-    # Without it the host's link-local address is reachable where somebody enabled IPv6.
-    return ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1") if plan.ipv6_off else ()
-
-
-def _proxy_variables(proxy: str) -> Argv:
-    values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1,::1" if proxy else ""}
-    pairs = [f"{form}={values.get(name, '')}" for name in _PROXIES for form in (name, name.lower())]
-    return tuple(word for pair in pairs for word in ("--env", pair))

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
+from typing import Self
 
 from claude_bottle import docker
 from claude_bottle.errors import BottleError, LeftBehindError
@@ -32,7 +33,7 @@ class Teardown:
         self._shielded = False
         self._signal = 0
 
-    def __enter__(self) -> "Teardown":
+    def __enter__(self) -> Self:
         """Take over the signals; atexit undoes what is still armed should `__exit__` never run."""
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is

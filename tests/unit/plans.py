@@ -63,5 +63,5 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
     machine = host(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
     agent = manifest.load_agent(folder, name, environ=machine.environ, home=machine.home)
     images = (BASE, OWN if agent.bottle.dockerfile else BASE)
-    made = planning.make(machine, agent, run, images, egress or Egress(planning.EGRESS), "0a1b2c3d")
+    made = planning.make(machine, agent, run, images=images, egress=egress or Egress(planning.EGRESS), token="0a1b2c3d")
     return replace(made, sidecar_image="pipelock:test")

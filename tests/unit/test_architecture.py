@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 ORDER = (
     "__init__", "errors", "text", "host", "yamldoc", "docker", "tty",
     "pipelock", "checks", "env", "bottle", "manifest", "image", "staging",
-    "plan", "netfilter", "steps", "selftest", "preflight", "engine", "teardown", "runner", "session", "cli",
+    "plan", "flags", "netfilter", "steps", "selftest", "preflight", "engine", "teardown", "runner", "session", "cli",
 )  # fmt: skip
 
 OWNERS = {
@@ -28,7 +28,7 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "popen", "posix_spawn", "system"}
 
 # Values in, values out: what these make is shown by a dry run and compared with golden files.
-PURE = {"pipelock", "plan", "netfilter", "steps"}
+PURE = {"pipelock", "plan", "flags", "netfilter", "steps"}
 IMPURE = {"datetime", "docker", "os", "random", "secrets", "socket", "tempfile", "time", "tty", "uuid"}
 
 # Slow to import: `--help` must not pay for them.

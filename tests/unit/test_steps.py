@@ -41,7 +41,9 @@ def test_two_extra_hosts(tmp_path: Path) -> None:
     golden.same("two-extra-hosts", plan.config.decode() + _changed(plan, ("gate",)))
 
 
-@pytest.mark.parametrize(("name", "session"), [("Ünï codé  X", "uni-code-x"), ("- 漢字 -", "agent"), ("a" * 99, "a" * 30)])
+@pytest.mark.parametrize(
+    ("name", "session"), [("Ünï codé  X", "uni-code-x"), ("- 漢字 -", "agent"), ("a" * 99, "a" * 30)]
+)
 def test_odd_agent_names(tmp_path: Path, name: str, session: str) -> None:
     folder = plans.manifests(tmp_path)
     (folder / f"{name}.yaml").write_text("description: Odd\n")

@@ -1,0 +1,45 @@
+"""The docker flags that several containers share, each there for a leak that was measured."""
+
+from claude_bottle.plan import PREFIX, Plan
+
+# Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
+# credentials included; each is therefore set explicitly, empty where unused.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def _owned(plan: Plan, role: str) -> tuple[str, ...]:
+    return (f"{PREFIX}.session={plan.session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={plan.owner}")
+
+
+def labels(plan: Plan, role: str) -> tuple[str, ...]:
+    """Return the flags that label a container or network with session, role and owner."""
+    return tuple(word for label in _owned(plan, role) for word in ("--label", label))
+
+
+def volume_labels(plan: Plan) -> str:
+    """Return the part of a --mount that labels its anonymous volume, which takes no --label."""
+    return ",".join(f"volume-label={label}" for label in _owned(plan, "config"))
+
+
+def unprivileged() -> tuple[str, ...]:
+    """Return the flags that leave a container no privilege and no way to one."""
+    # Either alone leaks: without the first, raw sockets (ARP spoofing); without the second, setuid programs.
+    return ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+
+
+def memory(limit: int) -> tuple[str, ...]:
+    """Return the flags that bound a container's memory to `limit` bytes, swap included."""
+    return ("--memory", str(limit), "--memory-swap", str(limit))  # the same, or swap doubles it
+
+
+def without_ipv6(plan: Plan) -> tuple[str, ...]:
+    """Return the flags that leave a container no IPv6 address."""
+    # Without it the host's link-local address is reachable where somebody enabled IPv6.
+    return ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1") if plan.ipv6_off else ()
+
+
+def proxy_variables(proxy: str) -> tuple[str, ...]:
+    """Return the flags that set every proxy variable, to `proxy` or to nothing."""
+    values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1,::1" if proxy else ""}
+    pairs = [f"{form}={values.get(name, '')}" for name in _PROXIES for form in (name, name.lower())]
+    return tuple(word for pair in pairs for word in ("--env", pair))
