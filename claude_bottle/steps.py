@@ -20,8 +20,8 @@ class Step:
     """One docker command of a session.
 
     `stdin` is what it reads; `env` are the *names* handed on through the client's environment; `needs` are the steps
-    that must be ready before it. Ready is ended, or, for a step that `holds`, its first line on stdout. `undo` removes what
-    the step may have made; `unless` is a command whose success makes the step needless.
+    that must be ready before it. Ready is ended, or, for a step that `holds`, its first line on stdout. `undo` removes
+    what the step may have made; `unless` is a command whose success makes the step needless.
     """
 
     name: str
