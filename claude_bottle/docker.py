@@ -111,9 +111,9 @@ def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", time
     return start(argv, env).wait(stdin, timeout)
 
 
-def attach(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run a docker command on this process's own stdin, stdout and stderr; return its exit code."""
-    process = _popen(argv, env)
+def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
+    """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code."""
+    process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None)
     try:
         return process.wait()
     finally:

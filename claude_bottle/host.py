@@ -17,7 +17,7 @@ class Host:
 
     environ: Mapping[str, str] = field(repr=False)
     home: Path
-    interactive: bool  # stdin and stdout are a terminal
+    interactive: bool  # stdin is a terminal
     owner: str  # `<host>:<boot id>:<pid>:<process start time>`, the label of whatever a session makes
 
     def setting(self, name: str) -> str | None:
@@ -41,7 +41,7 @@ def read() -> Host:
     return Host(
         environ=dict(os.environ),
         home=Path.home(),
-        interactive=sys.stdin.isatty() and sys.stdout.isatty(),
+        interactive=sys.stdin.isatty(),
         owner=f"{socket.gethostname()}:{_boot_id()}:{os.getpid()}:{start_time(os.getpid())}",
     )
 

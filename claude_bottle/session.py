@@ -70,7 +70,11 @@ def start(host: Host, agent: Agent, options: Options) -> int:
             preflight.ask("Start this session?")
         teardown.say(f"session {plan.session}")
         plan = _uncork(plan, engine, Runner(undo, env, _noter(options)), undo, done)
-        return _run(steps.table(plan)[-1], env | planning.environment(host, agent), terminal=plan.run.terminal)
+        claude, secret_env = steps.table(plan)[-1], env | planning.environment(host, agent)
+        if plan.run.terminal:
+            return tty.run(claude.argv, secret_env)
+        # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
+        return docker.attach(claude.argv, secret_env, silent=host.interactive)
 
 
 def _client_environment(host: Host) -> dict[str, str]:
@@ -170,10 +174,6 @@ def _stage(plan: Plan, undo: Teardown) -> None:
         stage.write("pipelock.yaml", plan.config)
     except OSError as error:
         raise DockerError(f"cannot write the stage dir {error.filename or ''}: {error.strerror}") from None
-
-
-def _run(step: Step, env: dict[str, str], *, terminal: bool) -> int:
-    return tty.run(step.argv, env) if terminal else docker.attach(step.argv, env)
 
 
 def _noter(options: Options) -> Callable[[str], None]:
