@@ -11,9 +11,10 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 
 # Each module may import only modules that stand before it. A new one gets a place here, as far to the front as it can.
 ORDER = (
-    "__init__", "errors", "text", "host", "yamldoc", "docker", "tty",
+    "__init__", "probe", "errors", "text", "host", "yamldoc", "docker", "tty",
     "pipelock", "checks", "env", "bottle", "manifest", "image", "staging",
-    "plan", "flags", "netfilter", "steps", "selftest", "preflight", "engine", "teardown", "runner", "session", "cli",
+    "plan", "netfilter", "flags", "steps", "addresses", "evidence", "inspection", "reach", "selftest",
+    "preflight", "engine", "teardown", "runner", "session", "cli",
 )  # fmt: skip
 
 OWNERS = {
