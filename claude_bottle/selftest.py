@@ -1,0 +1,148 @@
+"""The isolation self-test: what a bottle is asked, how its answers are judged, and the receipt. Pure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from claude_bottle import inspection, reach
+from claude_bottle.addresses import Addresses
+from claude_bottle.evidence import Doubt, Evidence, Moot
+from claude_bottle.plan import Plan
+from claude_bottle.text import harmless
+
+_DETAIL = 400  # characters that a line of the receipt may take from what others wrote
+
+
+class Verdict(Enum):
+    """How a check ended; a check that did not run has failed."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    WARNING = "warning"
+    MOOT = "not applicable"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise and what became of it; `detail` is the promise where it holds, else what is wrong."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+    @property
+    def line(self) -> str:
+        """Return the check as one line."""
+        return f"  {self.verdict.value:<14}  {self.name:<17}  {self.detail}"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The result of a self-test that took so many seconds."""
+
+    checks: tuple[Check, ...]
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """Return the checks that failed; where there are any, the bottle must not be used."""
+        return self._with(Verdict.FAILED)
+
+    def line(self) -> str:
+        """Return the receipt in short: one line, and one more for every failure and warning."""
+        counts = [f"{len(self._with(Verdict.PASSED))} checks passed in {self.seconds:.1f} s"]
+        for verdict in (Verdict.FAILED, Verdict.MOOT):
+            counts += [f"{len(found)} {verdict.value}"] if (found := self._with(verdict)) else []
+        told = (*self.failed, *self._with(Verdict.WARNING))
+        return "\n".join((f"isolation  {', '.join(counts)}", *(check.line for check in told)))
+
+    def lines(self) -> tuple[str, ...]:
+        """Return every check as a line."""
+        return tuple(check.line for check in self.checks)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the receipt as data for json.dumps."""
+        checks = [{"name": each.name, "verdict": each.verdict.value, "detail": each.detail} for each in self.checks]
+        return {"passed": not self.failed, "seconds": round(self.seconds, 3), "checks": checks}
+
+    def _with(self, verdict: Verdict) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.verdict is verdict)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A check: `faults` returns what is wrong, or raises Doubt or Moot; any other exception: it did not run."""
+
+    name: str
+    promise: str
+    faults: Callable[[Evidence], Iterable[str]]
+
+
+_RULES = (
+    _Rule("direct", "TCP to the internet fails at once", reach.direct),
+    _Rule("gateway", "the network's first address does not answer", reach.gateway),
+    _Rule("docker0", "the host does not answer on docker0", reach.docker0),
+    _Rule("host", "the host does not answer on any of its addresses", reach.host),
+    _Rule("udp", "UDP cannot be sent", reach.udp),
+    _Rule("broadcast", "broadcast and multicast cannot be sent", reach.broadcast),
+    _Rule("names", "an outside name does not resolve", reach.names),
+    _Rule("ipv6", "there is no IPv6 address", reach.ipv6),
+    _Rule("proxy", "the sidecar answers and is strict", reach.proxy),
+    _Rule("refusal", "a host outside the list is refused", reach.refusal),
+    _Rule("api", f"{reach.API} is let through", reach.api),
+    _Rule("capabilities", "no process has a capability", reach.capabilities),
+    _Rule("no-new-privileges", "no process can gain privileges", reach.no_new_privileges),
+    _Rule("seccomp", "every process is under seccomp", reach.seccomp),
+    _Rule("user", "no process is root", reach.user),
+    _Rule("docker-socket", "there is no socket of a container engine", reach.docker_socket),
+    _Rule("secrets", "no variable is named like a token or key", inspection.secrets),
+    _Rule("environment", "the container's variables are the planned ones", inspection.environment),
+    _Rule("network", "the container is on its own network alone", inspection.network),
+    _Rule("mounts", "nothing is mounted", inspection.mounts),
+    _Rule("privileges", "nothing was added and no namespace is shared", inspection.privileges),
+    _Rule("limits", "cpus, memory and processes are limited", inspection.limits),
+    _Rule("restart", "nothing restarts, which would lose the lock", inspection.restart),
+    _Rule("sidecar", "the sidecar is confined as planned", inspection.sidecar),
+)
+
+
+def probe_argv(plan: Plan) -> tuple[str, ...]:
+    """Return the command that runs the probe in the bottle, as the agent's user."""
+    return ("docker", "exec", "--interactive", plan.name, "python3", "-I", "-S", "-")
+
+
+def probe_input(plan: Plan, known: Addresses) -> bytes:
+    """Return the probe's program, its question included, for its stdin."""
+    source = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
+    return f"{source}\nmain({reach.question(plan, known)!r})\n".encode()
+
+
+def inspect_argv(plan: Plan) -> tuple[str, ...]:
+    """Return the command that shows what was really built: the bottle, its sidecar, and the image for its variables."""
+    return ("docker", "inspect", plan.name, f"{plan.name}-sidecar", plan.image.tag)
+
+
+def judge(plan: Plan, known: Addresses, probe: bytes, inspect: bytes, seconds: float) -> Receipt:
+    """Judge what the probe and `docker inspect` printed, whatever it is; `seconds` is how long they took."""
+    evidence = Evidence.read(plan, known, probe, inspect)
+    return Receipt(tuple(_check(rule, evidence) for rule in _RULES), seconds)
+
+
+def _check(rule: _Rule, evidence: Evidence) -> Check:
+    try:
+        faults = list(rule.faults(evidence))
+    except Moot as reason:
+        return Check(rule.name, Verdict.MOOT, str(reason))
+    except Doubt as reason:
+        return Check(rule.name, Verdict.WARNING, _shortened(str(reason)))
+    except Exception as error:  # whatever others printed must neither pass nor end the launcher
+        return Check(rule.name, Verdict.FAILED, _shortened(f"did not run ({type(error).__name__}: {error})"))
+    if faults:
+        return Check(rule.name, Verdict.FAILED, _shortened("; ".join(faults)))
+    return Check(rule.name, Verdict.PASSED, rule.promise)
+
+
+def _shortened(text: str) -> str:
+    shown = harmless(text)
+    return shown if len(shown) <= _DETAIL else shown[:_DETAIL] + " ..."
