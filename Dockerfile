@@ -45,7 +45,9 @@ RUN apt-get update --error-on=any \
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 # Last, and with its mode from the stage above: a chmod here would store the binary a second time.
 COPY --from=claude /opt/claude /usr/local/bin/claude
-ENV DISABLE_AUTOUPDATER=1 \
+# As NODE_EXTRA_CA_CERTS above, for pip and requests.
+ENV REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
+    DISABLE_AUTOUPDATER=1 \
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
 USER agent
 WORKDIR /work

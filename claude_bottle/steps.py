@@ -183,11 +183,8 @@ def _certificates(plan: Plan) -> tuple[Step, ...]:
     if not plan.certificates:
         return ()
     argv = ("docker", "exec", "--interactive", "--user", "0:0", plan.name)
-    append = ("bash", "-c", f"cat >> {_BUNDLE}")
+    append = ("bash", "-c", "cat >> /etc/ssl/certs/ca-certificates.crt")
     return (Step("certificates", argv + append, stdin=plan.certificates, needs=("bottle",)),)
-
-
-_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def _fill(plan: Plan) -> Step:
@@ -208,12 +205,11 @@ def _fill(plan: Plan) -> Step:
 
 def _claude(plan: Plan) -> Step:
     literal = [f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None]
-    own = [f"NODE_EXTRA_CA_CERTS={_BUNDLE}", f"REQUESTS_CA_BUNDLE={_BUNDLE}"] if plan.certificates else []
     tty = ("--tty", "--detach-keys", _DETACH) if plan.run.terminal else ()
     argv = (
         *("docker", "exec", "--interactive", *tty),
         *(word for name in plan.env_names for word in ("--env", name)),
-        *(word for pair in (*own, *literal) for word in ("--env", pair)),
+        *(word for pair in literal for word in ("--env", pair)),
         plan.name,
         *_command(plan),
     )
