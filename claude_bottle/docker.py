@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import IO
 
 from claude_bottle.errors import EngineError
 
@@ -60,6 +61,11 @@ class Client:
 
     process: subprocess.Popen[bytes] = field(repr=False)
     argv: tuple[str, ...]
+
+    @property
+    def pid(self) -> int:
+        """Return the client's process id."""
+        return self.process.pid
 
     def wait(self, stdin: bytes = b"", timeout: float | None = None) -> Result:
         """Feed `stdin`, wait for the end and return the result; end the client after `timeout` seconds."""
@@ -119,6 +125,15 @@ def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
     finally:
         if process.poll() is None:
             Client(process, tuple(argv)).end()
+
+
+def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
+    """Start a helper that outlives this process and its terminal; return the pipe that is its stdin."""
+    null = subprocess.DEVNULL
+    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=null, stderr=null)
+    process.returncode = 0  # nobody waits for it: no warning that it still runs
+    pipe: IO[bytes] = process.stdin  # type: ignore[assignment]  # it is a pipe: asked for above
+    return pipe
 
 
 def _popen(argv: Sequence[str], env: Mapping[str, str], **streams: int | None) -> subprocess.Popen[bytes]:

@@ -1,6 +1,7 @@
 """The docker flags that several containers share, each there for a leak that was measured."""
 
-from claude_bottle.plan import PREFIX, Plan
+from claude_bottle import PREFIX
+from claude_bottle.plan import Plan
 
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty where unused.

@@ -42,8 +42,30 @@ def read() -> Host:
         environ=dict(os.environ),
         home=Path.home(),
         interactive=sys.stdin.isatty(),
-        owner=f"{socket.gethostname()}:{_boot_id()}:{os.getpid()}:{start_time(os.getpid())}",
+        owner=":".join(
+            (_machine(), _line("/proc/sys/kernel/random/boot_id"), str(os.getpid()), start_time(os.getpid()))
+        ),
     )
+
+
+def is_dead(owner: str, observer: str) -> bool:
+    """Tell whether the process that an owner label names is certainly gone, seen from the process `observer` names.
+
+    Only processes of the observer's own machine are judged; one is dead when the kernel has no such process, when its
+    number has been given to another, or when the machine was booted since.
+    """
+    (machine, boot, pid, started), (here, now, *_) = owner.split(":"), observer.split(":")
+    if machine != here:
+        return False
+    if boot != now:
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # another user's, and alive
+    return start_time(int(pid)) != started
 
 
 def start_time(pid: int) -> str:
@@ -55,8 +77,13 @@ def start_time(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]  # the command's name may hold spaces and brackets
 
 
-def _boot_id() -> str:
+def _machine() -> str:
+    """Return the host's name and, since two machines may share it on one engine, the beginning of its machine-id(5)."""
+    return f"{socket.gethostname()}/{_line('/etc/machine-id')[:8]}".replace(":", "-")
+
+
+def _line(path: str) -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return Path(path).read_text(encoding="ascii").strip() or "-"
     except OSError:
         return "-"

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
-from claude_bottle import pipelock, staging
+from claude_bottle import PREFIX, pipelock, staging
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
 
-PREFIX = "claude-bottle"
 EGRESS = f"{PREFIX}-egress"
 PROXY_PORT = 8888
 TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)

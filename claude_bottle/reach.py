@@ -73,7 +73,7 @@ def names(seen: Evidence) -> Iterator[str]:
         yield f"{API} resolves to {address}"
     for protocol in ("udp", "tcp"):
         said = seen.probe["dns"][protocol]
-        if said != "ECONNREFUSED":
+        if said not in _CLOSED and said != "ECONNREFUSED":  # nobody else can answer here
             yield f"Docker's resolver is open over {protocol.upper()}: {said}"
 
 

@@ -29,9 +29,15 @@ class StepError(Exception):
 class Runner:
     """Runs steps against one engine and arms their undos with `teardown`."""
 
-    def __init__(self, teardown: Teardown, env: Mapping[str, str], note: Callable[[str], None]) -> None:
-        """Use `env` as the docker clients' environment; `note` is told of every step's start and end."""
-        self._teardown, self._env, self._note = teardown, env, note
+    def __init__(
+        self,
+        teardown: Teardown,
+        env: Mapping[str, str],
+        note: Callable[[str], None],
+        started: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Give docker clients `env`; `note` hears of each step's start and end, `started` of each client's pid."""
+        self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
         self._ended: queue.SimpleQueue[tuple[Step, Result]] = queue.SimpleQueue()
 
@@ -71,6 +77,7 @@ class Runner:
             except BaseException:
                 del self._running[step.name]
                 raise
+            self._started(client.pid)
             self._clients[step.name] = client
             threading.Thread(target=self._work, args=(step, client), daemon=True).start()
 

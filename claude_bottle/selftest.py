@@ -79,7 +79,7 @@ class _Rule:
     faults: Callable[[Evidence], Iterable[str]]
 
 
-_RULES = (
+RULES = (
     _Rule("direct", "TCP to the internet fails at once", reach.direct),
     _Rule("gateway", "the network's first address does not answer", reach.gateway),
     _Rule("docker0", "the host does not answer on docker0", reach.docker0),
@@ -109,7 +109,7 @@ _RULES = (
 
 def probe_argv(plan: Plan) -> tuple[str, ...]:
     """Return the command that runs the probe in the bottle, as the agent's user."""
-    return ("docker", "exec", "--interactive", plan.name, "python3", "-I", "-S", "-")
+    return ("docker", "exec", "--interactive", plan.name, "python3", "-I", "-")
 
 
 def probe_input(plan: Plan, known: Addresses) -> bytes:
@@ -126,7 +126,7 @@ def inspect_argv(plan: Plan) -> tuple[str, ...]:
 def judge(plan: Plan, known: Addresses, probe: bytes, inspect: bytes, seconds: float) -> Receipt:
     """Judge what the probe and `docker inspect` printed, whatever it is; `seconds` is how long they took."""
     evidence = Evidence.read(plan, known, probe, inspect)
-    return Receipt(tuple(_check(rule, evidence) for rule in _RULES), seconds)
+    return Receipt(tuple(_check(rule, evidence) for rule in RULES), seconds)
 
 
 def _check(rule: _Rule, evidence: Evidence) -> Check:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_bottle import PREFIX
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import Skill
 
@@ -104,7 +105,7 @@ class StageDir:
     @classmethod
     def make(cls, session: str, owner: str) -> "StageDir":
         """Make the folder below the temporary directory and note its owner in it."""
-        stage = cls(Path(tempfile.mkdtemp(prefix=f"claude-bottle-{session}-")))
+        stage = cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-")))
         stage.write("owner", owner.encode())
         return stage
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from claude_bottle import flags, netfilter, staging
+from claude_bottle import PREFIX, flags, netfilter, staging
 from claude_bottle.image import Image
-from claude_bottle.plan import EGRESS, PREFIX, PROXY_PORT, Plan, egress_subnet
+from claude_bottle.plan import EGRESS, PROXY_PORT, Plan, egress_subnet
 
 Argv = tuple[str, ...]
 

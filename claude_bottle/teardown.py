@@ -32,6 +32,7 @@ class Teardown:
         self._done = False
         self._shielded = False
         self._signal = 0
+        self.clean = True  # whether everything that was undone is gone
 
     def __enter__(self) -> Self:
         """Take over the signals; atexit undoes what is still armed should `__exit__` never run."""
@@ -74,6 +75,7 @@ class Teardown:
             if reason:
                 left.append(f"{name} ({reason})")
         self._undos.clear()
+        self.clean = self.clean and not left
         return left
 
     def run(self) -> list[str]:

@@ -14,7 +14,7 @@ ORDER = (
     "__init__", "probe", "errors", "text", "host", "yamldoc", "docker", "tty",
     "pipelock", "checks", "env", "bottle", "manifest", "image", "staging",
     "plan", "netfilter", "flags", "steps", "addresses", "evidence", "inspection", "reach", "selftest",
-    "preflight", "engine", "teardown", "runner", "session", "cli",
+    "preflight", "engine", "teardown", "runner", "leftovers", "watchdog", "uncork", "session", "cli",
 )  # fmt: skip
 
 OWNERS = {
@@ -22,7 +22,7 @@ OWNERS = {
     "click": {"cli"},
     "pexpect": {"tty"},
     "ruamel": {"yamldoc"},
-    "signal": {"teardown", "tty"},
+    "signal": {"teardown", "tty", "watchdog"},
     "subprocess": {"docker"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
@@ -48,7 +48,8 @@ def imports(tree: ast.AST) -> Iterator[str]:
             module = node.module or ""
             if node.level or module.partition(".")[0] == "claude_bottle":
                 sibling = module.removeprefix("claude_bottle").removeprefix(".")
-                yield from (f".{sibling}",) if sibling else (f".{name}" for name in names)
+                own = [name for name in names if (PACKAGE / f"{name}.py").exists()]
+                yield from (f".{sibling}",) if sibling else (f".{name}" for name in own)
             else:
                 yield module.partition(".")[0]
 

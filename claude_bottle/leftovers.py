@@ -1,0 +1,88 @@
+"""What sessions have made, found by its labels, and its removal where the owner is dead."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle import PREFIX, docker, host
+from claude_bottle.errors import EngineError
+
+_TIMEOUT = 30  # seconds for one docker command
+_KINDS = {
+    # In the order of removal: a network with a running container on it cannot be removed, nor can a volume in use.
+    "container": (("ps", "--all"), ("rm", "--force", "--volumes")),
+    "network": (("network", "ls"), ("network", "rm")),
+    "volume": (("volume", "ls"), ("volume", "rm")),
+}
+_LAST = ("sidecar",)  # the agent goes first: it may have work under way through the sidecar
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One object of a session: a container, network or volume on the engine, or a stage dir on this host."""
+
+    kind: str
+    name: str
+    session: str
+    owner: str
+    role: str = ""
+
+    def __str__(self) -> str:
+        """Return what a person would call it."""
+        return f"{self.kind} {self.name}"
+
+
+def listed(env: Mapping[str, str], session: str | None = None) -> tuple[Leftover, ...]:
+    """Return what is on the engine of one session, or of all, in the order of removal; raises EngineError."""
+    label = f"{PREFIX}.session" + (f"={session}" if session else "")
+    found = [item for kind, (words, _) in _KINDS.items() for item in _of_kind(env, kind, words, label)]
+    return tuple(sorted(found, key=lambda item: (list(_KINDS).index(item.kind), item.role in _LAST)))
+
+
+def stage_dirs() -> Iterator[Leftover]:
+    """Yield the stage dirs of this host that this user may read."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+        try:
+            owner = (folder / "owner").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
+
+
+def dead(items: Iterable[Leftover], observer: str) -> tuple[Leftover, ...]:
+    """Return those whose owner is certainly gone, as `observer`, an owner label, sees it."""
+    return tuple(item for item in items if host.is_dead(item.owner, observer))
+
+
+def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[str], None]) -> bool:
+    """Remove things in the order given; `told` hears of each failure. Return whether all are gone."""
+    clean = True
+    for item in items:
+        reason = _remove(env, item)
+        if reason:
+            told(f"{item} cannot be removed: {reason}")
+            clean = False
+    return clean
+
+
+def _remove(env: Mapping[str, str], item: Leftover) -> str | None:
+    if item.kind == "stage dir":
+        shutil.rmtree(item.name, ignore_errors=True)
+        return "it is still there" if Path(item.name).exists() else None
+    result = docker.run(("docker", *_KINDS[item.kind][1], item.name), env, timeout=_TIMEOUT)
+    return None if result.ok or result.absent else result.reason
+
+
+def _of_kind(env: Mapping[str, str], kind: str, words: tuple[str, ...], label: str) -> Iterator[Leftover]:
+    name = {"container": ".Names"}.get(kind, ".Name")
+    fields = "\t".join(f'{{{{.Label "{PREFIX}.{key}"}}}}' for key in ("session", "owner", "role"))
+    argv = ("docker", *words, "--filter", f"label={label}", "--format", f"{{{{{name}}}}}\t{fields}")
+    result = docker.run(argv, env, timeout=_TIMEOUT)
+    if not result.ok:
+        raise EngineError(f"docker {words[0]} failed: {result.reason}")
+    for line in result.stdout.decode(errors="replace").splitlines():
+        found, session, owner, role = (*line.split("\t"), "", "", "")[:4]
+        if owner.count(":") == 3:
+            yield Leftover(kind, found, session, owner, role)

@@ -1,0 +1,102 @@
+"""Run the steps before claude; where the engine refuses what the plan assumed, undo and plan again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from claude_bottle import plan as planning
+from claude_bottle import steps
+from claude_bottle.docker import Result
+from claude_bottle.engine import Engine
+from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError
+from claude_bottle.plan import Plan
+from claude_bottle.runner import Runner, StepError
+from claude_bottle.staging import StageDir
+from claude_bottle.teardown import Teardown
+from claude_bottle.watchdog import Watchdog
+
+_CLASH = ("Pool overlaps", "conflicts with network")  # another network has the subnet
+_NO_IPV6 = "disable_ipv6"  # a kernel booted with ipv6.disable=1 has no such setting
+_STAGE = -1  # the stage dir's place in the order of teardown: last
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What a session works with."""
+
+    engine: Engine
+    runner: Runner
+    undo: Teardown
+    watchdog: Watchdog
+
+
+def uncork(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, dict[str, Result]]:
+    """Run every step but the last, claude's, that is not in `done`; return the plan that held and the steps' results.
+
+    Raises DockerError, EngineError or IsolationError, which say what to do.
+    """
+    others = _others(plan, hands.engine)
+    while True:
+        try:
+            return plan, _attempt(plan, hands, done)
+        except StepError as error:
+            again = _replanned(plan, error, others)
+            if again is None:
+                raise _explained(plan, error, hands.engine) from None
+        left = hands.undo.undo_all()
+        if left:
+            raise DockerError(f"cannot start again: {'; '.join(left)}")
+        plan = again
+
+
+def stage(plan: Plan, undo: Teardown) -> None:
+    """Write the stage dir; DockerError where the disk is full or not writable."""
+    try:
+        with undo.shielded():
+            made = StageDir.make(plan.session, plan.owner)
+            undo.arm(_STAGE, "stage dir", made.remove)
+        made.write("pipelock.yaml", plan.config)
+    except OSError as error:
+        raise DockerError(f"cannot write the stage dir {error.filename or ''}: {error.strerror}") from None
+
+
+def _attempt(plan: Plan, hands: Hands, done: frozenset[str]) -> dict[str, Result]:
+    table = steps.table(plan)
+    hands.watchdog.watch(plan.session, [step.undo for step in reversed(table) if step.undo])
+    stage(plan, hands.undo)
+    return hands.runner.run(table[:-1], done)
+
+
+def _others(plan: Plan, engine: Engine) -> Iterator[Plan]:
+    """Yield the plan with every other address range that is free on the engine, asked once, when first needed."""
+    taken = engine.subnets()
+    start = int(plan.session[-8:], 16) + 1
+    for addresses in planning.candidates(plan.range, plan.egress, start):
+        if not any(addresses.overlaps(other) for other in taken):
+            yield replace(plan, addresses=addresses)
+
+
+def _replanned(plan: Plan, error: StepError, others: Iterator[Plan]) -> Plan | None:
+    said = error.result.stderr
+    if error.step.name == "network" and any(text in said for text in _CLASH):
+        again = next(others, None)
+        if again is None:
+            raise DockerError(f"no free /29 is left in {plan.range}: end a session, or set CLAUDE_BOTTLE_SUBNET")
+        return replace(again, ipv6_off=plan.ipv6_off)
+    if _NO_IPV6 in said and plan.ipv6_off:
+        return replace(plan, ipv6_off=False)
+    return None
+
+
+def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
+    """Return the error that tells the user why a step failed."""
+    step, result = error.step, error.result
+    if result.unreachable:
+        return EngineError(f"{step.name}: {result.reason}")
+    if step.shown:
+        return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
+    if step.name in ("lock", "gate"):
+        return IsolationError(f"{step.name}: nft failed, does the engine's kernel have nf_tables? {result.reason}")
+    if step.name in ("sidecar-start", "sidecar-ready"):
+        logs = engine.ask("logs", "--tail", "5", f"{plan.name}-sidecar").stderr.strip()
+        return DockerError(f"{step.name}: {result.reason}" + (f"; its last words:\n{logs}" if logs else ""))
+    return DockerError(f"{step.name}: {result.reason}")

@@ -1,0 +1,109 @@
+"""The watchdog: a detached process that tears a session down where its launcher was killed.
+
+It reads lines of JSON from a pipe whose other end the launcher alone holds: what undoes the session, each client.
+A pipe that ends without the word "dismissed" means that the launcher is gone.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from claude_bottle import docker, host, leftovers
+from claude_bottle.errors import BottleError
+
+_PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
+_PAUSE = 1.0  # seconds between two listings: a client in flight can create after the first
+_TIMEOUT = 20.0  # seconds for one undo
+
+
+class Watchdog:
+    """The launcher's end of the pipe; used as a context manager around a session's teardown."""
+
+    def __init__(self, env: Mapping[str, str], owner: str) -> None:
+        """Start the watchdog, detached, with `env` as its environment; raises EngineError."""
+        # Without site-packages: it needs none, and lives as long as the session.
+        program = "import sys; sys.path.insert(0, sys.argv[1]); import claude_bottle.watchdog as w; w.main(sys.argv[2])"
+        self._pipe = docker.detach((sys.executable, "-IS", "-c", program, str(host.ROOT), owner), env)
+
+    def tell(self, kind: str, *values: object) -> None:
+        """Send it one line; a watchdog that has gone is no reason to end a session."""
+        with contextlib.suppress(OSError):
+            self._pipe.write(json.dumps((kind, *values)).encode() + b"\n")
+            self._pipe.flush()
+
+    def watch(self, session: str, undos: Iterable[Sequence[str]]) -> None:
+        """Name the session and what undoes it, in order; a second call replaces the first."""
+        self.tell("session", session, list(undos))
+
+    def note(self, pid: int) -> None:
+        """Name a docker client, which must not create anything once the launcher is gone."""
+        self.tell("client", pid, host.start_time(pid))
+
+    def close(self, *, clean: bool) -> None:
+        """Let it go; where the launcher's own teardown was not `clean`, it has another try."""
+        if clean:
+            self.tell("dismissed")
+        with contextlib.suppress(OSError):
+            self._pipe.close()
+
+
+def main(owner: str) -> None:
+    """Be the watchdog: wait for the launcher's end, and clean up after it."""
+    env = host.read().environ
+    session, undos = "", []
+    clients: list[tuple[int, str]] = []
+    for line in sys.stdin:
+        kind, *values = json.loads(line)
+        if kind == "session":
+            session, undos = values
+        elif kind == "client":
+            clients.append((values[0], values[1]))
+        elif kind == "running":
+            _reap(env, owner)
+        elif kind == "dismissed":
+            return
+    _end(clients)
+    if session:
+        _tear_down(env, session, undos)
+
+
+def _reap(env: Mapping[str, str], owner: str) -> None:
+    """Remove in passing what dead launchers have left; whatever goes wrong here is for `cleanup` to tell."""
+    with contextlib.suppress(BottleError):
+        found = (*leftovers.listed(env), *leftovers.stage_dirs())
+        leftovers.remove(env, leftovers.dead(found, owner), _unheard)
+
+
+def _end(clients: Iterable[tuple[int, str]]) -> None:
+    for pid, started in clients:
+        with contextlib.suppress(OSError):
+            if host.start_time(pid) == started:
+                os.kill(pid, signal.SIGKILL)
+
+
+def _tear_down(env: Mapping[str, str], session: str, undos: Iterable[Sequence[str]]) -> None:
+    """Undo in order, then remove what is there by label, until two listings in a row are empty."""
+    for argv in undos:
+        docker.run(argv, env, timeout=_TIMEOUT)
+    for item in leftovers.stage_dirs():
+        if item.session == session:
+            leftovers.remove(env, (item,), _unheard)
+    end, empty = time.monotonic() + _PATIENCE, 0
+    while empty < 2 and time.monotonic() < end:
+        try:
+            found = leftovers.listed(env, session)
+        except BottleError:
+            found = None
+        if found:
+            leftovers.remove(env, found, _unheard)
+        empty = empty + 1 if found == () else 0
+        if empty < 2:
+            time.sleep(_PAUSE)
+
+
+def _unheard(message: str) -> None:
+    del message  # there is nobody any more who could read it
