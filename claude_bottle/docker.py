@@ -80,6 +80,14 @@ class Client:
         """Wait for the first line on stdout; tell whether one came before the end."""
         return bool(self.process.stdout and self.process.stdout.readline())
 
+    def beat(self) -> bool:
+        """Send a line to the process in the container; tell whether its client still took it."""
+        try:
+            os.write(self.process.stdin.fileno(), b"\n")  # type: ignore[union-attr]
+        except (OSError, ValueError):
+            return False
+        return True
+
     def finish(self, grace: float = 2) -> None:
         """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
         if self.process.stdin is not None:

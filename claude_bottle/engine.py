@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 from claude_bottle import docker
 from claude_bottle.docker import Result
@@ -69,6 +70,27 @@ class Engine:
             gateway = config.get("Gateway")
             return Egress(chosen, IPv4Network(config["Subnet"]), IPv4Address(gateway) if gateway else None)
         raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen} has no IPv4 subnet")
+
+    def is_local(self) -> bool:
+        """Tell whether the engine is reached through a socket of this machine."""
+        endpoint = self._env.get("DOCKER_HOST")
+        if endpoint is None:
+            context = self._env.get("DOCKER_CONTEXT") or self._current_context()
+            if context in ("", "default"):
+                return True
+            result = docker.run(
+                ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", context), self._env
+            )
+            endpoint = result.stdout.decode(errors="replace").strip()
+        return endpoint.startswith(("unix://", "npipe://"))
+
+    def _current_context(self) -> str:
+        """Read docker's own configuration: asking docker would cost each start another process."""
+        folder = self._env.get("DOCKER_CONFIG") or Path(self._env.get("HOME", "/")) / ".docker"
+        try:
+            return str(json.loads(Path(folder, "config.json").read_bytes()).get("currentContext", ""))
+        except (OSError, ValueError, AttributeError):
+            return ""
 
     def subnets(self) -> tuple[IPv4Network, ...]:
         """Return the IPv4 subnets of every docker network; DockerError where they cannot be listed."""

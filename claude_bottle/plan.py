@@ -54,6 +54,7 @@ class Plan:
     config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
     home: bytes = field(repr=False)  # the tar stream that fills the agent's home
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
+    remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
     ipv6_off: bool = True  # False where the engine's kernel has no IPv6 to switch off
 
     @property

@@ -66,6 +66,10 @@ class Runner:
             raise
         return results
 
+    def client(self, name: str) -> Client:
+        """Return the docker client of a step that has started."""
+        return self._clients[name]
+
     def _start(self, step: Step, place: int) -> None:
         self._note(f"{step.name} ...")
         with self._teardown.shielded():

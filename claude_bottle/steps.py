@@ -10,8 +10,9 @@ Argv = tuple[str, ...]
 
 _MEMORY = 256 * 1024 * 1024  # bytes for a sidecar; 80 MB were seen with 1023 tunnels
 _DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
-# The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline.
-_LIFELINE = "echo up; while read -r _; do :; done"
+# The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline. Over a link
+# that can be cut silently it also wants a line every 45 s; locally not, so that a suspended launcher keeps its bottle.
+_LIFELINE = "echo up; while read -r{} _; do :; done"
 _WITH_PROMPT = f'p=$(cat ~/{staging.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'  # x: $( ) would strip trailing newlines
 
 
@@ -159,7 +160,7 @@ def _bottle(plan: Plan) -> Step:
         *("--log-driver", "none"),
         *flags.labels(plan, "agent"),
         *flags.proxy_variables(proxy),
-        *("--entrypoint", "bash", plan.image.tag, "-c", _LIFELINE),
+        *("--entrypoint", "bash", plan.image.tag, "-c", _LIFELINE.format(" -t 45" if plan.remote else "")),
     )
     return Step("bottle", argv, needs=("network",), undo=_remove(plan.name), holds=True)
 
