@@ -1,16 +1,21 @@
 """The commands: parse, call, exit. The only user of click."""
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from claude_bottle import host as hosts
-from claude_bottle.errors import BottleError, ManifestError
+from claude_bottle.errors import BottleError, IsolationError, ManifestError
 from claude_bottle.host import Host
+from claude_bottle.text import harmless
+
+if TYPE_CHECKING:
+    from claude_bottle.manifest import Agent
 
 
 class _Commands(click.Group):
@@ -29,6 +34,15 @@ class _Commands(click.Group):
 def _host(agents: Path | None) -> Host:
     host = hosts.read()
     return host if agents is None else replace(host, environ={**host.environ, "CLAUDE_BOTTLE_AGENTS": str(agents)})
+
+
+def _load(host: Host, name: str | None = None) -> "tuple[Agent, ...]":
+    """Return one agent, or all."""
+    from claude_bottle import manifest
+
+    if name is None:
+        return manifest.load_agents(host.agents, environ=host.environ, home=host.home)
+    return (manifest.load_agent(host.agents, name, environ=host.environ, home=host.home),)
 
 
 def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,11 +74,11 @@ def start(
     agents: Path | None,
 ) -> None:
     """Start AGENT in its bottle; words after -- go to claude."""
-    from claude_bottle import manifest, session
+    from claude_bottle import session
     from claude_bottle.plan import Run
 
     host = _host(agents)
-    loaded = manifest.load_agent(host.agents, agent, environ=host.environ, home=host.home)
+    [loaded] = _load(host, agent)
     run = Run(terminal=host.interactive and question is None, question=question, arguments=claude_arguments)
     if dry_run:
         session.dry_run(host, loaded, run)
@@ -73,27 +87,45 @@ def start(
 
 
 @main.command()
+@click.argument("agent", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the receipts as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
+@_agents_option
+def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | None) -> None:
+    """Prove the isolation of AGENT's bottle, or of all, without running claude; exit 66 on a fault."""
+    from claude_bottle import session
+
+    host = _host(agents)
+    chosen = _load(host, agent)
+    receipts = {each.name: session.verify(host, each, verbose=verbose) for each in chosen}
+    if as_json:
+        click.echo(json.dumps({name: receipt.as_json() for name, receipt in receipts.items()}, indent=2))
+    else:
+        for name, receipt in receipts.items():
+            click.echo("\n".join((harmless(name), *receipt.lines(), receipt.line())))
+    if any(receipt.failed for receipt in receipts.values()):
+        sys.exit(IsolationError.exit_code)
+
+
+@main.command()
 @_agents_option
 @click.option("--pull", is_flag=True, help="Look for a newer base image.")
 @click.option("--no-cache", is_flag=True, help="Build every layer anew.")
 def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
     """Build the image of every bottle."""
-    from claude_bottle import manifest, session
+    from claude_bottle import session
 
     host = _host(agents)
-    loaded = manifest.load_agents(host.agents, environ=host.environ, home=host.home)
-    session.build(host, loaded, pull=pull, no_cache=no_cache)
+    session.build(host, _load(host), pull=pull, no_cache=no_cache)
 
 
 @main.command()
 @_agents_option
 def agents(agents: Path | None) -> None:
     """List the agents, their bottles and what these may reach."""
-    from claude_bottle import manifest, pipelock
-    from claude_bottle.text import harmless
+    from claude_bottle import pipelock
 
-    host = _host(agents)
-    loaded = manifest.load_agents(host.agents, environ=host.environ, home=host.home)
+    loaded = _load(_host(agents))
     rows = [(a.name, a.bottle.name, pipelock.summary(pipelock.allowlist(a.bottle.allow))) for a in loaded]
     _columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)])
 
@@ -103,15 +135,8 @@ def agents(agents: Path | None) -> None:
 @_agents_option
 def check(agent: str | None, agents: Path | None) -> None:
     """Check the manifests of AGENT, or all; exit 64 on a fault."""
-    from claude_bottle import manifest
-
-    host = _host(agents)
-    if agent is None:
-        count = len(manifest.load_agents(host.agents, environ=host.environ, home=host.home))
-        click.echo(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
-    else:
-        manifest.load_agent(host.agents, agent, environ=host.environ, home=host.home)
-        click.echo("no fault found")
+    count = len(_load(_host(agents), agent))
+    click.echo(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
 
 
 def _columns(rows: list[tuple[str, ...]]) -> None:

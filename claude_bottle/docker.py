@@ -25,6 +25,7 @@ class Result:
     returncode: int
     stdout: bytes = b""
     stderr: str = ""
+    seconds: float = 0.0  # that it took
 
     @property
     def ok(self) -> bool:

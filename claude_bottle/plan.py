@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from claude_bottle import PREFIX, pipelock, staging
+from claude_bottle.addresses import Addresses
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import Host
 from claude_bottle.image import Image
@@ -16,6 +17,7 @@ EGRESS = f"{PREFIX}-egress"
 PROXY_PORT = 8888
 TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
 _DEFAULT_RANGE = "10.213.0.0/16"
+_UNASKED = Addresses(why="no engine was asked")
 _PASSED_ON = ("TERM", "COLORTERM", "LANG")
 
 
@@ -54,6 +56,7 @@ class Plan:
     config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
     home: bytes = field(repr=False)  # the tar stream that fills the agent's home
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
+    known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
     ipv6_off: bool = True  # False where the engine's kernel has no IPv6 to switch off
 

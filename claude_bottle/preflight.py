@@ -12,6 +12,7 @@ from claude_bottle.steps import Step
 from claude_bottle.text import harmless
 
 _PROMPT_SHOWN = 60  # characters
+_STDIN_SHOWN = 4096  # bytes
 _GIB, _MIB = 1 << 30, 1 << 20
 
 
@@ -35,10 +36,10 @@ def commands(table: Sequence[Step]) -> str:
 
 def _command(step: Step) -> str:
     condition = f"{shlex.join(step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
-    # A tar stream is named by its size; text stands there whole, so that it can be read.
-    binary = b"\0" in step.stdin
-    size = f": {len(step.stdin)} bytes of tar on stdin" if binary else ""
-    text = f" <<'END'\n{step.stdin.decode()}END\n" if step.stdin and not binary else "\n"
+    # Rules stand there whole, so that they can be read; a tar stream or a program is named by its size.
+    whole = b"\0" not in step.stdin and len(step.stdin) <= _STDIN_SHOWN
+    size = "" if whole else f": {len(step.stdin)} bytes on stdin"
+    text = f" <<'END'\n{step.stdin.decode()}END\n" if step.stdin and whole else "\n"
     return f"# {step.name}{size}\n{condition}{shlex.join(step.argv)}{text}"
 
 

@@ -143,7 +143,11 @@ def _ask(sidecar: tuple[str, int], method: str, target: str) -> str:
     host = target if method == "CONNECT" else "{}:{}".format(*sidecar)
     answer = b""
     try:
-        with socket.create_connection(sidecar, _LIMIT) as connection:
+        connection = socket.create_connection(sidecar, _LIMIT)
+    except OSError as error:
+        return f"no connection: {error}"
+    try:
+        with connection:
             connection.settimeout(_SIDECAR_LIMIT)
             connection.sendall(f"{method} {target} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
             while len(answer) < 8192 and not (method == "CONNECT" and answer.split(b" ")[1:2] == [b"200"]):
@@ -154,7 +158,7 @@ def _ask(sidecar: tuple[str, int], method: str, target: str) -> str:
     except socket.timeout:  # noqa: UP041  (Python 3.9)
         return answer.decode("latin-1") or "no answer"
     except OSError as error:
-        return answer.decode("latin-1") or f"no connection: {error}"
+        return answer.decode("latin-1") or f"cut: {error}"
     return answer.decode("latin-1")
 
 

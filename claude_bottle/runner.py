@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from claude_bottle import docker
 from claude_bottle.docker import Client, Result
@@ -113,7 +114,7 @@ class Runner:
         self._note(f"{step.name} {took:.3f} s")
         if step.transient:
             self._teardown.disarm(step.name)
-        return step, result
+        return step, replace(result, seconds=took)
 
     def _settle(self, table: Sequence[Step]) -> None:
         """Wait for the steps that still run, then end their clients; one that shows its progress is ended at once."""

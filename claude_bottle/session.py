@@ -3,19 +3,20 @@
 import contextlib
 import secrets
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claude_bottle import docker, image, preflight, steps, teardown, tty
+from claude_bottle import addresses, docker, image, preflight, selftest, steps, teardown, tty
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
-from claude_bottle.errors import DockerError, ManifestError, RefusedError, TokenError
+from claude_bottle.errors import DockerError, IsolationError, ManifestError, RefusedError, TokenError
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
 from claude_bottle.plan import Egress, Plan, Run
 from claude_bottle.runner import Runner, StepError
+from claude_bottle.selftest import Receipt
 from claude_bottle.steps import Step
 from claude_bottle.teardown import Teardown
 from claude_bottle.uncork import Hands, stage, uncork
@@ -51,27 +52,63 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         raise TokenError(_NO_TOKEN)
     if not (options.yes or host.interactive):
         raise RefusedError(_NOBODY)
-    env = _client_environment(host)
-    with contextlib.ExitStack() as stack:
-        watchdog = Watchdog(env, host.owner)
-        undo = Teardown()
-        stack.callback(lambda: watchdog.close(clean=undo.clean))
-        stack.enter_context(undo)
-        engine = Engine(env)
-        plan = _plan(host, agent, options.run, engine.egress(host.setting("EGRESS_NETWORK")))
-        done = engine.present(steps.table(plan))
+    with _hands(host, verbose=options.verbose) as hands:
+        plan = _surveyed(host, agent, options.run, hands.engine)
+        done = hands.engine.present(steps.table(plan))
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
-        teardown.say(f"session {plan.session}")
-        runner = Runner(undo, env, _noter(options), watchdog.note)
-        plan, _ = uncork(plan, Hands(engine, runner, undo, watchdog), done)
-        watchdog.tell("running")
-        claude, secret_env = steps.table(plan)[-1], env | planning.environment(host, agent)
-        if plan.run.terminal:
-            return tty.run(claude.argv, secret_env)
-        # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
-        return docker.attach(claude.argv, secret_env, silent=host.interactive)
+        plan, receipt = _proven(plan, hands, done)
+        if receipt.failed:
+            raise IsolationError(f"the bottle is not as isolated as promised; nothing ran in it\n{receipt.line()}")
+        _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
+        hands.watchdog.tell("running")
+        return _claude(plan, host, agent)
+
+
+def verify(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
+    """Do all of a session but claude, and return the receipt of its isolation."""
+    with _hands(host, verbose=verbose) as hands:
+        plan = _surveyed(host, agent, Run(terminal=False), hands.engine)
+        return _proven(plan, hands, hands.engine.present(steps.table(plan)))[1]
+
+
+@contextlib.contextmanager
+def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
+    """Yield what a session works with; at the end undo what it has made."""
+    env = _client_environment(host)
+    watchdog, undo = Watchdog(env, host.owner), Teardown()
+    try:
+        with undo:
+            yield Hands(
+                Engine(env), Runner(undo, env, teardown.say if verbose else _quiet, watchdog.note), undo, watchdog
+            )
+    finally:
+        watchdog.close(clean=undo.clean)
+
+
+def _surveyed(host: Host, agent: Agent, run: Run, engine: Engine) -> Plan:
+    """Plan with what only the engine knows."""
+    local = engine.is_local()
+    plan = _plan(host, agent, run, engine.egress(host.setting("EGRESS_NETWORK")))
+    return replace(plan, remote=not local, known=addresses.read(local))
+
+
+def _proven(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, Receipt]:
+    teardown.say(f"session {plan.session}")
+    plan, results = uncork(plan, hands, done)
+    probe, inspect = results["selftest"], results["inspect"]
+    receipt = selftest.judge(plan, plan.known, probe.stdout, inspect.stdout, max(probe.seconds, inspect.seconds))
+    return plan, receipt
+
+
+def _claude(plan: Plan, host: Host, agent: Agent) -> int:
+    step = steps.table(plan)[-1]
+    env = _client_environment(host) | planning.environment(host, agent)
+    if plan.run.terminal:
+        return tty.run(step.argv, env)
+    # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
+    return docker.attach(step.argv, env, silent=host.interactive)
 
 
 def _client_environment(host: Host) -> dict[str, str]:
@@ -104,10 +141,6 @@ def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache:
 def _building(plan: Plan, done: frozenset[str]) -> str:
     own = "image" if plan.image == plan.base else "bottle-image"
     return "" if own in done else "(will be built)"
-
-
-def _noter(options: Options) -> Callable[[str], None]:
-    return teardown.say if options.verbose else _quiet
 
 
 def _quiet(message: str) -> None:

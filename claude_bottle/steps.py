@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from claude_bottle import PREFIX, flags, netfilter, staging
+from claude_bottle import PREFIX, flags, netfilter, selftest, staging
 from claude_bottle.image import Image
 from claude_bottle.plan import EGRESS, PROXY_PORT, Plan, egress_subnet
 
@@ -50,6 +50,7 @@ def table(plan: Plan) -> tuple[Step, ...]:
         _one_shot(plan, "gate", _sidecar_name(plan), netfilter.gate(plan), needs=("sidecar-start",)),
         *_certificates(plan),
         _fill(plan),
+        *_proof(plan),
         _claude(plan),
     )
 
@@ -204,6 +205,15 @@ def _fill(plan: Plan) -> Step:
     return Step("fill", argv, stdin=plan.home, needs=("bottle",))
 
 
+def _proof(plan: Plan) -> tuple[Step, ...]:
+    filled = ("lock", "gate", "sidecar-ready", "fill", *(step.name for step in _certificates(plan)))
+    program = selftest.probe_input(plan, plan.known)
+    return (
+        Step("selftest", selftest.probe_argv(plan), stdin=program, needs=filled),
+        Step("inspect", selftest.inspect_argv(plan), needs=("bottle", "sidecar-start")),
+    )
+
+
 def _claude(plan: Plan) -> Step:
     literal = [f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None]
     tty = ("--tty", "--detach-keys", _DETACH) if plan.run.terminal else ()
@@ -214,8 +224,7 @@ def _claude(plan: Plan) -> Step:
         plan.name,
         *_command(plan),
     )
-    needs = ("sidecar-ready", "lock", "gate", "fill", *(step.name for step in _certificates(plan)))
-    return Step("claude", argv, env=plan.env_names, needs=needs)
+    return Step("claude", argv, env=plan.env_names, needs=("selftest", "inspect"))
 
 
 def _command(plan: Plan) -> Argv:

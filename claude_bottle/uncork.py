@@ -96,6 +96,8 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
         return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
     if step.name in ("lock", "gate"):
         return IsolationError(f"{step.name}: nft failed, does the engine's kernel have nf_tables? {result.reason}")
+    if step.name in ("selftest", "inspect"):
+        return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     if step.name in ("sidecar-start", "sidecar-ready"):
         logs = engine.ask("logs", "--tail", "5", f"{plan.name}-sidecar").stderr.strip()
         return DockerError(f"{step.name}: {result.reason}" + (f"; its last words:\n{logs}" if logs else ""))

@@ -23,10 +23,10 @@ def lines(argv: Sequence[str]) -> str:
 
 
 def describe(step: Step) -> str:
-    """Return all of a step but the bytes of a tar stream."""
-    binary = b"\0" in step.stdin
-    text = f"stdin {'tar' if binary else ''}\n" if step.stdin else ""
-    rules = "".join(f"  {line}\n" for line in step.stdin.decode().splitlines()) if step.stdin and not binary else ""
+    """Return all of a step but the bytes of a tar stream or a program."""
+    whole = b"\0" not in step.stdin and len(step.stdin) < 4096
+    text = f"stdin{'' if whole else ' not shown here'}\n" if step.stdin else ""
+    rules = "".join(f"  {line}\n" for line in step.stdin.decode().splitlines()) if whole else ""
     flags = [name for name in ("holds", "shown", "retried", "transient") if getattr(step, name)]
     parts = [
         f"== {step.name}\n",

@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 ORDER = (
     "__init__", "probe", "errors", "text", "host", "yamldoc", "docker", "tty",
     "pipelock", "checks", "env", "bottle", "manifest", "image", "staging",
-    "plan", "netfilter", "flags", "steps", "addresses", "evidence", "inspection", "reach", "selftest",
+    "addresses", "plan", "flags", "netfilter", "evidence", "inspection", "reach", "selftest", "steps",
     "preflight", "engine", "teardown", "runner", "leftovers", "watchdog", "uncork", "session", "cli",
 )  # fmt: skip
 
