@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from claude_bottle import host as hosts
-from claude_bottle.errors import BottleError, IsolationError, ManifestError
+from claude_bottle.errors import BottleError, EngineError, IsolationError, ManifestError
 from claude_bottle.host import Host
 from claude_bottle.text import harmless
 
@@ -105,6 +105,23 @@ def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | No
             click.echo("\n".join((harmless(name), *receipt.lines(), receipt.line())))
     if any(receipt.failed for receipt in receipts.values()):
         sys.exit(IsolationError.exit_code)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(*, as_json: bool) -> None:
+    """Tell what a start will find here; exit 69 where it cannot work."""
+    from dataclasses import asdict
+
+    from claude_bottle import doctor
+
+    findings = list(doctor.examine(_host(None)))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        click.echo("\n".join(harmless(finding.line) for finding in findings))
+    if any(finding.fault for finding in findings):
+        sys.exit(EngineError.exit_code)
 
 
 @main.command()

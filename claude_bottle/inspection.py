@@ -8,7 +8,7 @@ from claude_bottle.evidence import Data, Doubt, Evidence
 from claude_bottle.plan import PROXY_PORT
 
 # Named like a secret: API_KEY, apikey, DB_PASSWORD, GH_PAT; not KEYBOARD, PATH, MAX_TOKENS or TOKENIZERS_PARALLELISM.
-_SECRET = re.compile(
+SECRET = re.compile(
     r"(TOKEN|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEYS?|(^|_)KEYS?|_PWD|(^|_)PAT)(_|\d|$)",
     re.IGNORECASE,
 )
@@ -19,10 +19,10 @@ _ADDED = ("CapAdd", "Devices", "DeviceRequests", "DeviceCgroupRules", "GroupAdd"
 def secrets(seen: Evidence) -> Iterator[str]:
     """Names in both containers' configuration and in the environment of every process."""
     for role, container in (("bottle", seen.bottle), ("sidecar", seen.sidecar)):
-        for name in filter(_SECRET.search, _variables(container)):
+        for name in filter(SECRET.search, _variables(container)):
             yield f"docker inspect shows {name} of the {role}"
     for pid, status in seen.processes.items():
-        for name in filter(_SECRET.search, status.get("names", ())):
+        for name in filter(SECRET.search, status.get("names", ())):
             yield f"process {pid} has {name}"
 
 

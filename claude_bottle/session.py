@@ -22,7 +22,7 @@ from claude_bottle.teardown import Teardown
 from claude_bottle.uncork import Hands, stage, uncork
 from claude_bottle.watchdog import Watchdog
 
-_NO_TOKEN = (
+NO_TOKEN = (
     f"{TOKEN_VARIABLE} is not set: make a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
 )
 _NOBODY = "nobody can be asked, stdin is not a terminal: give --yes to start without a question"
@@ -49,7 +49,7 @@ def dry_run(host: Host, agent: Agent, run: Run) -> None:
 def start(host: Host, agent: Agent, options: Options) -> int:
     """Run a session and return claude's exit code; whatever goes wrong is an error of `claude_bottle.errors`."""
     if not host.has_token:
-        raise TokenError(_NO_TOKEN)
+        raise TokenError(NO_TOKEN)
     if not (options.yes or host.interactive):
         raise RefusedError(_NOBODY)
     with _hands(host, verbose=options.verbose) as hands:
@@ -76,7 +76,7 @@ def verify(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
 @contextlib.contextmanager
 def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
     """Yield what a session works with; at the end undo what it has made."""
-    env = _client_environment(host)
+    env = client_environment(host)
     watchdog, undo = Watchdog(env, host.owner), Teardown()
     try:
         with undo:
@@ -104,14 +104,14 @@ def _proven(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, Recei
 
 def _claude(plan: Plan, host: Host, agent: Agent) -> int:
     step = steps.table(plan)[-1]
-    env = _client_environment(host) | planning.environment(host, agent)
+    env = client_environment(host) | planning.environment(host, agent)
     if plan.run.terminal:
         return tty.run(step.argv, env)
     # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
     return docker.attach(step.argv, env, silent=host.interactive)
 
 
-def _client_environment(host: Host) -> dict[str, str]:
+def client_environment(host: Host) -> dict[str, str]:
     """Return the environment of every docker client but claude's: the user's, without the token."""
     return {name: value for name, value in host.environ.items() if name != TOKEN_VARIABLE}
 
@@ -157,7 +157,7 @@ def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) 
     pairs = [images(host, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
     with Teardown() as undo:
-        runner = Runner(undo, _client_environment(host), _quiet)
+        runner = Runner(undo, client_environment(host), _quiet)
         for one in every.values():
             try:
                 runner.run((Step("image", one.argv, stdin=one.context, shown=True),))

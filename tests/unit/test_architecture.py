@@ -14,7 +14,7 @@ ORDER = (
     "__init__", "probe", "errors", "text", "host", "yamldoc", "docker", "tty",
     "pipelock", "checks", "env", "bottle", "manifest", "image", "staging",
     "addresses", "plan", "flags", "netfilter", "evidence", "inspection", "reach", "selftest", "steps",
-    "preflight", "engine", "teardown", "runner", "leftovers", "watchdog", "uncork", "session", "cli",
+    "preflight", "engine", "teardown", "runner", "leftovers", "watchdog", "uncork", "session", "doctor", "cli",
 )  # fmt: skip
 
 OWNERS = {

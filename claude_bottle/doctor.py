@@ -1,0 +1,101 @@
+"""What a start will find here: docker, images, token, kernel, leftovers, addresses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from claude_bottle import leftovers, pipelock, session
+from claude_bottle import plan as planning
+from claude_bottle.engine import Engine
+from claude_bottle.errors import BottleError
+from claude_bottle.host import TOKEN_VARIABLE, Host
+from claude_bottle.image import Image
+from claude_bottle.plan import EGRESS, Egress
+
+_DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
+_GATEWAY_MODES = (28, 0, 0)  # gateway_mode_ipv4=isolated; older engines accept and ignore it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `fault` where a start cannot work because of it."""
+
+    name: str
+    detail: str
+    fault: bool = False
+
+    @property
+    def line(self) -> str:
+        """Return the finding as one line."""
+        return f"{'FAULT' if self.fault else 'ok':<6} {self.name:<15} {self.detail}"
+
+
+def examine(host: Host) -> Iterator[Finding]:
+    """Yield what there is to know, in the order in which a start would meet it; nothing is changed or built."""
+    yield _token(host)
+    engine = Engine(session.client_environment(host))
+    try:
+        versions = engine.versions()
+        yield Finding("docker client", versions.client)
+        yield Finding("docker engine", f"{versions.engine}, {'on this machine' if engine.is_local() else 'remote'}")
+        yield from _peculiarities(versions.engine)
+        yield from _images(host, engine)
+        yield _subnets(host, engine)
+        yield _leftovers(host)
+    except BottleError as error:
+        yield Finding("docker", str(error), fault=True)
+
+
+def _token(host: Host) -> Finding:
+    if host.has_token:
+        return Finding("token", f"{TOKEN_VARIABLE} is set")
+    return Finding("token", session.NO_TOKEN, fault=True)
+
+
+def _peculiarities(engine: str) -> Iterator[Finding]:
+    version = _numbers(engine)
+    affected = not any(version[0] == fixed[0] and version >= fixed for fixed in _DNS_FIXED) and version < _DNS_FIXED[-1]
+    cve = "affected: an --internal network leaks names; the bottle's --dns and lock close it" if affected else "fixed"
+    yield Finding("CVE-2024-29018", cve)
+    known = "known" if version >= _GATEWAY_MODES else "unknown: inhibit_ipv4 keeps the gateway's address off the host"
+    yield Finding("gateway modes", known)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split("+", maxsplit=1)[0].split("-", maxsplit=1)[0].split(".")
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
+def _images(host: Host, engine: Engine) -> Iterator[Finding]:
+    base, _ = session.images(host, None)
+    there = engine.ask("image", "inspect", base.tag).ok
+    yield Finding("image", f"{base.tag}, {'there' if there else 'built by the first start'}")
+    sidecar = host.setting("PIPELOCK_IMAGE") or pipelock.image()
+    pulled = engine.ask("image", "inspect", sidecar).ok
+    yield Finding("sidecar image", f"{sidecar}, {'there' if pulled else 'pulled by the first start'}")
+    yield _nf_tables(engine, base) if there else Finding("nf_tables", "not tried: it takes the image")
+
+
+def _nf_tables(engine: Engine, image: Image) -> Finding:
+    words = ("run", "--rm", "--pull", "never", "--network", "none", "--user", "0:0", "--cap-drop", "ALL")
+    rules = ("--cap-add", "NET_ADMIN", "--entrypoint", "nft", image.tag, "add table inet claude_bottle_doctor")
+    result = engine.ask(*words, *rules)
+    detail = "the engine's kernel has it" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
+    return Finding("nf_tables", detail, fault=not result.ok)
+
+
+def _subnets(host: Host, engine: Engine) -> Finding:
+    chosen = host.setting("EGRESS_NETWORK")
+    egress = engine.egress(chosen) if chosen else Egress(EGRESS)
+    addresses = planning.address_range(host)
+    # Every session has one /29 of the range; a network of another size in it takes as many as it covers.
+    taken = [other for other in engine.subnets() if addresses.overlaps(other)]
+    every = tuple(planning.candidates(addresses, egress, 0))
+    free = sum(1 for one in every if not any(one.overlaps(other) for other in taken))
+    return Finding("subnets", f"{free} of {len(every)} in {addresses} are free", fault=free == 0)
+
+
+def _leftovers(host: Host) -> Finding:
+    found = (*leftovers.listed(session.client_environment(host)), *leftovers.stage_dirs())
+    dead = leftovers.dead(found, host.owner)
+    detail = f"{len(dead)} objects of dead sessions: ./cli.py cleanup removes them" if dead else "none"
+    return Finding("leftovers", detail)
