@@ -58,6 +58,7 @@ class Plan:
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
+    icc_off: bool = True  # False where the engine's kernel lacks br_netfilter, and so cannot keep sidecars apart
     ipv6_off: bool = True  # False where the engine's kernel has no IPv6 to switch off
 
     @property

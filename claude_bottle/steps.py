@@ -77,8 +77,8 @@ def _egress(plan: Plan) -> tuple[Step, ...]:
     argv = (
         *("docker", "network", "create", "--driver", "bridge"),
         *("--subnet", str(egress_subnet(plan.range))),
-        # Without it a sidecar reaches the next one.
-        *("--opt", "com.docker.network.bridge.enable_icc=false"),
+        # Without it a sidecar reaches the next one, where the gate does not stop it.
+        *(("--opt", "com.docker.network.bridge.enable_icc=false") if plan.icc_off else ()),
         # Names of networks are no lock: of ten creates at once up to eight succeed; of one bridge name, one.
         *("--opt", "com.docker.network.bridge.name=cb-egress"),
         *("--label", f"{PREFIX}.role=egress"),

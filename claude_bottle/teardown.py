@@ -13,7 +13,7 @@ from claude_bottle import docker
 from claude_bottle.errors import BottleError, LeftBehindError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_TIMEOUT = 60  # seconds for one undo: an engine that does not answer must not hold the user for ever
+_TIMEOUT = 20  # seconds for one undo: an engine that does not answer must not hold the user for ever
 _UNDER_WAY = "already in progress"
 
 Undo = Callable[[], str | None]  # returns why it failed, None on success

@@ -15,6 +15,7 @@ from claude_bottle.teardown import Teardown
 from claude_bottle.watchdog import Watchdog
 
 _CLASH = ("Pool overlaps", "conflicts with network")  # another network has the subnet
+_NO_NETFILTER = "restrict inter-container communication"  # a kernel without br_netfilter
 _NO_IPV6 = "disable_ipv6"  # a kernel booted with ipv6.disable=1 has no such setting
 _STAGE = -1  # the stage dir's place in the order of teardown: last
 
@@ -81,7 +82,9 @@ def _replanned(plan: Plan, error: StepError, others: Iterator[Plan]) -> Plan | N
         again = next(others, None)
         if again is None:
             raise DockerError(f"no free /29 is left in {plan.range}: end a session, or set CLAUDE_BOTTLE_SUBNET")
-        return replace(again, ipv6_off=plan.ipv6_off)
+        return replace(again, icc_off=plan.icc_off, ipv6_off=plan.ipv6_off)
+    if _NO_NETFILTER in said.lower() and plan.icc_off:
+        return replace(plan, icc_off=False)
     if _NO_IPV6 in said and plan.ipv6_off:
         return replace(plan, ipv6_off=False)
     return None
