@@ -12,12 +12,19 @@ import termios
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
 GUARD = 120  # seconds; no test comes near it
 SHELL = b"$ shell $"
+
+
+def line(pipe: IO[bytes]) -> bytes:
+    """The next line of an unbuffered pipe."""
+    assert select.select([pipe], [], [], GUARD)[0]
+    return pipe.readline()
 
 
 class Terminal:
@@ -32,19 +39,15 @@ class Terminal:
         command = [str(PROGRAMS / "tty_launcher.py"), sys.executable, str(PROGRAMS / "tty_child.py"), *program]
         self.shell = subprocess.Popen(
             [sys.executable, str(PROGRAMS / "tty_shell.py"), sys.executable, *command],
-            stdin=slave, stdout=slave, stderr=subprocess.PIPE, start_new_session=True,
+            stdin=slave, stdout=slave, stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )  # fmt: skip
         os.close(slave)
         os.set_blocking(self.master, False)
-        self.shown = bytearray()
-        self.launcher = int(self.line())
-
-    def line(self) -> bytes:
-        """The next line of the shell's stderr."""
         assert self.shell.stderr
-        assert select.select([self.shell.stderr], [], [], GUARD)[0]
-        return self.shell.stderr.readline()
+        self.report = self.shell.stderr
+        self.shown = bytearray()
+        self.launcher = int(line(self.report))
 
     def until(self, end: bytes, typing: bytes = b"") -> bytes:
         """What is shown before `end`, while typing."""
@@ -68,7 +71,7 @@ class Terminal:
 
     def code(self) -> int:
         """The launcher's exit code; the terminal must be as it was before the launcher."""
-        end = json.loads(self.line())
+        end = json.loads(line(self.report))
         assert end["after"] in (end["before"], "gone")
         return int(end["code"])
 
@@ -81,14 +84,35 @@ class Terminal:
         if self.master >= 0:
             self.hang_up()
         self.shell.wait()
-        assert self.shell.stderr
-        self.shell.stderr.close()
+        self.report.close()
 
 
 def test_the_last_output_of_a_program_that_exits_at_once_arrives() -> None:
     for _ in range(8):
-        with closing(Terminal("last_words")) as terminal:
-            assert terminal.until(SHELL) == b"x" * 16384 + b"<end>"
+        with closing(Terminal("last_words", "16384")) as terminal:
+            assert terminal.until(SHELL) == b"x" * 16384
+
+
+def test_the_last_output_arrives_after_the_end_of_the_program() -> None:
+    with closing(Terminal("last_words_on_signal", "4096")) as terminal:
+        child = int(terminal.said())
+        ended = os.pidfd_open(child)
+        os.kill(terminal.launcher, signal.SIGSTOP)
+        os.kill(child, signal.SIGUSR1)
+        assert select.select([ended], [], [], GUARD)[0]
+        os.close(ended)
+        os.kill(terminal.launcher, signal.SIGCONT)
+        assert terminal.until(SHELL) == b"x" * 4096
+
+
+def test_keys_reach_a_program_whose_output_nobody_reads(tmp_path: Path) -> None:
+    fifo = tmp_path / "report"
+    os.mkfifo(fifo)
+    with closing(Terminal("write_and_listen", str(fifo))) as terminal, fifo.open("rb+", buffering=0) as report:
+        assert line(report) == b"written\n"
+        os.write(terminal.master, b"q")
+        assert line(report) == b"q\n"
+        assert terminal.until(SHELL) == b"x" * 256000
 
 
 def test_a_long_paste_into_a_program_that_writes_more_than_it_reads() -> None:
@@ -144,7 +168,7 @@ def test_a_signal_ends_the_child_and_puts_the_terminal_back(number: signal.Signa
     with closing(Terminal(program)) as terminal:
         child = int(terminal.said())
         os.kill(terminal.launcher, number)
-        assert terminal.code() == 128 + number
+        assert terminal.code() == 64 + number
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
 

@@ -5,6 +5,7 @@ import signal
 import sys
 import termios
 import tty
+from pathlib import Path
 from types import FrameType
 
 
@@ -25,9 +26,17 @@ def die(number: str) -> None:
     os.kill(os.getpid(), int(number))
 
 
-def last_words() -> None:
+def last_words(count: str) -> None:
     tty.setraw(0, termios.TCSANOW)
-    send(b"x" * 16384 + b"<end>")
+    send(b"x" * int(count))
+    os._exit(0)
+
+
+def last_words_on_signal(count: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    say(str(os.getpid()))
+    signal.sigwait({signal.SIGUSR1})
+    last_words(count)
 
 
 def fourfold(count: str) -> None:
@@ -67,6 +76,15 @@ def flood(megabytes: str) -> None:
         send(block)
 
 
+def write_and_listen(path: str) -> None:
+    """Write 256,000 bytes, then tell through `path` that it is written, and what is typed."""
+    for _ in range(1 << 8):
+        send(b"x" * 1000)
+    with Path(path).open("wb", buffering=0) as report:
+        report.write(b"written\n")
+        report.write(os.read(0, 1) + b"\n")
+
+
 def stay() -> None:
     say(str(os.getpid()))
     signal.pause()
@@ -79,7 +97,7 @@ def stay_and_flood() -> None:
 
 def cling() -> None:
     """Stay, whatever signal asks to go."""
-    for number in (signal.SIGHUP, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     stay()
 

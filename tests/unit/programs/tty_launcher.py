@@ -9,7 +9,7 @@ from claude_bottle import tty
 
 
 def leave(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise SystemExit(64 + number)  # not what tty.run itself would return
 
 
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGWINCH):
