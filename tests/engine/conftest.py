@@ -1,11 +1,28 @@
 """Fixtures of the tests that need an engine."""
 
+import fcntl
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from claude_bottle import image
+from claude_bottle.host import Host
+from claude_bottle.session import images
 from tests import world as test_world
-from tests.world import World
+from tests.engine.sessions import PUPPET, Bench
+from tests.world import World, certificates
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "long: waits for minutes, so it starts before the others and runs beside them")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the long ones to the front."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +31,28 @@ def world() -> World:
     return test_world.up()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _built(world: World) -> None:
+    """The agent's image and the puppet's: built by one worker, and not by four at once."""
+    base, _ = images(Host(world.environ(Path()), Path.home(), interactive=False, owner="test"), None)
+    with (certificates.cache() / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for one in (base, image.for_bottle(PUPPET / "Dockerfile", base)):
+            if subprocess.run(("docker", "image", "inspect", one.tag), capture_output=True, check=False).returncode:
+                subprocess.run(one.argv, input=one.context, capture_output=True, check=True)
+
+
 @pytest.fixture
 def agents_dir(world: World, tmp_path: Path) -> Path:
     """A copy of the repository's agents that trusts the test world, for a test to add its manifests to."""
     return world.copy_agents(tmp_path / "agents")
+
+
+@pytest.fixture
+def bench(world: World, agents_dir: Path, tmp_path: Path) -> Iterator[Bench]:
+    """A place for one test's sessions, of which nothing may be left at its end."""
+    made = Bench(world, agents_dir, tmp_path)
+    yield made
+    left = made.left()
+    made.remove_left()
+    assert left == []
