@@ -99,9 +99,11 @@ def test_the_last_output_arrives_after_the_end_of_the_program() -> None:
         ended = os.pidfd_open(child)
         os.kill(terminal.launcher, signal.SIGSTOP)
         os.kill(child, signal.SIGUSR1)
-        assert select.select([ended], [], [], GUARD)[0]
-        os.close(ended)
-        os.kill(terminal.launcher, signal.SIGCONT)
+        try:
+            assert select.select([ended], [], [], GUARD)[0]
+        finally:
+            os.close(ended)
+            os.kill(terminal.launcher, signal.SIGCONT)
         assert terminal.until(SHELL) == b"x" * 4096
 
 
