@@ -3,7 +3,7 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -96,6 +96,9 @@ class Client:
                 self.process.stdin.close()
         if not self._ended_within(grace):
             self.end(grace)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def end(self, grace: float = 2) -> None:
         """End the client, by force after `grace` seconds; what it asked of the engine goes on."""
@@ -124,6 +127,24 @@ def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -
 def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", timeout: float | None = None) -> Result:
     """Run a docker command to its end and collect what it prints."""
     return start(argv, env).wait(stdin, timeout)
+
+
+def lines(argv: Sequence[str], env: Mapping[str, str], longest: int = 1 << 22) -> Iterator[bytes]:
+    """Yield each line of a docker command's stdout, split at LF alone and cut after `longest` bytes; stderr is dropped.
+
+    The command is ended when nobody asks for more.
+    """
+    null = subprocess.DEVNULL
+    process = _popen(argv, env, stdin=null, stdout=subprocess.PIPE, stderr=null)
+    whole = True  # what was read last ended its line
+    try:
+        while chunk := process.stdout.readline(longest):  # type: ignore[union-attr]  # it is a pipe: asked for above
+            if whole:
+                yield chunk.removesuffix(b"\n")
+            whole = chunk.endswith(b"\n")
+    finally:
+        Client(process, tuple(argv)).end()
+        process.stdout.close()  # type: ignore[union-attr]
 
 
 def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
