@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _FULL = 1 << 18  # bytes; a buffer that holds as many is not added to
 _GONE = 128 + signal.SIGHUP
+# What a full-screen program switches on and would have switched off itself: mouse (1000 to 1006) and focus reports,
+# bracketed paste, the keyboard's extended codes, the alternate screen; and the cursor back (xterm's ctlseqs, kitty's).
+_MODES_OFF = "".join(f"\x1b[?{mode}l" for mode in (1000, 1002, 1003, 1004, 1006, 2004, 1049))
+_SCREEN_BACK = f"{_MODES_OFF}\x1b[<u\x1b[?25h\x1b[0m".encode()
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
@@ -35,7 +39,10 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """
     try:
         with _Signals() as signals, _raw(0), _reopened(1) as screen, _started(argv, env) as child:
-            return _copy(child, 0, screen, signals)
+            code = _copy(child, 0, screen, signals)
+            if code > 128 and os.isatty(screen):  # it did not end by itself
+                _write(screen, bytearray(_SCREEN_BACK))
+            return code
     except termios.error:
         return _GONE
 
