@@ -1,0 +1,76 @@
+"""A `docker` that does as it is told, for tests: put on PATH by scene.py, in a folder that it shares with the test.
+
+`rules.json` there is a list of rules; the first counts whose `match` is part of the arguments, joined by blanks:
+
+    code              exit status, negative for a signal that ends it; default 0
+    stdout, stderr    what it prints
+    times             how often the rule holds; default always
+    fifo              a FIFO in the folder: wait, before anything else, until a writer has come and gone
+    late              seconds to wait after that: the engine is slow
+    vanish            this program removes itself from PATH
+
+Whatever no rule is for succeeds. Each call leaves a line in `log` when it starts and, unless killed, one when it ends.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+SELF = Path(__file__).absolute()
+FOLDER = SELF.parent.parent
+ARGV = sys.argv[1:]
+ANSWERS = {"version": "28.2.2 20.10.24\n", "run": "up\n"}  # the bottle's first line, which nobody reads elsewhere
+
+
+def log(event: str, **more: object) -> None:
+    line = json.dumps({"event": event, "parent": os.getppid(), "argv": ["docker", *ARGV], **more}) + "\n"
+    with (FOLDER / "log").open("ab", buffering=0) as file:
+        file.write(line.encode())  # one write, so that the lines of many stay whole
+
+
+def claimed(number: int, times: int) -> bool:
+    """Tell whether rule `number`, which holds so many times, holds for this call."""
+    for use in range(times):
+        with contextlib.suppress(FileExistsError):
+            (FOLDER / f"used-{number}-{use}").touch(exist_ok=False)
+            return True
+    return False
+
+
+def rule() -> dict[str, object]:
+    for number, each in enumerate(json.loads((FOLDER / "rules.json").read_bytes())):
+        if each["match"] in " ".join(ARGV) and ("times" not in each or claimed(number, each["times"])):
+            return dict(each)
+    return {}
+
+
+def ended(number: int, _frame: object) -> None:
+    log("end", code=-number)
+    os._exit(128 + number)
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, ended)
+    log("start", env=dict(os.environ), tmp=[path.name for path in (FOLDER / "tmp").iterdir()])
+    what = rule()
+    if "fifo" in what:
+        (FOLDER / str(what["fifo"])).read_bytes()
+    time.sleep(float(str(what.get("late", 0))))
+    if "vanish" in what:
+        SELF.unlink()
+    sys.stdout.write(str(what.get("stdout", "" if what.get("code") else ANSWERS.get(ARGV[0], ""))))
+    sys.stdout.flush()
+    sys.stderr.write(str(what.get("stderr", "")))
+    code = int(str(what.get("code", 0)))
+    given = b"" if code or sys.stdin.isatty() else sys.stdin.buffer.read()
+    log("end", code=code, stdin="" if b"\0" in given else given.decode())
+    if code < 0:
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+main()
