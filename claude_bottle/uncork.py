@@ -97,11 +97,17 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
         return EngineError(f"{step.name}: {result.reason}")
     if step.shown:
         return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
+    sidecar = f"{plan.name}-sidecar"
+    # A sidecar that dies at once takes the gate along, which may be the first to fail.
+    if step.name in ("sidecar-start", "sidecar-ready") or (step.name == "gate" and _has_ended(engine, sidecar)):
+        logs = engine.ask("logs", "--tail", "5", sidecar).stderr.strip()
+        return DockerError(f"{step.name}: {result.reason}" + (f"; its last words:\n{logs}" if logs else ""))
     if step.name in ("lock", "gate"):
         return IsolationError(f"{step.name}: nft failed, does the engine's kernel have nf_tables? {result.reason}")
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
-    if step.name in ("sidecar-start", "sidecar-ready"):
-        logs = engine.ask("logs", "--tail", "5", f"{plan.name}-sidecar").stderr.strip()
-        return DockerError(f"{step.name}: {result.reason}" + (f"; its last words:\n{logs}" if logs else ""))
     return DockerError(f"{step.name}: {result.reason}")
+
+
+def _has_ended(engine: Engine, container: str) -> bool:
+    return engine.ask("inspect", "--format", "{{.State.Running}}", container).stdout.strip() == b"false"
