@@ -77,13 +77,17 @@ class Bench:
         shutil.copytree(PUPPET, self.agents / "puppet")
         self.write({"image": {"dockerfile": "../puppet/Dockerfile"}}, **({"prompt": prompt} if prompt else {}))
 
-    def program(self, name: str, script: str) -> str:
+    def program(self, name: str, script: str, place: str = "bin") -> str:
         """Make a program; return a PATH that has it before all others."""
-        folder = self.folder / "bin"
-        folder.mkdir(exist_ok=True)
+        folder = self.folder / place
+        folder.mkdir()
         (folder / name).write_text(f"#!/bin/bash\n{script}\n")
         (folder / name).chmod(0o755)
         return f"{folder}:{self.environ['PATH']}"
+
+    def wrap(self, cases: str) -> str:
+        """Put the machine's docker behind a shell's `case` on its arguments; return the PATH that has it."""
+        return self.program("docker", f'PATH={self.environ["PATH"]}\ncase "$*" in\n{cases}\nesac\nexec docker "$@"')
 
     def start(self, *words: str, **env: str) -> Ended:
         """Run `./cli.py start` to its end, without a terminal and with nothing on stdin."""

@@ -72,10 +72,18 @@ def dying_sidecar(bench: Bench) -> Iterator[str]:
     docker("image", "rm", "--force", tag)
 
 
-def test_sidecar_that_dies_has_its_last_words_shown(bench: Bench, dying_sidecar: str) -> None:
-    ended = bench.start("--yes", "--print", "hello", CLAUDE_BOTTLE_PIPELOCK_IMAGE=dying_sidecar)
-    assert ended.code == 70, ended
-    assert f"last words of {bench.name}" in ended.err
+@pytest.mark.parametrize("first", ["gate", "ready"])
+def test_sidecar_that_dies_has_its_last_words_shown(bench: Bench, dying_sidecar: str, first: str) -> None:
+    """Whether the question if it is ready fails first, or the gate, which can then not be put up."""
+    ended = bench.folder / "ended"
+    leading, waiting = ("*nft*", '*"pipelock healthcheck"*')[:: 1 if first == "gate" else -1]
+    path = bench.wrap(
+        f'{leading}) docker "$@"; code=$?; touch {ended}; exit $code;;\n'
+        f"{waiting}) until [ -e {ended} ]; do sleep 0.01; done;;"
+    )
+    failed = bench.start("--yes", "--print", "hello", PATH=path, CLAUDE_BOTTLE_PIPELOCK_IMAGE=dying_sidecar)
+    assert failed.code == 70, failed
+    assert f"last words of {bench.name}" in failed.err
 
 
 @contextmanager

@@ -31,11 +31,7 @@ def test_second_signal_does_not_cut_the_teardown_short(bench: Bench) -> None:
     """The docker of this test tells that it removes, and waits until the second signal was sent."""
     bench.puppet("stay")
     told, go = bench.folder / "told", bench.folder / "go"
-    path = bench.program(
-        "docker",
-        f"PATH={bench.environ['PATH']}\n"
-        f'[ "$1" != rm ] || {{ touch {told}; until [ -e {go} ]; do sleep 0.01; done; }}\nexec docker "$@"',
-    )
+    path = bench.wrap(f"rm*) touch {told}; until [ -e {go} ]; do sleep 0.01; done;;")
     with bench.running("--yes", PATH=path) as run:
         assert run.process.stdout
         assert run.process.stdout.read(9) == b"<staying>"
@@ -49,11 +45,7 @@ def test_second_signal_does_not_cut_the_teardown_short(bench: Bench) -> None:
 
 def test_what_cannot_be_removed_is_told_and_the_rest_removed(bench: Bench) -> None:
     bench.puppet("hello")
-    path = bench.program(
-        "docker",
-        f"PATH={bench.environ['PATH']}\n"
-        'case "$*" in "network rm"*) echo no such luck >&2; exit 1;; esac\nexec docker "$@"',
-    )
+    path = bench.wrap('"network rm"*) echo no such luck >&2; exit 1;;')
     ended = bench.start("--yes", PATH=path)
     left = bench.left()
     bench.remove_left()
