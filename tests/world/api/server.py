@@ -25,6 +25,9 @@ from typing import Any
 Block = dict[str, Any]
 Event = tuple[str, Block]
 
+GREETING = """I am a stand-in for Anthropic's API, not Claude. You wrote: {}
+
+Write `RUN: ` and a command, and I have Claude Code run it here, in the bottle."""
 HOLD_SECONDS = 600
 LOGGED_CHARACTERS = 60_000
 DIRECTIVE = re.compile(r"^\s*(RUN|SAY|SILENT|HOLD): ?(.*)$", re.MULTILINE)
@@ -82,9 +85,7 @@ def answer(turn: Turn) -> tuple[tuple[tuple[str, str], ...], tuple[Block, ...]]:
         else:
             waits.append((kind, argument))
     said += [text("\n".join(turn.results))] if turn.results else []
-    return tuple(waits), tuple(said) or (
-        text(f"I am a stand-in for Anthropic's API, not Claude. You wrote: {turn.prompt}"),
-    )
+    return tuple(waits), tuple(said) or (text(GREETING.format(turn.prompt)),)
 
 
 def text(words: str) -> Block:
