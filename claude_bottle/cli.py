@@ -12,7 +12,7 @@ import click
 from claude_bottle import host as hosts
 from claude_bottle.errors import BottleError, EngineError, IsolationError, ManifestError
 from claude_bottle.host import Host
-from claude_bottle.text import harmless
+from claude_bottle.text import columns, harmless
 
 if TYPE_CHECKING:
     from claude_bottle.manifest import Agent
@@ -144,7 +144,7 @@ def agents(agents: Path | None) -> None:
 
     loaded = _load(_host(agents))
     rows = [(a.name, a.bottle.name, pipelock.summary(pipelock.allowlist(a.bottle.allow))) for a in loaded]
-    _columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)])
+    click.echo(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
 
 
 @main.command()
@@ -156,9 +156,84 @@ def check(agent: str | None, agents: Path | None) -> None:
     click.echo(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
 
 
-def _columns(rows: list[tuple[str, ...]]) -> None:
-    """Print rows as a table; the last column is as wide as it is."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]))
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the sessions as JSON.")
+def list_(*, as_json: bool) -> None:
+    """List the sessions that run, with how many requests were allowed and blocked."""
+    from claude_bottle import commands
+
+    if as_json:
+        click.echo(json.dumps(commands.list_json(_host(None)), indent=2))
+    else:
+        click.echo(columns(commands.list_rows(_host(None))))
+
+
+@main.command()
+@click.argument("session")
+def shell(*, session: str) -> None:
+    """Open a shell in the bottle of SESSION, which any unambiguous beginning names."""
+    from claude_bottle import commands
+
+    sys.exit(commands.shell(_host(None), session))
+
+
+@main.command()
+@click.argument("session")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the session ends.")
+@click.option("--blocked", is_flag=True, help="Only what was refused.")
+def logs(*, session: str, follow: bool, blocked: bool) -> None:
+    """Show what SESSION asked of its sidecar: time, verdict, host, reason."""
+    from claude_bottle import commands
+
+    commands.logs(_host(None), session, follow=follow, blocked=blocked)
+
+
+@main.command()
+@click.argument("session", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All that this user has started on this machine.")
+def stop(*, session: tuple[str, ...], every: bool) -> None:
+    """End each SESSION and wait until nothing of it is left."""
+    from claude_bottle import commands
+
+    if bool(session) == every:
+        raise click.UsageError("name sessions, or give --all")
+    commands.stop(_host(None), session, every=every)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+def cleanup(*, dry_run: bool) -> None:
+    """Remove what sessions have left whose launcher is dead; exit 75 if something cannot be removed."""
+    from claude_bottle import commands
+
+    commands.cleanup(_host(None), dry_run=dry_run)
+
+
+@main.command()
+@click.argument("session")
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.option("--save", is_flag=True, help="Write the hosts into the manifest of the bottle, too.")
+def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
+    """Let SESSION, which runs, reach each HOST, a name or name:port, at once."""
+    from claude_bottle import commands, pipelock
+
+    try:
+        wanted = [pipelock.parse_host(host) for host in hosts]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    commands.allow(_host(None), session, wanted, save=save)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("names", nargs=-1, metavar="[ALIAS]...")
+def completion(*, shell: str, names: tuple[str, ...]) -> None:
+    """Print the completion script of SHELL for cli.py and each ALIAS of it."""
+    from click.shell_completion import get_completion_class
+
+    from claude_bottle import commands
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101  (one of click's own three)
+    script = kind(main, {}, commands.PROGRAM, "_CLI_PY_COMPLETE").source()
+    click.echo(commands.completion(script, names), nl=False)

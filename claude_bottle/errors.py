@@ -9,6 +9,12 @@ class BottleError(Exception):
     exit_code: ClassVar[int]
 
 
+class UsageError(BottleError):
+    """The command line names something that is not there."""
+
+    exit_code = 2
+
+
 class ManifestError(BottleError):
     """One or more faults in a manifest or a setting; the message has one line for each."""
 

@@ -1,5 +1,7 @@
 """The docker flags that several containers share, each there for a leak that was measured."""
 
+from collections.abc import Iterable
+
 from claude_bottle import PREFIX
 from claude_bottle.plan import Plan
 
@@ -8,18 +10,37 @@ from claude_bottle.plan import Plan
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
-def _owned(plan: Plan, role: str) -> tuple[str, ...]:
-    return (f"{PREFIX}.session={plan.session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={plan.owner}")
+def owned(session: str, role: str, owner: str) -> tuple[str, ...]:
+    """Return the labels of whatever belongs to a session."""
+    return (f"{PREFIX}.session={session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={owner}")
 
 
 def labels(plan: Plan, role: str) -> tuple[str, ...]:
     """Return the flags that label a container or network with session, role and owner."""
-    return tuple(word for label in _owned(plan, role) for word in ("--label", label))
+    return labelled(owned(plan.session, role, plan.owner))
+
+
+def described(plan: Plan) -> tuple[str, ...]:
+    """Return the flags that label the agent's container with what other commands want to know of its session."""
+    bottle = plan.agent.bottle
+    known = {
+        "agent": plan.agent.name,
+        "bottle": bottle.name,
+        "mode": "terminal" if plan.run.terminal else "headless",
+        "manifest": bottle.path.absolute(),
+        "base": plan.base.tag,
+    }
+    return labelled(f"{PREFIX}.{key}={value}" for key, value in known.items())
+
+
+def labelled(pairs: Iterable[str]) -> tuple[str, ...]:
+    """Return the flags of labels."""
+    return tuple(word for pair in pairs for word in ("--label", pair))
 
 
 def volume_labels(plan: Plan) -> str:
     """Return the part of a --mount that labels its anonymous volume, which takes no --label."""
-    return ",".join(f"volume-label={label}" for label in _owned(plan, "config"))
+    return ",".join(f"volume-label={label}" for label in owned(plan.session, "config", plan.owner))
 
 
 def unprivileged() -> tuple[str, ...]:
@@ -44,3 +65,17 @@ def proxy_variables(proxy: str) -> tuple[str, ...]:
     values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1,::1" if proxy else ""}
     pairs = [f"{form}={values.get(name, '')}" for name in _PROXIES for form in (name, name.lower())]
     return tuple(word for pair in pairs for word in ("--env", pair))
+
+
+def nft(name: str, target: str, image: str, owned: Iterable[str]) -> tuple[str, ...]:
+    """Return the command that has nft read rules, from stdin, in the network namespace of the container `target`."""
+    return (
+        *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--log-driver", "none"),
+        *("--network", f"container:{target}"),
+        *("--user", "0:0", "--read-only"),
+        *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
+        "--no-healthcheck",
+        *labelled(owned),
+        *proxy_variables(""),
+        *("--entrypoint", "nft", image, "--file", "-"),
+    )

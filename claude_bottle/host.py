@@ -6,9 +6,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout: manifests, Dockerfile and pipelock/ lie here
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+
+_ENDED = ("Z", "X")  # proc(5): a process that has ended and that nobody has asked about yet
+
+# Of another machine; gone; alive and another user's; alive, and this user may signal it.
+Fate = Literal["elsewhere", "dead", "theirs", "ours"]
 
 
 @dataclass(frozen=True)
@@ -49,23 +55,31 @@ def read() -> Host:
 
 
 def is_dead(owner: str, observer: str) -> bool:
-    """Tell whether the process that an owner label names is certainly gone, seen from the process `observer` names.
+    """Tell whether the process that an owner label names is certainly gone, seen from the process `observer` names."""
+    return fate(owner, observer) == "dead"
+
+
+def fate(owner: str, observer: str) -> Fate:
+    """Tell of the process that an owner label names what can be known from the process that `observer` names.
 
     Only processes of the observer's own machine are judged; one is dead when the kernel has no such process, when its
     number has been given to another, or when the machine was booted since.
     """
     (machine, boot, pid, started), (here, now, *_) = owner.split(":"), observer.split(":")
-    if machine != here:
-        return False
+    if machine != here or not pid.isdecimal():
+        return "elsewhere"
     if boot != now:
-        return True
+        return "dead"
+    living: Fate = "ours"
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
+    except (ProcessLookupError, OverflowError):
+        return "dead"
     except PermissionError:
-        pass  # another user's, and alive
-    return start_time(int(pid)) != started
+        living = "theirs"
+    seen = start_time(int(pid))
+    # Another user's may be hidden: proc(5), hidepid.
+    return living if seen == started or (living == "theirs" and seen == "-") else "dead"
 
 
 def start_time(pid: int) -> str:
@@ -74,7 +88,8 @@ def start_time(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "-"
-    return stat.rpartition(")")[2].split()[19]  # the command's name may hold spaces and brackets
+    state, *rest = stat.rpartition(")")[2].split()  # the command's name may hold spaces and brackets
+    return "-" if state in _ENDED else rest[18]
 
 
 def _machine() -> str:

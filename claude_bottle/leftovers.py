@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_bottle import PREFIX, docker, host
+from claude_bottle import PREFIX, docker, host, teardown
 from claude_bottle.errors import EngineError
 
-_TIMEOUT = 30  # seconds for one docker command
+_TIMEOUT = 30  # seconds for one listing
 _KINDS = {
     # In the order of removal: a network with a running container on it cannot be removed, nor can a volume in use.
     "container": (("ps", "--all"), ("rm", "--force", "--volumes")),
@@ -71,8 +71,7 @@ def _remove(env: Mapping[str, str], item: Leftover) -> str | None:
     if item.kind == "stage dir":
         shutil.rmtree(item.name, ignore_errors=True)
         return "it is still there" if Path(item.name).exists() else None
-    result = docker.run(("docker", *_KINDS[item.kind][1], item.name), env, timeout=_TIMEOUT)
-    return None if result.ok or result.absent else result.reason
+    return teardown.remove(("docker", *_KINDS[item.kind][1], item.name), env)
 
 
 def _of_kind(env: Mapping[str, str], kind: str, words: tuple[str, ...], label: str) -> Iterator[Leftover]:

@@ -10,6 +10,7 @@ _SPECIAL = (
     *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
     *("224.0.0.0/4", "240.0.0.0/4"),
 )
+_TABLE = "claude_bottle"
 _NO_ROUTE = "reject with icmpx type no-route"  # at once, so that no client waits for its time-out
 _PROHIBITED = "reject with icmpx type admin-prohibited"
 _ESTABLISHED = "ct state established,related accept"
@@ -31,11 +32,18 @@ def gate(plan: Plan) -> str:
     asked = f"ip saddr {plan.bottle_address} ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
     names = ["udp dport 53 accept", "tcp dport 53 accept"]
     special = f"ip daddr {_set(_SPECIAL)} {_NO_ROUTE}"
-    ports = f"tcp dport {_set(map(str, plan.ports))} accept"
+    ports = "tcp dport @ports accept"
     return _table(
+        # Named, so that a running session can be allowed more.
+        f"  set ports {{\n    type inet_service;\n    elements = {_set(map(str, plan.ports))}\n  }}\n",
         _chain("input", ['iif "lo" accept', _ESTABLISHED, asked, _PROHIBITED]),
         _chain("output", ['oif "lo" accept', _ESTABLISHED, *names, *_chosen(plan, ports), special, ports, _NO_ROUTE]),
     )
+
+
+def more_ports(ports: Iterable[int]) -> str:
+    """Return what adds ports to a gate that stands; one that it has already is no error."""
+    return f"add element inet {_TABLE} ports {_set(map(str, ports))}\n"
 
 
 def _chosen(plan: Plan, ports: str) -> list[str]:
@@ -55,5 +63,5 @@ def _chain(hook: str, rules: list[str]) -> str:
     return f"  chain {hook} {{\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
 
 
-def _table(*chains: str) -> str:
-    return "table inet claude_bottle {\n" + "".join(chains) + "}\n"
+def _table(*parts: str) -> str:
+    return f"table inet {_TABLE} {{\n" + "".join(parts) + "}\n"

@@ -17,6 +17,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _LONGEST = 253  # RFC 1035, written out and without the root's dot
 _SHOWN = 3
+_LIST = "api_allowlist:\n"
 
 
 @dataclass(frozen=True, order=True)
@@ -25,6 +26,10 @@ class Host:
 
     name: str
     port: int = HTTPS
+
+    def __str__(self) -> str:
+        """Return it as `parse_host` reads it."""
+        return self.name if self.port == HTTPS else f"{self.name}:{self.port}"
 
 
 def parse_host(text: str) -> Host:
@@ -122,8 +127,28 @@ def summary(names: Sequence[str]) -> str:
 
 def config(names: Iterable[str]) -> bytes:
     """Return the sidecar's YAML: the commented base and `names`, checked once more; ValueError if there are none."""
+    return _with_names((_DATA / "base.yaml").read_text(encoding="utf-8"), names)
+
+
+def configured(config: bytes) -> tuple[str, ...]:
+    """Return the names in what `config` made; ValueError where it has none."""
+    return tuple(parse_host(line.strip(' -"')).name for line in _halves(config)[1].splitlines())
+
+
+def extended(config: bytes, names: Iterable[str]) -> bytes:
+    """Return what `config` made with more names, its base as it is."""
+    return _with_names(_halves(config)[0], sorted({*configured(config), *names}))
+
+
+def _with_names(base: str, names: Iterable[str]) -> bytes:
     hosts = "".join(f'  - "{parse_host(name).name}"\n' for name in names)
     if not hosts:
         raise ValueError("pipelock does not start with an empty list of hosts")
-    base = (_DATA / "base.yaml").read_text(encoding="utf-8")
-    return f"{base}api_allowlist:\n{hosts}".encode()
+    return f"{base}{_LIST}{hosts}".encode()
+
+
+def _halves(config: bytes) -> tuple[str, str]:
+    base, found, names = config.decode().partition(f"\n{_LIST}")
+    if not found:
+        raise ValueError("the sidecar's configuration has no list of hosts")
+    return f"{base}\n", names

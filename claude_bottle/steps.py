@@ -9,7 +9,7 @@ from claude_bottle.plan import EGRESS, PROXY_PORT, Plan, egress_subnet
 Argv = tuple[str, ...]
 
 _MEMORY = 256 * 1024 * 1024  # bytes for a sidecar; 80 MB were seen with 1023 tunnels
-_DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
+DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
 # The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline. Over a link
 # that can be cut silently it also wants a line every 45 s; locally not, so that a suspended launcher keeps its bottle.
 _LIFELINE = "echo up; while read -r{} _; do :; done"
@@ -160,6 +160,7 @@ def _bottle(plan: Plan) -> Step:
         # Nothing of the bottle is to stay on the engine's disk.
         *("--log-driver", "none"),
         *flags.labels(plan, "agent"),
+        *flags.described(plan),
         *flags.proxy_variables(proxy),
         *("--entrypoint", "bash", plan.image.tag, "-c", _LIFELINE.format(" -t 45" if plan.remote else "")),
     )
@@ -168,16 +169,7 @@ def _bottle(plan: Plan) -> Step:
 
 def _one_shot(plan: Plan, role: str, target: str, rules: str, needs: tuple[str, ...]) -> Step:
     name = f"{plan.name}-{role}"
-    argv = (
-        *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--log-driver", "none"),
-        *("--network", f"container:{target}"),
-        *("--user", "0:0", "--read-only"),
-        *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
-        "--no-healthcheck",
-        *flags.labels(plan, role),
-        *flags.proxy_variables(""),
-        *("--entrypoint", "nft", plan.base.tag, "--file", "-"),
-    )
+    argv = flags.nft(name, target, plan.base.tag, flags.owned(plan.session, role, plan.owner))
     return Step(role, argv, stdin=rules.encode(), needs=needs, undo=_remove(name), transient=True)
 
 
@@ -216,7 +208,7 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
 
 def _claude(plan: Plan) -> Step:
     literal = [f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None]
-    tty = ("--tty", "--detach-keys", _DETACH) if plan.run.terminal else ()
+    tty = ("--tty", "--detach-keys", DETACH) if plan.run.terminal else ()
     argv = (
         *("docker", "exec", "--interactive", *tty),
         *(word for name in plan.env_names for word in ("--env", name)),

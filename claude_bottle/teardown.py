@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Self
 
-from claude_bottle import docker
+from claude_bottle import docker, host
 from claude_bottle.errors import BottleError, LeftBehindError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -118,6 +119,22 @@ def remove(argv: tuple[str, ...], env: Mapping[str, str]) -> str | None:
         if _UNDER_WAY not in result.stderr or time.monotonic() > end:
             return result.reason
         time.sleep(0.05)
+
+
+def ask_to_end(owner: str, observer: str) -> bool:
+    """Send SIGTERM to the launcher that an owner label names.
+
+    False where it is not a living process of this machine that this user may signal, or where the system does not tell
+    when it was started, by which alone it is known to be the same one.
+    """
+    *_, pid, started = owner.split(":")
+    if started == "-" or host.fate(owner, observer) != "ours":
+        return False
+    try:
+        os.kill(int(pid), signal.SIGTERM)
+    except OSError:
+        return False  # it has just ended
+    return True
 
 
 def say(message: str) -> None:

@@ -1,5 +1,7 @@
 """Make text that others wrote fit for a terminal."""
 
+from collections.abc import Sequence
+
 # Printable for Python, yet nothing to see: fillers, joiners and the variation selectors (not the two of emoji).
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 _SELECTORS = (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))
@@ -10,6 +12,12 @@ _IDEOGRAPHIC_SPACE = "\u3000"
 def harmless(text: str) -> str:
     r"""Return `text` with control, bidi and invisible characters as escapes like `\x1b`; so it is one line."""
     return "".join(character if _shows(character) else _escape(character) for character in text)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table; the last column is as wide as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
 
 
 def _shows(character: str) -> bool:

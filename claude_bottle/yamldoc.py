@@ -44,10 +44,35 @@ class Document:
             mark = _mark(label if key and depth == len(path) else node)
         return mark
 
+    def span(self, path: Place, *, key: bool = False) -> "Span | None":
+        """Return where in the text the value at `path`, or its key, stands; None where there is none."""
+        label = node = self._root
+        for step in path:
+            label, node = (node and _child(node, step)) or (None, None)
+        found = label if key else node
+        if found is None:
+            return None
+        start, flow = found.start_mark, bool(getattr(found, "flow_style", False))
+        return Span(start.index, found.end_mark.index, start.column, flow)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a value stands in a text, in characters from 0; `flow`: it is a list or mapping in brackets."""
+
+    start: int
+    end: int
+    column: int
+    flow: bool
+
 
 def load(path: Path) -> Document:
     """Read the one YAML document in the file `path`; raise `YamlError` where that cannot be done."""
-    text = _read(path)
+    return parse(read(path))
+
+
+def parse(text: str) -> Document:
+    """Read one YAML document; raise `YamlError` where that cannot be done."""
     root = _compose(text)
     builder = _Builder()
     try:
@@ -57,7 +82,8 @@ def load(path: Path) -> Document:
     return Document(data, tuple(builder.duplicates), root)
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """Return the text of the file `path`, its line ends as they are; raise `YamlError` where it has none."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

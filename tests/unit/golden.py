@@ -1,11 +1,13 @@
 """Golden files: what a reviewer reads instead of an assertion, one argument a line."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from claude_bottle.steps import Step
 
+_MANIFEST = re.compile(r"(?<=^claude-bottle.manifest)=.*(?=/bottles/)")
 _FOLDER = Path(__file__).parent / "golden"
 
 
@@ -18,8 +20,8 @@ def same(name: str, text: str) -> None:
 
 
 def lines(argv: Sequence[str]) -> str:
-    """Return an argv, one argument a line."""
-    return "".join(f"  {word}\n" for word in argv)
+    """Return an argv, one argument a line, without the folder that a test has its manifests in."""
+    return "".join(f"  {_MANIFEST.sub('=<agents>', word)}\n" for word in argv)
 
 
 def describe(step: Step) -> str:
