@@ -35,7 +35,7 @@ class Result:
     @property
     def absent(self) -> bool:
         """Tell whether the command failed because its object does not exist."""
-        return not self.ok and any(text in self.stderr for text in ABSENT)
+        return not self.ok and not self.unreachable and any(text in self.stderr for text in ABSENT)
 
     @property
     def unreachable(self) -> bool:
@@ -94,7 +94,7 @@ class Client:
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
-        if not self._ended_within(grace):
+        if not self.ended_within(grace):
             self.end(grace)
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
@@ -103,11 +103,12 @@ class Client:
     def end(self, grace: float = 2) -> None:
         """End the client, by force after `grace` seconds; what it asked of the engine goes on."""
         self.process.terminate()
-        if not self._ended_within(grace):
+        if not self.ended_within(grace):
             self.process.kill()
-            self._ended_within(grace)
+            self.ended_within(grace)
 
-    def _ended_within(self, grace: float) -> bool:
+    def ended_within(self, grace: float) -> bool:
+        """Wait for the client's end, at most `grace` seconds; tell whether it came."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
         return self.process.returncode is not None

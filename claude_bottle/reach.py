@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 
+from claude_bottle import REFUSED
 from claude_bottle.addresses import Addresses
 from claude_bottle.evidence import Data, Doubt, Evidence, Moot
 from claude_bottle.plan import PROXY_PORT, Plan
 
 API = "api.anthropic.com"
 OUTSIDE = "198.51.100.1"  # of TEST-NET-2 (RFC 5737): nobody's, so that a leak reaches nobody
-REFUSED = "claude-bottle.invalid"  # RFC 2606: nobody's either
 _RESOLVER = "127.0.0.11"  # Docker's
 _TCP_PORTS = (443, PROXY_PORT)
 _UDP_PORTS = (53, 443)

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claude_bottle import addresses, docker, image, preflight, selftest, steps, teardown, tty
+from claude_bottle import addresses, docker, events, image, preflight, selftest, steps, teardown, tty
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
 from claude_bottle.errors import DockerError, IsolationError, ManifestError, RefusedError, TokenError
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
+from claude_bottle.monitor import Monitor
 from claude_bottle.plan import Egress, Plan, Run
 from claude_bottle.runner import Runner, StepError
 from claude_bottle.selftest import Receipt
@@ -22,6 +23,9 @@ from claude_bottle.teardown import Teardown
 from claude_bottle.uncork import Hands, stage, uncork
 from claude_bottle.watchdog import Watchdog
 
+_KILLED = 128 + 9
+_GRACE = 1.0  # seconds between claude's end and that of the bottle, where they end together
+_FIRST, _LAST = 1 << 16, -2  # places in the order of teardown
 NO_TOKEN = (
     f"{TOKEN_VARIABLE} is not set: make a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
 )
@@ -63,7 +67,25 @@ def start(host: Host, agent: Agent, options: Options) -> int:
             raise IsolationError(f"the bottle is not as isolated as promised; nothing ran in it\n{receipt.line()}")
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
         hands.watchdog.tell("running")
-        return _claude(plan, host, agent)
+        monitor = _watched(plan, hands)
+        code = _claude(plan, host, agent)
+        # Whatever ended the bottle ends claude as well, by SIGKILL.
+        if code == _KILLED and hands.runner.client("bottle").ended_within(_GRACE):
+            raise monitor.ended or DockerError("the bottle was removed from outside, and with it the session")
+        return code
+
+
+def _watched(plan: Plan, hands: Hands) -> Monitor:
+    """Start the monitor; its report is told when all else is undone."""
+    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"))
+    hands.undo.arm(_FIRST, "monitor", monitor.stop)
+
+    def report() -> None:
+        monitor.join()
+        _show(events.report(monitor.tally, plan.agent.bottle.path))
+
+    hands.undo.arm(_LAST, "report", report)
+    return monitor
 
 
 def verify(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
@@ -80,9 +102,8 @@ def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
     watchdog, undo = Watchdog(env, host.owner), Teardown()
     try:
         with undo:
-            yield Hands(
-                Engine(env), Runner(undo, env, teardown.say if verbose else _quiet, watchdog.note), undo, watchdog
-            )
+            runner = Runner(undo, env, teardown.say if verbose else _quiet, watchdog.note)
+            yield Hands(env, Engine(env), runner, undo, watchdog)
     finally:
         watchdog.close(clean=undo.clean)
 

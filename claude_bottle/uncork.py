@@ -1,7 +1,7 @@
 """Run the steps before claude; where the engine refuses what the plan assumed, undo and plan again."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from claude_bottle import plan as planning
 from claude_bottle import steps
@@ -24,6 +24,7 @@ _STAGE = -1  # the stage dir's place in the order of teardown: last
 class Hands:
     """What a session works with."""
 
+    env: Mapping[str, str] = field(repr=False)  # of docker's clients
     engine: Engine
     runner: Runner
     undo: Teardown

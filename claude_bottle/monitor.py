@@ -1,0 +1,68 @@
+"""Watch a running session: its sidecar's log, its sidecar's life, and a link that can be cut silently."""
+
+import threading
+from collections.abc import Mapping
+
+from claude_bottle import docker
+from claude_bottle.docker import Client
+from claude_bottle.errors import BottleError, DockerError, EngineError
+from claude_bottle.events import Tally
+from claude_bottle.plan import Plan
+
+_BEAT = 10.0  # seconds between two lines to a remote bottle, whose first process gives up after 45
+_TIMEOUT = 10.0  # seconds for the engine to say whether the sidecar lives
+_LAST_LINES = 5.0  # seconds for the end of the log of a sidecar that is gone
+
+
+class Monitor:
+    """Counts what the sidecar lets through, and ends the bottle when the sidecar ends.
+
+    `ended` is why the bottle was ended, None where it was not.
+    """
+
+    def __init__(self, plan: Plan, env: Mapping[str, str], bottle: Client) -> None:
+        """Watch the session of `plan` from now on; the stdin of the client `bottle` is its lifeline."""
+        self.tally = Tally()
+        self.ended: BottleError | None = None
+        self._sidecar, self._env, self._bottle = f"{plan.name}-sidecar", env, bottle
+        self._over = threading.Event()
+        self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._follower.start()
+        if plan.remote:
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop watching: what ends from now on ends because the session does."""
+        self._over.set()
+
+    def join(self) -> None:
+        """Wait until the log has been read to its end, once the sidecar is removed."""
+        self._follower.join(_LAST_LINES)
+
+    def _follow(self) -> None:
+        reason: BottleError | None = None
+        while reason is None and not self._over.is_set():
+            try:
+                for line in docker.lines(("docker", "logs", "--follow", self._sidecar), self._env):
+                    self.tally.add(line)
+                reason = self._why()
+            except BottleError as error:  # docker has vanished
+                reason = error
+        if not self._over.is_set():
+            # Fail closed: without its sidecar the bottle reaches nothing, and another would come without the gate.
+            self.ended = reason
+            self._bottle.finish()
+
+    def _why(self) -> BottleError | None:
+        """Return why a log that was followed has ended; None where only the following ended."""
+        asked = ("docker", "inspect", "--format", "{{.State.Running}}", self._sidecar)
+        result = docker.run(asked, self._env, timeout=_TIMEOUT)
+        if result.unreachable or result.timed_out:
+            return EngineError(f"the Docker engine does not answer any more ({result.reason})")
+        if result.stdout.strip() == b"true":
+            return None
+        return DockerError("the sidecar has ended, so the session was ended too")
+
+    def _beat(self) -> None:
+        while not self._over.wait(_BEAT) and self._bottle.beat():
+            pass
