@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -11,9 +10,10 @@ from claude_bottle import docker
 from claude_bottle.docker import Result
 from claude_bottle.errors import DockerError, EngineError, ManifestError
 from claude_bottle.plan import EGRESS, Egress
-from claude_bottle.steps import Step
+from claude_bottle.steps import Argv, Step
 
 _OLDEST = (20, 10)
+_VERSION = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}")
 _TIMEOUT = 30  # seconds for a question; an engine that hangs is one that cannot be reached
 
 
@@ -34,29 +34,26 @@ class Engine:
 
     def ask(self, *words: str) -> Result:
         """Run one docker command that only reads; EngineError where no engine answers."""
-        result = docker.run(("docker", *words), self._env, timeout=_TIMEOUT)
-        if result.unreachable or result.timed_out:
-            raise EngineError(f"the Docker engine does not answer, is it running? ({result.reason})")
-        return result
+        return self._ask_all([("docker", *words)])[0]
+
+    def _ask_all(self, questions: Iterable[Argv]) -> list[Result]:
+        """Ask side by side, without threads: a signal is to end this at once, whether the engine answers or not."""
+        clients = [docker.start(argv, self._env) for argv in questions]
+        try:
+            return [_answer(client.wait(timeout=_TIMEOUT)) for client in clients]
+        finally:
+            for client in clients:
+                client.end()
 
     def versions(self) -> Versions:
         """Return client's and engine's versions; EngineError where the engine is too old or does not answer."""
-        result = self.ask("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
-        words = result.stdout.decode(errors="replace").split()
-        if not result.ok or len(words) != 2:
-            raise EngineError(f"docker version failed: {result.reason}")
-        versions = Versions(*words)
-        if _numbers(versions.engine) < _OLDEST:
-            raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
-        return versions
+        return _versions(self.ask(*_VERSION[1:]))
 
     def present(self, table: Sequence[Step]) -> frozenset[str]:
         """Return the names of the steps whose product is there already; check the version as well."""
         steps = [step for step in table if step.unless]
-        with ThreadPoolExecutor(len(steps) + 1) as pool:
-            versions = pool.submit(self.versions)
-            results = list(pool.map(lambda step: self.ask(*step.unless[1:]), steps))
-        versions.result()
+        version, *results = self._ask_all([_VERSION, *(step.unless for step in steps)])
+        _versions(version)
         return frozenset(step.name for step, result in zip(steps, results, strict=True) if result.ok)
 
     def egress(self, chosen: str | None) -> Egress:
@@ -66,9 +63,8 @@ class Engine:
         result = self.ask("network", "inspect", "--format", "{{json .IPAM.Config}}", chosen)
         if not result.ok:
             raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen}: {result.reason}")
-        for config in _ipv4(json.loads(result.stdout)):
-            gateway = config.get("Gateway")
-            return Egress(chosen, IPv4Network(config["Subnet"]), IPv4Address(gateway) if gateway else None)
+        for subnet, gateway in _ipv4(result):
+            return Egress(chosen, subnet, gateway)
         raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen} has no IPv4 subnet")
 
     def is_local(self) -> bool:
@@ -95,17 +91,40 @@ class Engine:
     def subnets(self) -> tuple[IPv4Network, ...]:
         """Return the IPv4 subnets of every docker network; DockerError where they cannot be listed."""
         listed = self.ask("network", "ls", "--quiet")
-        names = listed.stdout.decode().split()
+        names = listed.stdout.decode(errors="replace").split()
         # One that vanishes meanwhile makes the exit status 1 and leaves the others' lines.
         shown = self.ask("network", "inspect", "--format", "{{json .IPAM.Config}}", *names)
         if not listed.ok or not shown.stdout:
             raise DockerError(f"the engine's networks cannot be listed: {(listed if not listed.ok else shown).reason}")
-        lines = [json.loads(line) for line in shown.stdout.splitlines()]
-        return tuple(IPv4Network(config["Subnet"]) for line in lines for config in _ipv4(line))
+        return tuple(subnet for subnet, _ in _ipv4(shown))
 
 
-def _ipv4(configs: Iterable[dict[str, str]] | None) -> list[dict[str, str]]:
-    return [config for config in configs or () if ":" not in config.get("Subnet", ":")]
+def _answer(result: Result) -> Result:
+    if result.unreachable or result.timed_out:
+        raise EngineError(f"the Docker engine does not answer, is it running? ({result.reason})")
+    return result
+
+
+def _versions(result: Result) -> Versions:
+    words = result.stdout.decode(errors="replace").split()
+    if not result.ok or len(words) != 2:
+        raise EngineError(f"docker version failed: {result.reason}")
+    versions = Versions(*words)
+    if _numbers(versions.engine) < _OLDEST:
+        raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
+    return versions
+
+
+def _ipv4(shown: Result) -> list[tuple[IPv4Network, IPv4Address | None]]:
+    """Return the IPv4 subnets, with their gateways, of networks' configurations, one list or null a line."""
+    try:
+        configs = [config for line in shown.stdout.splitlines() for config in json.loads(line) or ()]
+        pairs = [(config.get("Subnet", ":"), config.get("Gateway")) for config in configs]
+        return [
+            (IPv4Network(net), IPv4Address(gateway) if gateway else None) for net, gateway in pairs if ":" not in net
+        ]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DockerError(f"what docker network inspect prints cannot be read: {error}") from None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
