@@ -108,7 +108,7 @@ def session_id(agent: str, token: str) -> str:
 def address_range(host: Host) -> IPv4Network:
     """Return the range that sessions take their /29 from; ManifestError where the setting is no such range."""
     text = host.setting("SUBNET") or _DEFAULT_RANGE
-    largest = 29 if host.setting("EGRESS_NETWORK") else 19
+    largest = 29 if host.setting("EGRESS_NETWORK") not in (None, EGRESS) else 19
     try:
         network = IPv4Network(text)
     except ValueError as error:
@@ -125,7 +125,7 @@ def egress_subnet(addresses: IPv4Network) -> IPv4Network:
 
 def candidates(addresses: IPv4Network, egress: Egress, start: int) -> Iterator[IPv4Network]:
     """Yield every /29 that a session may take, beginning somewhere and going round once."""
-    kept = () if egress.subnet else tuple(egress_subnet(addresses).subnets(new_prefix=29))
+    kept = () if egress.name != EGRESS else tuple(egress_subnet(addresses).subnets(new_prefix=29))
     count = 2 ** (29 - addresses.prefixlen) - len(kept)
     first = int(addresses.network_address)
     for index in range(count):
