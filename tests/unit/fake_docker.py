@@ -9,7 +9,8 @@
     late              seconds to wait after that: the engine is slow
     vanish            this program removes itself from PATH
 
-Whatever no rule is for succeeds. Each call leaves a line in `log` when it starts and, unless killed, one when it ends.
+Whatever no rule is for succeeds; a followed log ends when its sidecar is removed. Each call leaves a line in `log` when
+it starts and, unless killed, one when it ends.
 """
 
 import contextlib
@@ -60,6 +61,10 @@ def main() -> None:
     if "fifo" in what:
         (FOLDER / str(what["fifo"])).read_bytes()
     time.sleep(float(str(what.get("late", 0))))
+    if ARGV[0] == "rm" and ARGV[-1].endswith("-sidecar"):
+        (FOLDER / "removed").touch()
+    while ARGV[:2] == ["logs", "--follow"] and not (FOLDER / "removed").exists():
+        time.sleep(0.01)
     if "vanish" in what:
         SELF.unlink()
     sys.stdout.write(str(what.get("stdout", "" if what.get("code") else ANSWERS.get(ARGV[0], ""))))

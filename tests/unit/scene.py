@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.unit import plans
 
+Argv = tuple[str, ...]
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake_docker.py"
 PATCHED = Path(__file__).parent / "programs" / "patched.py"
@@ -35,7 +36,7 @@ STEPS = {
     "inspect": f"inspect {NAME}",
     "claude": "claude --dangerously",
 }
-UNDO = {
+UNDO: dict[str, Argv] = {
     "network": ("docker", "network", "rm", NAME),
     "sidecar": ("docker", "rm", "--force", "--volumes", f"{NAME}-sidecar"),
     "bottle": ("docker", "rm", "--force", "--volumes", NAME),
@@ -44,6 +45,7 @@ UNDO = {
 }
 USUAL = [UNDO["bottle"], UNDO["sidecar"], UNDO["network"]]  # lock and gate leave nothing once they have succeeded
 
+MONITOR = (["logs", "--follow"], ["inspect", "--format"])  # runs beside claude
 Patches = dict[str, object]
 TRUSTING: Patches = {"selftest.RULES": []}  # a fake docker builds nothing that could be isolated
 
@@ -53,7 +55,7 @@ class Event:
     """A line of the fake docker's log."""
 
     kind: str
-    argv: tuple[str, ...]
+    argv: Argv
     more: dict[str, Any]
 
     def starts(self, what: str) -> bool:
@@ -82,7 +84,7 @@ class Scene:
             "PYTHONPATH": str(ROOT), "CLAUDE_BOTTLE_AGENTS": str(self.agents), "CLAUDE_BOTTLE_OAUTH_TOKEN": SECRET,
         }  # fmt: skip
         self.children: list[subprocess.Popen[str]] = []
-        self.pids: set[int] = set()  # of the launchers
+        self.pids = {os.getpid()}  # of those whose calls of docker count
         self._rules: list[dict[str, Any]] = []
         self._write()
 
@@ -127,10 +129,10 @@ class Scene:
 
     @property
     def log(self) -> list[Event]:
-        """What the launchers, and not their watchdogs, asked of docker so far."""
+        """What the launchers' steps and questions, not their watchdogs and monitors, asked of docker so far."""
         path = self.folder / "log"
         lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-        own = [line for line in lines if line["parent"] in self.pids]
+        own = [line for line in lines if line["parent"] in self.pids and line["argv"][1:3] not in MONITOR]
         return [Event(line.pop("event"), tuple(line.pop("argv")), line) for line in own]
 
     def at(self, kind: str, what: str) -> int:
@@ -140,6 +142,6 @@ class Scene:
         return places[0]
 
     @property
-    def undone(self) -> list[tuple[str, ...]]:
+    def undone(self) -> list[Argv]:
         """The commands that remove something, in order."""
         return [event.argv for event in self.log if event.kind == "start" and "rm" in event.argv[1:3]]

@@ -1,6 +1,7 @@
 """Whole sessions, the launcher being a real child and docker a fake one: what is run, what is told, what is undone."""
 
 import json
+import re
 import shlex
 import signal
 import stat
@@ -9,7 +10,7 @@ import sys
 import pexpect
 import pytest
 
-from tests.unit.scene import NAME, PATCHED, ROOT, SECRET, SESSION, STEPS, TRUSTING, UNDO, USUAL, Patches, Scene
+from tests.unit.scene import NAME, PATCHED, ROOT, SECRET, SESSION, STEPS, TRUSTING, UNDO, USUAL, Argv, Patches, Scene
 
 START = ("start", "demo", "--yes")
 CLASH = "Error response from daemon: Pool overlaps with other one on this address space\n"
@@ -54,17 +55,22 @@ def test_a_dry_run_shows_what_a_session_runs_and_calls_no_docker(scene: Scene) -
     assert code == 0
     assert scene.log == []
     shown, undos, texts = _shown(out)
-    scene.run(*START)
+    assert scene.run(*START)[0] == 0
     run = [event.argv for event in scene.log if event.kind == "start" and event.argv[1] != "version"]
     made = [argv for argv in shown if argv[1] in ("build", "pull") or EGRESS in " ".join(argv)]  # is there already
-    assert sorted(run) == sorted([argv for argv in shown if argv not in made] + USUAL)
+    assert _owned(run) == _owned([argv for argv in shown if argv not in made] + USUAL)
     assert undos == [UNDO["gate"], UNDO["lock"], *scene.undone]
     assert sorted(event.more["stdin"] for event in scene.log if event.ends("--entrypoint nft")) == sorted(texts)
 
 
-def _shown(text: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], list[str]]:
+def _owned(argvs: list[Argv]) -> list[Argv]:
+    """Sort commands, the owner's process left out: the dry run's is another."""
+    return sorted(tuple(re.sub(r"(owner=\S+?:\S+?):\d+:\d+", r"\1", word) for word in argv) for argv in argvs)
+
+
+def _shown(text: str) -> tuple[list[Argv], list[Argv], list[str]]:
     """Read a dry run as a shell would: its commands, those that undo, and what nft reads."""
-    commands: dict[bool, list[tuple[str, ...]]] = {True: [], False: []}
+    commands: tuple[list[Argv], list[Argv]] = ([], [])
     texts: list[str] = []
     undo = inside = False
     for line in text.splitlines():
@@ -78,7 +84,7 @@ def _shown(text: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], lis
             texts += [""] if inside else []
             command = line.removesuffix(" <<'END'").removesuffix(" > /dev/null 2>&1 ||")
             commands[undo].append(tuple(shlex.split(command)))
-    return commands[False], commands[True], texts
+    return *commands, texts
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -156,9 +162,13 @@ def test_a_failure_waits_for_the_steps_beside_it(scene: Scene) -> None:
 
 
 def test_a_step_that_does_not_end_is_ended_before_the_others_are_undone(scene: Scene) -> None:
-    scene.rule(STEPS["sidecar"], fifo="never")
-    scene.rule(STEPS["network"], code=1)
-    assert scene.run(*START, patches=TRUSTING | {"runner._SETTLE": 0})[0] == 70
+    scene.rule(STEPS["sidecar"], fifo="sidecar")
+    scene.rule(STEPS["network"], fifo="network", code=1)
+    child = scene.launch(*START, patches=TRUSTING | {"runner._SETTLE": 0})
+    with scene.held("sidecar"):
+        with scene.held("network"):
+            pass
+        assert scene.end(child)[0] == 70
     assert scene.at("end", STEPS["sidecar"]) < scene.at("start", "rm --force")
 
 
@@ -260,7 +270,7 @@ def test_a_lock_that_fails_is_no_isolation(scene: Scene) -> None:
     ("rules", "patches", "code"),
     [
         ({f"network rm {NAME}": {"code": 1, "stderr": "has active endpoints\n"}}, {}, 75),
-        ({f"volumes {NAME}-sidecar": {"fifo": "never"}}, {"teardown._TIMEOUT": 0.3}, 75),
+        ({f"volumes {NAME}-sidecar": {"fifo": "never"}}, {"teardown._TIMEOUT": 2}, 75),
         # claude's own code does not hide it, nor does a failure before
         ({STEPS["claude"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),
         ({STEPS["fill"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),
@@ -311,6 +321,13 @@ def test_an_interrupt_does_not_wait_for_an_engine_that_does_not_answer(scene: Sc
     with scene.held("version"):
         child.send_signal(signal.SIGINT)
         assert scene.end(child)[0] == 128 + signal.SIGINT
+
+
+def test_an_engine_that_does_not_answer_is_given_up(scene: Scene) -> None:
+    scene.rule("version", fifo="never")
+    code, _, err = scene.run(*START, patches=TRUSTING | {"engine._TIMEOUT": 0.3})
+    assert code == 69
+    assert err == "claude-bottle: the Docker engine does not answer, is it running? (no answer within 0 s)\n"
 
 
 def test_without_a_token_no_docker_is_called(scene: Scene) -> None:
