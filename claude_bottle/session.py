@@ -68,6 +68,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
         hands.watchdog.tell("running")
         monitor = _watched(plan, hands)
+        hands.undo.note("claude ...")
         code = _claude(plan, host, agent)
         # Whatever ended the bottle ends claude as well, by SIGKILL.
         if code == _KILLED and hands.runner.client("bottle").ended_within(_GRACE):
@@ -99,10 +100,11 @@ def verify(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
 def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
     """Yield what a session works with; at the end undo what it has made."""
     env = client_environment(host)
-    watchdog, undo = Watchdog(env, host.owner), Teardown()
+    note = teardown.say if verbose else _quiet
+    watchdog, undo = Watchdog(env, host.owner), Teardown(note)
     try:
         with undo:
-            runner = Runner(undo, env, teardown.say if verbose else _quiet, watchdog.note)
+            runner = Runner(undo, env, note, watchdog.note)
             yield Hands(env, Engine(env), runner, undo, watchdog)
     finally:
         watchdog.close(clean=undo.clean)

@@ -27,8 +27,9 @@ class Teardown:
     LeftBehindError at the end, or only told where a signal ends the program.
     """
 
-    def __init__(self) -> None:
-        """Start with nothing armed."""
+    def __init__(self, note: Callable[[str], None] = lambda _: None) -> None:
+        """Start with nothing armed; `note` hears of each undo before it runs."""
+        self.note = note
         self._undos: dict[str, tuple[int, Undo]] = {}
         self._done = False
         self._shielded = False
@@ -69,6 +70,7 @@ class Teardown:
         """Undo all that is armed, in order, and forget it; return what failed, with reasons."""
         left = []
         for name, (_, undo) in sorted(self._undos.items(), key=lambda item: item[1][0], reverse=True):
+            self.note(f"undo {name} ...")
             try:
                 reason = undo()
             except (OSError, BottleError) as error:
