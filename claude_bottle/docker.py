@@ -9,7 +9,7 @@ from typing import IO
 
 from claude_bottle.errors import EngineError
 
-ABSENT = ("No such", "not found")  # what clients from 20.10 to 28 say of an object that is not there
+ABSENT = ("No such", "no such volume", "not found")  # what clients 20.10 to 28 say of an object that is not there
 _TIMED_OUT = 124  # as timeout(1) has it
 _UNREACHABLE = (
     "Cannot connect to the Docker daemon",
