@@ -9,8 +9,7 @@
     late              seconds to wait after that: the engine is slow
     vanish            this program removes itself from PATH
 
-Whatever no rule is for succeeds; a followed log ends when its sidecar is removed. Each call leaves a line in `log` when
-it starts and, unless killed, one when it ends.
+Whatever no rule is for succeeds; a followed log ends with its sidecar. `log` has a line of each call's start and end.
 """
 
 import contextlib
@@ -23,12 +22,12 @@ from pathlib import Path
 
 SELF = Path(__file__).absolute()
 FOLDER = SELF.parent.parent
-ARGV = sys.argv[1:]
+ARGV, PARENT = sys.argv[1:], os.getppid()
 ANSWERS = {"version": "28.2.2 20.10.24\n", "run": "up\n"}  # the bottle's first line, which nobody reads elsewhere
 
 
 def log(event: str, **more: object) -> None:
-    line = json.dumps({"event": event, "parent": os.getppid(), "argv": ["docker", *ARGV], **more}) + "\n"
+    line = json.dumps({"event": event, "parent": PARENT, "argv": ["docker", *ARGV], **more}) + "\n"
     with (FOLDER / "log").open("ab", buffering=0) as file:
         file.write(line.encode())  # one write, so that the lines of many stay whole
 
@@ -63,7 +62,7 @@ def main() -> None:
     time.sleep(float(str(what.get("late", 0))))
     if ARGV[0] == "rm" and ARGV[-1].endswith("-sidecar"):
         (FOLDER / "removed").touch()
-    while ARGV[:2] == ["logs", "--follow"] and not (FOLDER / "removed").exists():
+    while ARGV[:2] == ["logs", "--follow"] and not (FOLDER / "removed").exists() and os.getppid() == PARENT:
         time.sleep(0.01)
     if "vanish" in what:
         SELF.unlink()

@@ -246,6 +246,21 @@ def test_a_kernel_without_ipv6_gets_the_flags_that_it_can_take(scene: Scene) -> 
     assert scene.undone[-3:] == USUAL
 
 
+def test_a_kernel_without_br_netfilter_gets_a_shared_network_without_its_flag(scene: Scene) -> None:
+    scene.rule("network inspect", code=1)
+    said = "cannot restrict inter-container communication: please ensure that br_netfilter kernel module is loaded\n"
+    scene.rule(EGRESS, code=1, stderr=f"Error response from daemon: {said}", times=1)
+    assert scene.run(*START)[0] == 0
+    flags = ["com.docker.network.bridge.enable_icc=false" in event.argv for event in scene.log if event.starts(EGRESS)]
+    assert flags == [True, False]
+
+
+def test_a_sidecar_may_take_its_time(scene: Scene) -> None:
+    scene.rule(STEPS["sidecar-ready"], code=1, stderr="connection refused\n", times=2)
+    assert scene.run(*START)[0] == 0
+    assert [event.more["code"] for event in scene.log if event.ends(STEPS["sidecar-ready"])] == [1, 1, 0]
+
+
 def test_a_sidecar_that_dies_is_told_with_its_last_words(scene: Scene) -> None:
     scene.rule(STEPS["sidecar-ready"], code=1, stderr="Error response from daemon: Container 0a is not running\n")
     joined = "docker: Error response from daemon: cannot join network of a non running container: 0a.\n"
@@ -266,11 +281,19 @@ def test_a_lock_that_fails_is_no_isolation(scene: Scene) -> None:
     assert not [event for event in scene.log if event.starts(STEPS["claude"])]
 
 
+def test_what_does_not_prove_to_be_isolated_is_not_used(scene: Scene) -> None:
+    code, _, err = scene.run(*START, patches={})
+    assert code == 66
+    assert "claude-bottle: the bottle is not as isolated as promised; nothing ran in it\n" in err
+    assert not [event for event in scene.log if event.starts(STEPS["claude"])]
+    assert scene.undone == USUAL
+
+
 @pytest.mark.parametrize(
     ("rules", "patches", "code"),
     [
         ({f"network rm {NAME}": {"code": 1, "stderr": "has active endpoints\n"}}, {}, 75),
-        ({f"volumes {NAME}-sidecar": {"fifo": "never"}}, {"teardown._TIMEOUT": 2}, 75),
+        ({f"volumes {NAME}-sidecar": {"fifo": "never"}}, {"teardown._TIMEOUT": 2, "monitor._LAST_LINES": 0.1}, 75),
         # claude's own code does not hide it, nor does a failure before
         ({STEPS["claude"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),
         ({STEPS["fill"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),

@@ -1,0 +1,82 @@
+"""The commands, as a user types them: what they print, where, and the exit code."""
+
+import re
+
+import pytest
+
+from claude_bottle import errors
+from claude_bottle.errors import BottleError
+from tests.unit.scene import ROOT, Scene
+
+OTHER = "description: Writes\nbottle: wide\n"
+WIDE = "egress: {allow: [api.openai.com, github.com]}\n"
+
+
+def test_agents_are_listed_with_bottle_and_egress(scene: Scene) -> None:
+    (scene.agents / "bottles" / "wide.yaml").write_text(WIDE)
+    (scene.agents / "writer.yaml").write_text(OTHER)
+    code, out, err = scene.run("agents")
+    assert (code, err) == (0, "")
+    assert out == (
+        "AGENT   BOTTLE   EGRESS\n"
+        "demo    default  7 hosts allowed (api.anthropic.com, claude.ai, claude.com, +4 more)\n"
+        "writer  wide     9 hosts allowed (api.anthropic.com, api.openai.com, claude.ai, +6 more)\n"
+    )
+
+
+def test_check_tells_every_fault_by_its_place(scene: Scene) -> None:
+    (scene.agents / "bottles" / "wide.yaml").write_text("egress:\n  alow: [github.com]\n")
+    (scene.agents / "writer.yaml").write_text("bottle: wide\nskils: []\n")
+    code, out, err = scene.run("check")
+    assert (code, out) == (64, "")
+    bottle, agent = scene.agents / "bottles" / "wide.yaml", scene.agents / "writer.yaml"
+    assert [line[: line.index(": ")] for line in err.splitlines()] == [f"{agent}:2:1", f"{bottle}:2:3"]
+    assert scene.run("check", "demo") == (0, "1 agent checked, no fault found\n", "")
+    assert scene.run("check", "writer") == (64, "", err)
+
+
+def test_a_fault_in_a_manifest_comes_before_the_missing_token_and_docker(scene: Scene) -> None:
+    code, out, err = scene.run("start", "dem", CLAUDE_BOTTLE_OAUTH_TOKEN="")
+    assert (code, out) == (64, "")
+    assert err == f'{scene.agents}: no agent "dem"; did you mean "demo"?\n'
+    assert scene.log == []
+
+
+def test_the_folder_of_the_command_line_wins_over_the_environments(scene: Scene) -> None:
+    scene.agents.rename(scene.folder / "elsewhere")
+    assert scene.run("check")[0] == 64
+    assert scene.run("check", "--agents", "elsewhere")[0] == 0
+
+
+def test_words_after_the_dashes_go_to_claude_and_no_others(scene: Scene) -> None:
+    code, out, _ = scene.run("start", "demo", "--dry-run", "--", "--model", "two words")
+    assert (code, "claude --dangerously-skip-permissions --print --model 'two words'\n" in out) == (0, True)
+    assert scene.run("start", "demo", "--dry-run", "--model", "opus")[0] == 2
+
+
+def test_build_builds_each_image_once_whether_it_is_there_or_not(scene: Scene) -> None:
+    (scene.agents / "writer.yaml").write_text("description: Writes\n")
+    scene.rule("build", stdout="Step 1/9\n", times=1)
+    assert scene.run("build", "--pull", "--no-cache") == (0, "", "Step 1/9\n")
+    [argv] = [event.argv for event in scene.log if event.starts("docker build")]
+    assert {"--pull", "--no-cache"} < set(argv)
+    scene.rule("build", code=1, stderr="no luck\n")
+    code, _, err = scene.run("build")
+    tag = argv[argv.index("--tag") + 1]
+    assert (code, err) == (70, f"no luck\nclaude-bottle: {tag}: docker build failed, see above\n")
+
+
+@pytest.mark.parametrize("setting", ["CLAUDE_BOTTLE_BUILD_CA", "CLAUDE_BOTTLE_SUBNET"])
+def test_a_wrong_setting_is_one_line(scene: Scene, setting: str) -> None:
+    scene.environ[setting] = "/absent"
+    code, out, err = scene.run("start", "demo", "--dry-run")
+    assert (code, out, err.count("\n"), err.startswith(f"{setting}: ")) == (64, "", 1, True)
+
+
+def test_the_readme_has_every_exit_code_once() -> None:
+    section = (ROOT / "README.md").read_text().partition("\n## Exit codes\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| ([^|]+?) +\|", section, re.MULTILINE)[2:]
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BottleError)]
+    codes = [str(kind.exit_code) for kind in kinds if kind is not BottleError]
+    assert sorted(listed) == sorted([*codes, "0", "128+n"])
+    assert len(set(listed)) == len(listed)
