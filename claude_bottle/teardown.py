@@ -46,6 +46,8 @@ class Teardown:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Undo everything; whoever catches `error` tells it, what is left behind is told here."""
+        if self._signal == signal.SIGTERM:  # unlike the others it is no doing of the terminal
+            say("ended by SIGTERM, which ./cli.py stop sends")
         left = self.run()
         atexit.unregister(self.run)
         if not left:
