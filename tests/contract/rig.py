@@ -106,7 +106,7 @@ class Rig:
         name = f"{self.name}-internet"
         self.undo.callback(attempt, "docker", "rm", "--force", "--volumes", name)
         run("docker", "run", "--detach", "--name", name, "--network", f"{self.name}-outer", "--ip", self.internet,
-            "--entrypoint", "python3", standin.build(), "-c", source, text, "22", "443")  # fmt: skip
+            "--entrypoint", "python3", standin.build(), "-c", source, text, "22", "80", "443")  # fmt: skip
         until(lambda: "ready" in self.seen(), "the internet is up")
 
     @property
@@ -114,10 +114,11 @@ class Rig:
         return self.outer[1]
 
     def network(self, kind: str, within: str, *options: str) -> list[str]:
-        """Make a network on a free /29; return its addresses, the gateway's first."""
-        name = f"{self.name}-{kind}"
-        subnets = list(ipaddress.IPv4Network(within).subnets(new_prefix=29))
-        for subnet in random.sample(subnets, min(len(subnets), 8)):
+        """Make a network on a free /29; return its addresses, the gateway's first. Waits while other runs have all."""
+        name, subnets = f"{self.name}-{kind}", list(ipaddress.IPv4Network(within).subnets(new_prefix=29))
+        deadline = time.monotonic() + 6 * SECONDS
+        while time.monotonic() < deadline:
+            subnet = random.choice(subnets)
             made = attempt("docker", "network", "create", *options, "--subnet", str(subnet), name)
             if made.returncode == 0:
                 self.undo.callback(attempt, "docker", "network", "rm", name)
