@@ -25,6 +25,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell the size and the result of the fault matrix."""
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    calls = [report for report in reports if getattr(report, "when", "") == "call"]
+    found = [value for report in calls for name, value in report.user_properties if name == "matrix"]
+    if found:
+        cases, wrong = (sum(value[place] for value in found) for place in (0, 1))
+        gone = sorted(seconds for value in found for seconds in value[2])
+        terminalreporter.section("fault matrix")
+        terminalreporter.write_line(f"{cases} cases, {cases - wrong} ended with the right code and left nothing")
+        if gone:
+            median, slowest = gone[len(gone) // 2], gone[-1]
+            terminalreporter.write_line(
+                f"after SIGKILL nothing was left in {median:.1f} s, median, {slowest:.1f} s at most"
+            )
+
+
 @pytest.fixture(scope="session")
 def world() -> World:
     """The test world, made where it is not there."""
