@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from claude_bottle import staging
 from tests.contract.wire import Proxy
 from tests.world import standin
@@ -27,6 +29,11 @@ HARDENED = (
 COMMAND = ("run", "--config", "/config/pipelock.yaml", "--mode", "strict", "--listen")
 
 Event = dict[str, Any]
+
+
+def row(name: str, *values: object) -> object:
+    """Name one row of a table."""
+    return pytest.param(*values, id=name.replace(" ", "-"))
 
 
 def until(found: Callable[[], bool], what: str) -> None:
