@@ -1,6 +1,7 @@
 """Whole sessions, the launcher being a real child and docker a fake one: what is run, what is told, what is undone."""
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -127,10 +128,10 @@ def test_a_signal_ends_a_session_and_a_second_one_does_not_cut_its_teardown(
     scene.rule(f"rm --force --volumes {NAME}-sidecar", fifo="undo")
     child = scene.launch(*START)
     with scene.held("claude"):
-        child.send_signal(number)
+        os.killpg(child.pid, number)  # as a terminal does it
         with scene.held("undo"):
             for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-                child.send_signal(again)
+                os.killpg(child.pid, again)
     code, out, _ = scene.end(child)
     assert (code, out) == (128 + number, "")
     assert scene.undone == USUAL
