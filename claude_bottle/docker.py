@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import select
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
 from claude_bottle.errors import EngineError
+from claude_bottle.text import harmless
 
 ABSENT = ("No such", "no such volume", "not found")  # what clients 20.10 to 28 say of an object that is not there
+NO_ANSWER = "no answer within"
 _TIMED_OUT = 124  # as timeout(1) has it
 _UNREACHABLE = (
     "Cannot connect to the Docker daemon",
@@ -52,7 +55,7 @@ class Result:
         """Return what docker said, in one line."""
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith(("See 'docker", "Run 'docker"))]
-        said = " ".join(lines[-2:]).removeprefix("docker: ").removeprefix("Error response from daemon: ")
+        said = harmless(" ".join(lines[-2:])).removeprefix("docker: ").removeprefix("Error response from daemon: ")
         return said or f"exit status {self.returncode}"
 
 
@@ -74,12 +77,13 @@ class Client:
             out, err = self.process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
             self.end()
-            return Result(_TIMED_OUT, b"", f"no answer within {timeout:.0f} s")
+            return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
-    def first_line(self) -> bool:
-        """Wait for the first line on stdout; tell whether one came before the end."""
-        return bool(self.process.stdout and self.process.stdout.readline())
+    def first_line(self, timeout: float) -> bool:
+        """Wait, `timeout` seconds at most, for the first line on stdout; tell whether one came before the end."""
+        out = self.process.stdout
+        return bool(out and select.select([out], [], [], timeout)[0] and out.readline())
 
     def beat(self) -> bool:
         """Send a line to the process in the container; tell whether its client still took it."""
@@ -152,7 +156,8 @@ def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
     """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code."""
     process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None)
     try:
-        return process.wait()
+        code = process.wait()
+        return code if code >= 0 else 128 - code
     finally:
         if process.poll() is None:
             Client(process, tuple(argv)).end()

@@ -70,7 +70,7 @@ class Engine:
     def is_local(self) -> bool:
         """Tell whether the engine is reached through a socket of this machine."""
         endpoint = self._env.get("DOCKER_HOST")
-        if endpoint is None:
+        if not endpoint:
             context = self._env.get("DOCKER_CONTEXT") or self._current_context()
             if context in ("", "default"):
                 return True
@@ -121,7 +121,9 @@ def _ipv4(shown: Result) -> list[tuple[IPv4Network, IPv4Address | None]]:
         configs = [config for line in shown.stdout.splitlines() for config in json.loads(line) or ()]
         pairs = [(config.get("Subnet", ":"), config.get("Gateway")) for config in configs]
         return [
-            (IPv4Network(net), IPv4Address(gateway) if gateway else None) for net, gateway in pairs if ":" not in net
+            (IPv4Network(net, strict=False), IPv4Address(gateway) if gateway else None)
+            for net, gateway in pairs
+            if ":" not in net
         ]
     except (ValueError, TypeError, AttributeError) as error:
         raise DockerError(f"what docker network inspect prints cannot be read: {error}") from None

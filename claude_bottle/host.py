@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,12 @@ class Host:
     def agents(self) -> Path:
         """Return the manifests' folder: the setting's, else `agents/` of the checkout."""
         chosen = self.setting("AGENTS")
-        return Path(chosen).expanduser() if chosen else ROOT / "agents"
+        return self.path(chosen) if chosen else ROOT / "agents"
+
+    def path(self, text: str) -> Path:
+        """Return the path that a setting names; `~` is the user's home, `~other` nobody's."""
+        first, _, rest = text.partition("/")
+        return self.home / rest if first == "~" else Path(text)
 
     @property
     def has_token(self) -> bool:
@@ -46,8 +50,8 @@ def read() -> Host:
     """Read environment, home and terminal of this process."""
     return Host(
         environ=dict(os.environ),
-        home=Path.home(),
-        interactive=sys.stdin.isatty(),
+        home=Path(os.path.expanduser("~")),  # noqa: PTH111  (Path.home() raises where there is none)
+        interactive=os.isatty(0),
         owner=":".join(
             (_machine(), _line("/proc/sys/kernel/random/boot_id"), str(os.getpid()), start_time(os.getpid()))
         ),
@@ -93,8 +97,17 @@ def start_time(pid: int) -> str:
 
 
 def _machine() -> str:
-    """Return the host's name and, since two machines may share it on one engine, the beginning of its machine-id(5)."""
-    return f"{socket.gethostname()}/{_line('/etc/machine-id')[:8]}".replace(":", "-")
+    """Return what tells this machine, and this part of it in which a pid means something, from others on one engine."""
+    identity = _line("/etc/machine-id")  # machine-id(5)
+    if identity == "-":
+        import uuid
+
+        identity = f"{uuid.getnode():012x}"  # a hardware address; where there is none, a number that nobody else has
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")  # pid_namespaces(7)
+    except OSError:
+        namespace = "-"
+    return f"{socket.gethostname()}/{identity[:12]}/{namespace}".replace(":", "-")
 
 
 def _line(path: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import ROOT
+from claude_bottle.text import harmless
 
 DOCKERFILE = ROOT / "Dockerfile"
 
@@ -48,7 +49,7 @@ def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Imag
     try:
         tag = _tag(*args, dockerfile.name, _digest(dockerfile.parent))
     except OSError as error:
-        raise ManifestError(f"{error.filename}: {error.strerror}") from error
+        raise ManifestError(f"{harmless(str(error.filename))}: {error.strerror}") from error
     source = ("--file", str(dockerfile), str(dockerfile.parent))
     return Image(tag, (*_build(tag, no_cache), *args, *source), b"")
 

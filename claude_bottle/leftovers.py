@@ -1,6 +1,8 @@
 """What sessions have made, found by its labels, and its removal where the owner is dead."""
 
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,18 +44,26 @@ def listed(env: Mapping[str, str], session: str | None = None) -> tuple[Leftover
 
 
 def stage_dirs() -> Iterator[Leftover]:
-    """Yield the stage dirs of this host that this user may read."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+    """Yield this user's stage dirs on this host; without owner where the launcher was killed before it noted it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
         try:
-            owner = (folder / "owner").read_text(encoding="utf-8")
+            status, owner = folder.lstat(), _owner(folder / "owner")
         except OSError:
-            continue
-        yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
+            continue  # removed meanwhile, or another user's
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():  # anybody can make names in /tmp
+            yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
+
+
+def _owner(file: Path) -> str:
+    if not stat.S_ISREG(file.lstat().st_mode):
+        return ""
+    owner = file.read_text(encoding="utf-8", errors="replace")
+    return owner if owner.count(":") == 3 else ""
 
 
 def dead(items: Iterable[Leftover], observer: str) -> tuple[Leftover, ...]:
     """Return those whose owner is certainly gone, as `observer`, an owner label, sees it."""
-    return tuple(item for item in items if host.is_dead(item.owner, observer))
+    return tuple(item for item in items if item.owner and host.is_dead(item.owner, observer))
 
 
 def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[str], None]) -> bool:

@@ -46,6 +46,8 @@ class Monitor:
                 for line in docker.lines(("docker", "logs", "--follow", self._sidecar), self._env):
                     self.tally.add(line)
                 reason = self._why()
+                if reason is None:
+                    self._over.wait(1)  # a log that cannot be followed is not asked for again and again
             except BottleError as error:  # docker has vanished
                 reason = error
         if not self._over.is_set():

@@ -1,6 +1,5 @@
 """Run a table of steps: whatever does not need each other side by side, each undo armed before its step starts."""
 
-import contextlib
 import queue
 import threading
 import time
@@ -11,9 +10,10 @@ from claude_bottle import docker
 from claude_bottle.docker import Client, Result
 from claude_bottle.errors import BottleError
 from claude_bottle.steps import Step
-from claude_bottle.teardown import Teardown, remove
+from claude_bottle.teardown import Teardown
 
 _SETTLE = 30.0  # seconds that a failure waits for the steps beside it
+_SILENCE = 120.0  # seconds without an answer after which the engine counts as gone; builds and pulls may take longer
 _RETRY = 15.0  # seconds until a step that is retried has failed
 _ENDED = "is not running"  # what `docker exec` says of a container that has ended
 
@@ -40,7 +40,9 @@ class Runner:
         """Give docker clients `env`; `note` hears of each step's start and end, `started` of each client's pid."""
         self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
-        self._ended: queue.SimpleQueue[tuple[Step, Result]] = queue.SimpleQueue()
+        self._workers: dict[str, threading.Thread] = {}
+        self._stopping = False
+        self._ended: queue.SimpleQueue[tuple[Step, Result | BottleError]] = queue.SimpleQueue()
 
     def run(self, table: Sequence[Step], done: frozenset[str] = frozenset()) -> dict[str, Result]:
         """Run every step of the table that is not in `done`; return the results by the steps' names.
@@ -50,11 +52,11 @@ class Runner:
         """
         places = {step.name: place for place, step in enumerate(table)}
         waiting = [step for step in table if step.name not in done]
-        ready = set(done)
-        results = {}
-        self._running: dict[str, float] = {}
+        count = len(waiting)
+        ready, results = set(done), dict[str, Result]()
+        self._stopping = False
         try:
-            while waiting or self._running:
+            while len(results) < count:
                 for step in [step for step in waiting if ready.issuperset(step.needs)]:
                     waiting.remove(step)
                     self._start(step, places[step.name])
@@ -76,63 +78,64 @@ class Runner:
         with self._teardown.shielded():
             if step.undo:
                 self._teardown.arm(place, step.name, lambda: self._undo(step))
-            self._running[step.name] = time.monotonic()
-            try:
-                client = docker.start(step.argv, self._env, shown=step.shown)
-            except BaseException:
-                del self._running[step.name]
-                raise
+            client = docker.start(step.argv, self._env, shown=step.shown)
             self._started(client.pid)
             self._clients[step.name] = client
-            threading.Thread(target=self._work, args=(step, client), daemon=True).start()
+            self._workers[step.name] = threading.Thread(target=self._work, args=(step, client), daemon=True)
+            self._workers[step.name].start()
 
     def _work(self, step: Step, client: Client) -> None:
         """Wait for a step; in a thread, so that the main thread is free for signals."""
+        started = time.monotonic()
         try:
             result = self._result(step, client)
         except BottleError as error:  # docker vanished meanwhile
-            result = Result(1, stderr=str(error))
-        self._ended.put((step, result))
+            self._ended.put((step, error))
+        else:
+            self._ended.put((step, replace(result, seconds=time.monotonic() - started)))
 
     def _result(self, step: Step, client: Client) -> Result:
-        if step.holds and client.first_line():
+        if step.holds and client.first_line(_SILENCE):
             return Result(0)
-        result = client.wait(step.stdin)
+        result = client.wait(step.stdin, None if step.shown else _SILENCE)
         end = time.monotonic() + _RETRY
         while step.retried and not result.ok and _ENDED not in result.stderr and time.monotonic() < end:
+            if self._stopping:
+                break
             time.sleep(0.02)
-            result = docker.run(step.argv, self._env)
-        if step.unless and not result.ok and docker.run(step.unless, self._env).ok:
+            result = docker.run(step.argv, self._env, timeout=_SILENCE)
+        if step.unless and not result.ok and docker.run(step.unless, self._env, timeout=_SILENCE).ok:
             return Result(0)  # somebody else made it at the same moment
         return result
 
     def _next(self) -> tuple[Step, Result]:
         step, result = self._ended.get()
-        took = time.monotonic() - self._running.pop(step.name)
+        if isinstance(result, BottleError):
+            raise result
         if not result.ok:
             raise StepError(step, result)
-        self._note(f"{step.name} {took:.3f} s")
+        self._note(f"{step.name} {result.seconds:.3f} s")
         if step.transient:
             self._teardown.disarm(step.name)
-        return step, replace(result, seconds=took)
+        return step, result
 
     def _settle(self, table: Sequence[Step]) -> None:
         """Wait for the steps that still run, then end their clients; one that shows its progress is ended at once."""
-        for step in table:
-            if step.shown and step.name in self._running:
-                self._clients[step.name].end()
+        self._stopping = True
+        shown = {step.name for step in table if step.shown}
         end = time.monotonic() + _SETTLE
-        while self._running:
-            with contextlib.suppress(queue.Empty):
-                step, _ = self._ended.get(timeout=max(0.0, end - time.monotonic()))
-                self._running.pop(step.name, None)
-                continue
-            for name in self._running:
+        for name, worker in self._workers.items():
+            if name in shown and worker.is_alive():
                 self._clients[name].end()
-            return
+        for name, worker in self._workers.items():
+            worker.join(max(0.0, end - time.monotonic()))
+            if worker.is_alive():
+                self._clients[name].end()
+        while not self._ended.empty():  # of what has ended meanwhile nobody wants to know
+            self._ended.get()
 
     def _undo(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
         if step.holds and client is not None:
             client.finish()  # the lifeline: ends the container faster than `rm --force`, which then confirms it
-        return remove(step.undo, self._env)
+        return self._teardown.remove(step.undo, self._env)

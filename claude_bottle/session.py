@@ -24,7 +24,7 @@ from claude_bottle.uncork import Hands, stage, uncork
 from claude_bottle.watchdog import Watchdog
 
 _KILLED = 128 + 9
-_GRACE = 1.0  # seconds between claude's end and that of the bottle, where they end together
+_GRACE = 10.0  # seconds between claude's end and that of the bottle, where they end together
 _FIRST, _LAST = 1 << 16, -2  # places in the order of teardown
 NO_TOKEN = (
     f"{TOKEN_VARIABLE} is not set: make a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
@@ -62,6 +62,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
+            done = hands.engine.present(steps.table(plan))  # an answer can take its time
         plan, receipt = _proven(plan, hands, done)
         if receipt.failed:
             raise IsolationError(f"the bottle is not as isolated as promised; nothing ran in it\n{receipt.line()}")
@@ -93,7 +94,10 @@ def verify(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
     """Do all of a session but claude, and return the receipt of its isolation."""
     with _hands(host, verbose=verbose) as hands:
         plan = _surveyed(host, agent, Run(terminal=False), hands.engine)
-        return _proven(plan, hands, hands.engine.present(steps.table(plan)))[1]
+        receipt = _proven(plan, hands, hands.engine.present(steps.table(plan)))[1]
+    if hands.undo.late:  # there may be more agents to verify
+        raise SystemExit(128 + hands.undo.late)
+    return receipt
 
 
 @contextlib.contextmanager
@@ -154,7 +158,7 @@ def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache:
     """Return the base image and the bottle's own, which is the base where the bottle has no Dockerfile."""
     file = host.setting("BUILD_CA")
     try:
-        ca = Path(file).expanduser().read_bytes() if file else b""
+        ca = host.path(file).read_bytes() if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
     base = image.base(base_image=host.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
@@ -171,8 +175,9 @@ def _quiet(message: str) -> None:
 
 
 def _show(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:

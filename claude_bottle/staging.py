@@ -13,6 +13,7 @@ from pathlib import Path
 from claude_bottle import PREFIX
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import Skill
+from claude_bottle.text import harmless
 
 WORKDIR = "/work"
 PROMPT = ".claude-bottle/prompt"  # below the agent's home; a file, since an argument must not be longer than 128 KiB
@@ -60,7 +61,7 @@ def home(skills: Iterable[Skill], prompt: str | None) -> bytes:
     for skill in skills:
         entries += _folder(skill.folder, f".claude/skills/{skill.name}")
     if prompt is not None:
-        entries += [Entry(str(Path(PROMPT).parent), mode=0o700), Entry(PROMPT, prompt.encode())]
+        entries += [Entry(str(Path(PROMPT).parent), mode=0o700), Entry(PROMPT, prompt.encode(errors="surrogateescape"))]
     return archive(entries, _UID)
 
 
@@ -79,7 +80,7 @@ def _folder(folder: Path, name: str) -> Iterator[Entry]:
     try:
         yield from _walk(folder.resolve(), name)
     except OSError as error:
-        raise ManifestError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None
 
 
 def _walk(path: Path, name: str) -> Iterator[Entry]:
@@ -103,11 +104,9 @@ class StageDir:
     path: Path
 
     @classmethod
-    def make(cls, session: str, owner: str) -> "StageDir":
-        """Make the folder below the temporary directory and note its owner in it."""
-        stage = cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-")))
-        stage.write("owner", owner.encode())
-        return stage
+    def make(cls, session: str) -> "StageDir":
+        """Make the folder below the temporary directory, by a name that tells its session."""
+        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-")))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file that its user alone can read."""

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from claude_bottle import docker, host
 from claude_bottle.errors import BottleError, LeftBehindError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_TIMEOUT = 20  # seconds for one undo: an engine that does not answer must not hold the user for ever
+_TIMEOUT = 20.0  # seconds for one undo: an engine that does not answer must not hold the user for ever
+_HURRY = 2.0  # seconds for those that come after one that got no answer; the watchdog goes on trying
 _UNDER_WAY = "already in progress"
 
 Undo = Callable[[], str | None]  # returns why it failed, None on success
@@ -34,13 +35,16 @@ class Teardown:
         self._done = False
         self._shielded = False
         self._signal = 0
+        self._timeout: float | None = None
+        self._former: dict[signal.Signals, Any] = {}
+        self.late = 0  # the first signal that came while everything was undone
         self.clean = True  # whether everything that was undone is gone
 
     def __enter__(self) -> Self:
         """Take over the signals; atexit undoes what is still armed should `__exit__` never run."""
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays what it is
-                signal.signal(number, self._on_signal)
+                self._former[number] = signal.signal(number, self._on_signal)
         atexit.register(self.run)
         return self
 
@@ -50,6 +54,9 @@ class Teardown:
             say("ended by SIGTERM, which ./cli.py stop sends")
         left = self.run()
         atexit.unregister(self.run)
+        if not self._signal:
+            for number, handler in self._former.items():
+                signal.signal(number, handler)
         if not left:
             return
         message = "left behind: " + "; ".join(left) + "; remove it with ./cli.py cleanup"
@@ -67,6 +74,13 @@ class Teardown:
     def disarm(self, name: str) -> None:
         """Forget an undo: nothing is left that it could remove."""
         self._undos.pop(name, None)
+
+    def remove(self, argv: tuple[str, ...], env: Mapping[str, str]) -> str | None:
+        """Run an undo's docker command, as the function `remove`; after one without an answer, hurry."""
+        reason = remove(argv, env, self._timeout)
+        if reason and reason.startswith(docker.NO_ANSWER):
+            self._timeout = _HURRY
+        return reason
 
     def undo_all(self) -> list[str]:
         """Undo all that is armed, in order, and forget it; return what failed, with reasons."""
@@ -106,6 +120,8 @@ class Teardown:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if self._done:
+            self.late = self.late or number
         if self._signal or self._done:
             return  # teardown has begun or is about to
         self._signal = number
@@ -113,11 +129,12 @@ class Teardown:
             raise SystemExit(128 + number)
 
 
-def remove(argv: tuple[str, ...], env: Mapping[str, str]) -> str | None:
+def remove(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None = None) -> str | None:
     """Run an undo's docker command: absence is success, a removal under way is waited for; return why it failed."""
-    end = time.monotonic() + _TIMEOUT
+    timeout = timeout or _TIMEOUT
+    end = time.monotonic() + timeout
     while True:
-        result = docker.run(argv, env, timeout=_TIMEOUT)
+        result = docker.run(argv, env, timeout=timeout)
         if result.ok or result.absent:
             return None
         if _UNDER_WAY not in result.stderr or time.monotonic() > end:

@@ -54,8 +54,9 @@ def stage(plan: Plan, undo: Teardown) -> None:
     """Write the stage dir; DockerError where the disk is full or not writable."""
     try:
         with undo.shielded():
-            made = StageDir.make(plan.session, plan.owner)
+            made = StageDir.make(plan.session)
             undo.arm(_STAGE, "stage dir", made.remove)
+        made.write("owner", plan.owner.encode())
         made.write("pipelock.yaml", plan.config)
     except OSError as error:
         raise DockerError(f"cannot write the stage dir {error.filename or ''}: {error.strerror}") from None

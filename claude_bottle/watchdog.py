@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -63,7 +64,8 @@ def main(owner: str) -> None:
         elif kind == "client":
             clients.append((values[0], values[1]))
         elif kind == "running":
-            _reap(env, owner)
+            # Beside the waiting: a launcher's death is to be seen at once.
+            threading.Thread(target=_reap, args=(env, owner), daemon=True).start()
         elif kind == "dismissed":
             return
     _end(clients)
@@ -81,7 +83,7 @@ def _reap(env: Mapping[str, str], owner: str) -> None:
 def _end(clients: Iterable[tuple[int, str]]) -> None:
     for pid, started in clients:
         with contextlib.suppress(OSError):
-            if host.start_time(pid) == started:
+            if started != "-" and host.start_time(pid) == started:  # else another may have its number by now
                 os.kill(pid, signal.SIGKILL)
 
 
