@@ -30,7 +30,7 @@ def staying(bench: Bench, before: tuple[str, ...] = ()) -> Iterator[tuple[Runnin
     run = Running((*before, str(CLI), "start", bench.name, "--yes"), bench.environ)
     try:
         assert run.process.stdout
-        assert run.process.stdout.read(9) == b"<staying>"
+        assert run.process.stdout.read(9) == b"<staying>", run.end()
         yield run, bench.sessions()[0]
     finally:
         run.process.terminate()
