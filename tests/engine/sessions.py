@@ -143,12 +143,21 @@ class Bench:
         """Return the ids of the sessions that have a container now."""
         return sorted({one.partition(" ")[0] for one in self._labelled("ps", "--all")})
 
-    def left(self) -> list[str]:
-        """Return all that is there of the agent's sessions: containers, networks, volumes, processes, files."""
+    def objects(self) -> list[str]:
+        """Return what the engine has of the agent's sessions, each as "<kind> <session> <name>"."""
         kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-        engine = [f"{kind[0]} {one}" for kind in kinds for one in self._labelled(*kind)]
+        return [f"{kind[0]} {one}" for kind in kinds for one in self._labelled(*kind)]
+
+    def left(self) -> list[str]:
+        """Return all that is there of the agent's sessions: on the engine, processes, files of the stage."""
         clients = [line.replace(b"\0", b" ").decode() for line in command_lines() if self.name.encode() in line]
-        return [*engine, *clients, *map(str, self.stage.rglob("*"))]
+        return [*self.objects(), *clients, *map(str, self.stage.rglob("*"))]
+
+    def await_nothing(self) -> None:
+        """Wait until nothing is left of the agent's sessions."""
+        end = time.monotonic() + GUARD
+        while left := self.left():
+            assert time.monotonic() < end, left
 
     def remove_left(self) -> None:
         """Remove it: the next test is not to suffer."""
