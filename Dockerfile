@@ -15,7 +15,9 @@ RUN find /usr/local/share/ca-certificates -size 0 -delete \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && find /etc/apt -type f '(' -name '*.list' -o -name '*.sources' ')' -exec sed -i 's|http://|https://|g' {} +
 # Node and npm look only at their own list of authorities unless told otherwise.
+# The type of characters stays UTF-8 whatever LANG the user brings: the image has no other locale.
 ENV LANG=C.UTF-8 \
+    LC_CTYPE=C.UTF-8 \
     NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 
 # npm is here for its integrity check; nothing of this stage but the binary gets any further.

@@ -15,6 +15,7 @@ from claude_bottle import docker, events, flags, netfilter, pipelock, staging, y
 from claude_bottle.docker import Result
 from claude_bottle.errors import DockerError, EngineError, ManifestError
 from claude_bottle.pipelock import Host
+from claude_bottle.plan import SIDECAR_UID
 from claude_bottle.sessions import Session
 
 _ATTEMPTS = 3  # another `allow` can overwrite the list between its reading and its writing
@@ -69,7 +70,7 @@ def allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> bo
         if new == config:
             _open_ports(env, session, hosts)
             return attempt > 0
-        archive = staging.archive([staging.Entry("pipelock.yaml", new)], 65534)
+        archive = staging.archive([staging.Entry("pipelock.yaml", new)], SIDECAR_UID)
         _docker(env, "cp", "-", f"{session.sidecar}:/config", stdin=archive)
         if _in_force(env, session, hashlib.sha256(new).hexdigest()):
             _open_ports(env, session, hosts)
@@ -128,7 +129,7 @@ def _open_ports(env: Mapping[str, str], session: Session, hosts: Sequence[Host])
     ports = sorted({host.port for host in hosts} - {pipelock.HTTPS})
     if ports:
         owned = flags.owned(session.id, "allow", session.owner)
-        argv = flags.nft(f"{session.container}-allow", session.sidecar, session.base, owned)
+        argv = flags.nft(f"{session.container}-allow", f"container:{session.sidecar}", session.base, owned)
         _docker(env, *argv[1:], stdin=netfilter.more_ports(ports).encode())
 
 

@@ -29,6 +29,8 @@ class _Commands(click.Group):
             prefix = "" if isinstance(error, ManifestError) else "claude-bottle: "
             click.echo(f"{prefix}{error}", err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            sys.exit(130)  # click would say "Aborted!" and exit with 1
 
 
 def _host(agents: Path | None) -> Host:
@@ -96,15 +98,19 @@ def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | No
     from claude_bottle import session
 
     host = _host(agents)
-    chosen = _load(host, agent)
-    receipts = {each.name: session.verify(host, each, verbose=verbose) for each in chosen}
+    results, code = {}, 0
+    for name, receipt in session.verify(host, _load(host, agent), verbose=verbose):
+        if isinstance(receipt, BottleError):
+            results[name], text = {"passed": False, "error": str(receipt)}, f"  {receipt}"
+            code = code or receipt.exit_code
+        else:
+            results[name], text = receipt.as_json(), "\n".join((*receipt.lines(), receipt.line()))
+            code = code or (IsolationError.exit_code if receipt.failed else 0)
+        if not as_json:
+            click.echo(f"{harmless(name)}\n{text}")
     if as_json:
-        click.echo(json.dumps({name: receipt.as_json() for name, receipt in receipts.items()}, indent=2))
-    else:
-        for name, receipt in receipts.items():
-            click.echo("\n".join((harmless(name), *receipt.lines(), receipt.line())))
-    if any(receipt.failed for receipt in receipts.values()):
-        sys.exit(IsolationError.exit_code)
+        click.echo(json.dumps(results, indent=2))
+    sys.exit(code)
 
 
 @main.command()

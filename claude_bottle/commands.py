@@ -12,7 +12,7 @@ from claude_bottle.events import BLOCKED, Tally
 from claude_bottle.host import Host
 from claude_bottle.leftovers import Leftover
 from claude_bottle.pipelock import Host as Allowed
-from claude_bottle.plan import EGRESS
+from claude_bottle.plan import EGRESS, PASSED_ON
 from claude_bottle.session import client_environment
 from claude_bottle.sessions import Session
 from claude_bottle.steps import DETACH
@@ -23,7 +23,6 @@ PROGRAM = "cli.py"
 
 _PATIENCE = 60.0  # seconds for a launcher to end: it waits 30 s for its steps, then undoes them
 _PAUSE = 0.1  # seconds between two looks at the engine
-_PASSED_ON = ("TERM", "COLORTERM", "LANG")
 _HEADER = ("SESSION", "AGENT", "BOTTLE", "AGE", "MODE", "ALLOWED", "BLOCKED")
 
 
@@ -63,7 +62,7 @@ def shell(machine: Host, name: str) -> int:
     env = client_environment(machine)
     session = sessions.find(sessions.listed(env), name)
     terminal = ("--tty", "--detach-keys", DETACH) if machine.interactive else ()
-    passed = (word for variable in _PASSED_ON for word in ("--env", variable))
+    passed = (word for variable in PASSED_ON if machine.environ.get(variable) for word in ("--env", variable))
     argv = ("docker", "exec", "--interactive", *terminal, *passed, session.container, "bash")
     with Teardown():  # a signal must end docker's client too
         return tty.run(argv, env) if machine.interactive else docker.attach(argv, env, silent=False)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import select
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -134,13 +134,19 @@ def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", time
     return start(argv, env).wait(stdin, timeout)
 
 
-def lines(argv: Sequence[str], env: Mapping[str, str], longest: int = 1 << 22) -> Iterator[bytes]:
+def lines(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    longest: int = 1 << 22,
+    started: Callable[[int], None] = lambda _: None,
+) -> Iterator[bytes]:
     """Yield each line of a docker command's stdout, split at LF alone and cut after `longest` bytes; stderr is dropped.
 
-    The command is ended when nobody asks for more.
+    The command is ended when nobody asks for more; `started` hears its pid.
     """
     null = subprocess.DEVNULL
     process = _popen(argv, env, stdin=null, stdout=subprocess.PIPE, stderr=null)
+    started(process.pid)
     whole = True  # what was read last ended its line
     try:
         while chunk := process.stdout.readline(longest):  # type: ignore[union-attr]  # it is a pipe: asked for above

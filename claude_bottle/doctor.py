@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network, collapse_addresses
 
-from claude_bottle import leftovers, pipelock, session
+from claude_bottle import PREFIX, flags, leftovers, pipelock, session
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
 from claude_bottle.errors import BottleError
@@ -72,13 +73,14 @@ def _images(host: Host, engine: Engine) -> Iterator[Finding]:
     sidecar = host.setting("PIPELOCK_IMAGE") or pipelock.image()
     pulled = engine.ask("image", "inspect", sidecar).ok
     yield Finding("sidecar image", f"{sidecar}, {'there' if pulled else 'pulled by the first start'}")
-    yield _nf_tables(engine, base) if there else Finding("nf_tables", "not tried: it takes the image")
+    yield _nf_tables(host, engine, base) if there else Finding("nf_tables", "not tried: it takes the image")
 
 
-def _nf_tables(engine: Engine, image: Image) -> Finding:
-    words = ("run", "--rm", "--pull", "never", "--network", "none", "--user", "0:0", "--cap-drop", "ALL")
-    rules = ("--cap-add", "NET_ADMIN", "--entrypoint", "nft", image.tag, "add table inet claude_bottle_doctor")
-    result = engine.ask(*words, *rules)
+def _nf_tables(host: Host, engine: Engine, image: Image) -> Finding:
+    # An owner, so that cleanup finds it should this process be killed.
+    name = f"{PREFIX}-doctor-{host.owner.split(':')[2]}"
+    argv = flags.nft(name, "none", image.tag, flags.owned("doctor", "doctor", host.owner))
+    result = engine.ask(*argv[1:], stdin=b"add table inet claude_bottle\n")
     detail = "the engine's kernel has it" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
     return Finding("nf_tables", detail, fault=not result.ok)
 
@@ -87,11 +89,17 @@ def _subnets(host: Host, engine: Engine) -> Finding:
     chosen = host.setting("EGRESS_NETWORK")
     egress = engine.egress(chosen) if chosen else Egress(EGRESS)
     addresses = planning.address_range(host)
-    # Every session has one /29 of the range; a network of another size in it takes as many as it covers.
-    taken = [other for other in engine.subnets() if addresses.overlaps(other)]
-    every = tuple(planning.candidates(addresses, egress, 0))
-    free = sum(1 for one in every if not any(one.overlaps(other) for other in taken))
-    return Finding("subnets", f"{free} of {len(every)} in {addresses} are free", fault=free == 0)
+    kept = () if egress.name != EGRESS else (planning.egress_subnet(addresses),)
+    # Each network takes the /29s that it touches; what stands in another is counted once.
+    touched = [net.supernet(new_prefix=29) if net.prefixlen > 29 else net for net in engine.subnets()]
+    taken = collapse_addresses(net for net in (*touched, *kept) if net.overlaps(addresses))
+    every = _slots(addresses) - sum(map(_slots, kept))
+    free = _slots(addresses) - sum(min(_slots(net), _slots(addresses)) for net in taken)
+    return Finding("subnets", f"{free} of {every} in {addresses} are free", fault=free == 0)
+
+
+def _slots(network: IPv4Network) -> int:
+    return 1 << (29 - network.prefixlen)
 
 
 def _leftovers(host: Host) -> Finding:

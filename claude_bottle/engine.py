@@ -32,15 +32,15 @@ class Engine:
         """Call nothing yet."""
         self._env = env
 
-    def ask(self, *words: str) -> Result:
-        """Run one docker command that only reads; EngineError where no engine answers."""
-        return self._ask_all([("docker", *words)])[0]
+    def ask(self, *words: str, stdin: bytes = b"") -> Result:
+        """Run one short docker command; EngineError where no engine answers."""
+        return self._ask_all([("docker", *words)], stdin)[0]
 
-    def _ask_all(self, questions: Iterable[Argv]) -> list[Result]:
+    def _ask_all(self, questions: Iterable[Argv], stdin: bytes = b"") -> list[Result]:
         """Ask side by side, without threads: a signal is to end this at once, whether the engine answers or not."""
         clients = [docker.start(argv, self._env) for argv in questions]
         try:
-            return [_answer(client.wait(timeout=_TIMEOUT)) for client in clients]
+            return [_answer(client.wait(stdin, timeout=_TIMEOUT)) for client in clients]
         finally:
             for client in clients:
                 client.end()
@@ -67,15 +67,20 @@ class Engine:
             return Egress(chosen, subnet, gateway)
         raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen} has no IPv4 subnet")
 
-    def is_local(self) -> bool:
-        """Tell whether the engine is reached through a socket of this machine."""
+    def is_local(self, *, ask: bool = True) -> bool:
+        """Tell whether the engine is reached through a socket of this machine.
+
+        Only docker knows where a context leads; where it must not be asked, to this machine.
+        """
         endpoint = self._env.get("DOCKER_HOST")
         if not endpoint:
             context = self._env.get("DOCKER_CONTEXT") or self._current_context()
-            if context in ("", "default"):
+            if context in ("", "default") or not ask:
                 return True
             result = docker.run(
-                ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", context), self._env
+                ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", context),
+                self._env,
+                timeout=_TIMEOUT,
             )
             endpoint = result.stdout.decode(errors="replace").strip()
         return endpoint.startswith(("unix://", "npipe://"))

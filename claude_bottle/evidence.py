@@ -39,7 +39,7 @@ class Evidence:
             known,
             probe=answers if isinstance(answers, dict) else {},
             bottle=_only([each for each in objects if each.get("Name") == f"/{plan.name}"]),
-            sidecar=_only([each for each in objects if each.get("Name") == f"/{plan.name}-sidecar"]),
+            sidecar=_only([each for each in objects if each.get("Name") == f"/{plan.sidecar}"]),
             image=_only([each for each in objects if plan.image.tag in (each.get("RepoTags") or ())]),
         )
 

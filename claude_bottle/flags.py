@@ -68,10 +68,10 @@ def proxy_variables(proxy: str) -> tuple[str, ...]:
 
 
 def nft(name: str, target: str, image: str, owned: Iterable[str]) -> tuple[str, ...]:
-    """Return the command that has nft read rules, from stdin, in the network namespace of the container `target`."""
+    """Return the command that has nft read rules, from stdin, in the network `target`, such as `container:NAME`."""
     return (
         *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--log-driver", "none"),
-        *("--network", f"container:{target}"),
+        *("--network", target),
         *("--user", "0:0", "--read-only"),
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
         "--no-healthcheck",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from claude_bottle import flags
 from claude_bottle.evidence import Data, Doubt, Evidence
-from claude_bottle.plan import PROXY_PORT
+from claude_bottle.plan import PROXY_PORT, SIDECAR_UID
 
 # Named like a secret: API_KEY, apikey, DB_PASSWORD, GH_PAT; not KEYBOARD, PATH, MAX_TOKENS or TOKENIZERS_PARALLELISM.
 SECRET = re.compile(
@@ -91,7 +91,7 @@ def sidecar(seen: Evidence) -> Iterator[str]:
     yield from _confinement(seen.sidecar)
     if not seen.sidecar["HostConfig"]["ReadonlyRootfs"]:
         yield "its file system is writable"
-    if seen.sidecar["Config"]["User"] != "65534:65534":
+    if seen.sidecar["Config"]["User"] != f"{SIDECAR_UID}:{SIDECAR_UID}":
         yield f"it runs as {seen.sidecar['Config']['User'] or 'root'}"
     wanted = {seen.plan.name, seen.plan.egress.name}
     yield from (f"also on network {name}" for name in seen.sidecar["NetworkSettings"]["Networks"].keys() - wanted)

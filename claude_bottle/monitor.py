@@ -1,7 +1,7 @@
 """Watch a running session: its sidecar's log, its sidecar's life, and a link that can be cut silently."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from claude_bottle import docker
 from claude_bottle.docker import Client
@@ -20,11 +20,15 @@ class Monitor:
     `ended` is why the bottle was ended, None where it was not.
     """
 
-    def __init__(self, plan: Plan, env: Mapping[str, str], bottle: Client) -> None:
-        """Watch the session of `plan` from now on; the stdin of the client `bottle` is its lifeline."""
+    def __init__(self, plan: Plan, env: Mapping[str, str], bottle: Client, started: Callable[[int], None]) -> None:
+        """Watch the session of `plan` from now on.
+
+        The stdin of the client `bottle` is its lifeline; `started` hears the pid of each client that follows the log.
+        """
+        self._started = started
         self.tally = Tally()
         self.ended: BottleError | None = None
-        self._sidecar, self._env, self._bottle = f"{plan.name}-sidecar", env, bottle
+        self._sidecar, self._env, self._bottle = plan.sidecar, env, bottle
         self._over = threading.Event()
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
@@ -40,10 +44,13 @@ class Monitor:
         self._follower.join(_LAST_LINES)
 
     def _follow(self) -> None:
+        followed = ("docker", "logs", "--follow", self._sidecar)
         reason: BottleError | None = None
         while reason is None and not self._over.is_set():
             try:
-                for line in docker.lines(("docker", "logs", "--follow", self._sidecar), self._env):
+                for line in docker.lines(
+                    ("docker", "logs", "--follow", self._sidecar), self._env, started=self._started
+                ):
                     self.tally.add(line)
                 reason = self._why()
                 if reason is None:

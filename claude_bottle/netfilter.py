@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from claude_bottle.plan import PROXY_PORT, Plan
+from claude_bottle.plan import EGRESS, PROXY_PORT, SIDECAR_UID, Plan
 
 # Special-purpose ranges that are not the internet (IANA's registry, RFC 6890 and successors).
 _SPECIAL = (
@@ -11,6 +11,7 @@ _SPECIAL = (
     *("224.0.0.0/4", "240.0.0.0/4"),
 )
 _TABLE = "claude_bottle"
+_NAMES = ("udp dport 53 accept", "tcp dport 53 accept")
 _NO_ROUTE = "reject with icmpx type no-route"  # at once, so that no client waits for its time-out
 _PROHIBITED = "reject with icmpx type admin-prohibited"
 _ESTABLISHED = "ct state established,related accept"
@@ -30,14 +31,18 @@ def lock(plan: Plan) -> str:
 def gate(plan: Plan) -> str:
     """Return the rules that let the sidecar serve its bottle alone and reach the internet's declared ports alone."""
     asked = f"ip saddr {plan.bottle_address} ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
-    names = ["udp dport 53 accept", "tcp dport 53 accept"]
+    # Docker's resolver, which is root, asks for names from within this namespace; pipelock itself must not.
+    names = [f"meta skuid {SIDECAR_UID} meta l4proto {{ tcp, udp }} th dport 53 {_NO_ROUTE}", *_NAMES]
+    ours = [address for address in plan.known.host if ":" not in address]
+    host = [f"ip daddr {_set(ours)} {_NO_ROUTE}"] if ours else []  # a public one is in no special range
     special = f"ip daddr {_set(_SPECIAL)} {_NO_ROUTE}"
     ports = "tcp dport @ports accept"
+    out = [*names, *host, *_chosen(plan, ports), special, ports]
     return _table(
         # Named, so that a running session can be allowed more.
         f"  set ports {{\n    type inet_service;\n    elements = {_set(map(str, plan.ports))}\n  }}\n",
         _chain("input", ['iif "lo" accept', _ESTABLISHED, asked, _PROHIBITED]),
-        _chain("output", ['oif "lo" accept', _ESTABLISHED, *names, *_chosen(plan, ports), special, ports, _NO_ROUTE]),
+        _chain("output", ['oif "lo" accept', _ESTABLISHED, *out, _NO_ROUTE]),
     )
 
 
@@ -48,8 +53,10 @@ def more_ports(ports: Iterable[int]) -> str:
 
 def _chosen(plan: Plan, ports: str) -> list[str]:
     """Let a user-chosen network's own subnet through, but not its gateway, which is the host."""
-    if plan.egress.subnet is None:
+    if plan.egress.name == EGRESS:
         return []
+    if plan.egress.subnet is None:
+        return [f"# here the subnet of {plan.egress.name} is accepted, but for its gateway; docker has not been asked"]
     gateway = [f"ip daddr {plan.egress.gateway} {_NO_ROUTE}"] if plan.egress.gateway else []
     return [*gateway, f"ip daddr {plan.egress.subnet} {ports}"]
 

@@ -9,16 +9,17 @@ from ipaddress import IPv4Address, IPv4Network
 from claude_bottle import PREFIX, pipelock, staging
 from claude_bottle.addresses import Addresses
 from claude_bottle.errors import ManifestError
-from claude_bottle.host import Host
+from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
 
 EGRESS = f"{PREFIX}-egress"
 PROXY_PORT = 8888
+SIDECAR_UID = 65534
 TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
 _DEFAULT_RANGE = "10.213.0.0/16"
 _UNASKED = Addresses(why="no engine was asked")
-_PASSED_ON = ("TERM", "COLORTERM", "LANG")
+PASSED_ON = ("TERM", "COLORTERM", "LANG")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Plan:
     range: IPv4Network
     config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
     home: bytes = field(repr=False)  # the tar stream that fills the agent's home
+    passed_on: tuple[str, ...]  # the terminal's variables, where they are set: an unset one would remove the image's
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
@@ -65,6 +67,11 @@ class Plan:
     def name(self) -> str:
         """Return the name of the session's container and network, the beginning of all its other names."""
         return f"{PREFIX}-{self.session}"
+
+    @property
+    def sidecar(self) -> str:
+        """Return the name of the sidecar's container."""
+        return f"{self.name}-sidecar"
 
     @property
     def sidecar_address(self) -> IPv4Address:
@@ -95,7 +102,7 @@ class Plan:
     def env_names(self) -> tuple[str, ...]:
         """Return the variables handed to claude by name, their values being in the client's environment."""
         forwarded = tuple(variable.name for variable in self.agent.bottle.env if variable.source)
-        return (TOKEN, *_PASSED_ON, *forwarded)
+        return (TOKEN, *self.passed_on, *forwarded)
 
 
 def session_id(agent: str, token: str) -> str:
@@ -135,7 +142,7 @@ def candidates(addresses: IPv4Network, egress: Egress, start: int) -> Iterator[I
 def environment(host: Host, agent: Agent) -> dict[str, str]:
     """Return the secrets, by their names in the bottle, for the environment of the client that runs claude."""
     secrets = {v.name: host.environ[v.source] for v in agent.bottle.env if v.source}
-    return secrets | {TOKEN: host.environ.get("CLAUDE_BOTTLE_OAUTH_TOKEN", "")}
+    return secrets | {TOKEN: host.environ.get(TOKEN_VARIABLE, "")}
 
 
 def make(host: Host, agent: Agent, run: Run, *, images: tuple[Image, Image], egress: Egress, token: str) -> Plan:
@@ -159,5 +166,6 @@ def make(host: Host, agent: Agent, run: Run, *, images: tuple[Image, Image], egr
         range=addresses,
         config=pipelock.config(pipelock.allowlist(agent.bottle.allow)),
         home=staging.home(agent.skills, prompt),
-        certificates=b"".join(path.read_bytes().rstrip() + b"\n" for path in agent.bottle.ca_certs),
+        passed_on=tuple(name for name in PASSED_ON if host.environ.get(name)),
+        certificates=b"".join(staging.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
     )

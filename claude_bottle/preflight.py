@@ -24,23 +24,33 @@ def summary(plan: Plan, building: str) -> str:
 def ask(question: str) -> None:
     """Ask on the terminal, No being the default; raises RefusedError unless the answer is yes."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = sys.stdin.buffer.readline() if sys.stdin else b""
+    if answer.strip().lower() not in (b"y", b"yes"):
         raise RefusedError("not started")
 
 
 def commands(table: Sequence[Step]) -> str:
     """Return every docker command of a session, quoted for a shell, teardown included."""
-    undos = [f"# undo {step.name}\n{shlex.join(step.undo)}\n" for step in reversed(table) if step.undo]
+    undos = [f"# undo {step.name}\n{_quoted(step.undo)}\n" for step in reversed(table) if step.undo]
     return "".join((*map(_command, table), *undos))
 
 
 def _command(step: Step) -> str:
-    condition = f"{shlex.join(step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
-    # Rules stand there whole, so that they can be read; a tar stream or a program is named by its size.
-    whole = b"\0" not in step.stdin and len(step.stdin) <= _STDIN_SHOWN
-    size = "" if whole else f": {len(step.stdin)} bytes on stdin"
-    text = f" <<'END'\n{step.stdin.decode()}END\n" if step.stdin and whole else "\n"
-    return f"# {step.name}{size}\n{condition}{shlex.join(step.argv)}{text}"
+    condition = f"{_quoted(step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
+    # Rules stand there whole, so that they can be read; of a tar stream, a program or certificates the size is told.
+    whole = step.stdin.startswith(b"table ") and len(step.stdin) <= _STDIN_SHOWN
+    size = "" if whole or not step.stdin else f": {len(step.stdin)} bytes on stdin"
+    text = f" <<'END'\n{step.stdin.decode()}END\n" if whole else "\n"
+    return f"# {step.name}{size}\n{condition}{_quoted(step.argv)}{text}"
+
+
+def _quoted(argv: Sequence[str]) -> str:
+    """Quote for a shell; a word with control characters, which a manifest may hold, as $'...'."""
+    return " ".join(shlex.quote(word) if harmless(word) == word else f"$'{_escaped(word)}'" for word in argv)
+
+
+def _escaped(word: str) -> str:
+    return harmless(word.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _lines(plan: Plan, building: str) -> Iterator[str]:

@@ -46,7 +46,7 @@ def gateway(seen: Evidence) -> Iterable[str]:
 def docker0(seen: Evidence) -> Iterable[str]:
     """TCP to docker0's address."""
     if seen.known.docker0 is None:
-        raise Moot(seen.known.why or "this host has no docker0")
+        raise Moot(seen.known.why or "there is no docker0 here, or the engine has a network namespace of its own")
     return _open(seen.probe["tcp"], _targets(_docker0(seen.known), _TCP_PORTS))
 
 

@@ -120,7 +120,7 @@ def probe_input(plan: Plan, known: Addresses) -> bytes:
 
 def inspect_argv(plan: Plan) -> tuple[str, ...]:
     """Return the command that shows what was really built: the bottle, its sidecar, and the image for its variables."""
-    return ("docker", "inspect", plan.name, f"{plan.name}-sidecar", plan.image.tag)
+    return ("docker", "inspect", plan.name, plan.sidecar, plan.image.tag)
 
 
 def judge(plan: Plan, known: Addresses, probe: bytes, inspect: bytes, seconds: float) -> Receipt:

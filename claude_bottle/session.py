@@ -3,14 +3,14 @@
 import contextlib
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from claude_bottle import addresses, docker, events, image, preflight, selftest, steps, teardown, tty
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
-from claude_bottle.errors import DockerError, IsolationError, ManifestError, RefusedError, TokenError
+from claude_bottle.errors import BottleError, DockerError, IsolationError, ManifestError, RefusedError, TokenError
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
@@ -43,7 +43,8 @@ class Options:
 
 def dry_run(host: Host, agent: Agent, run: Run) -> None:
     """Print the preflight and every command of a session, without calling docker."""
-    plan = _plan(host, agent, run, Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS))
+    local = Engine(client_environment(host)).is_local(ask=False)
+    plan = _plan(host, agent, run, Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS), local=local)
     with Teardown() as undo:
         stage(plan, undo)
         _show(preflight.summary(plan, "(built if absent)"))
@@ -79,7 +80,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
 
 def _watched(plan: Plan, hands: Hands) -> Monitor:
     """Start the monitor; its report is told when all else is undone."""
-    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"))
+    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note)
     hands.undo.arm(_FIRST, "monitor", monitor.stop)
 
     def report() -> None:
@@ -90,8 +91,16 @@ def _watched(plan: Plan, hands: Hands) -> Monitor:
     return monitor
 
 
-def verify(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
-    """Do all of a session but claude, and return the receipt of its isolation."""
+def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
+    """Do all of a session but claude for each agent; yield its name and its receipt, or why there is none."""
+    for agent in agents:
+        try:
+            yield agent.name, _verified(host, agent, verbose=verbose)
+        except BottleError as error:
+            yield agent.name, error
+
+
+def _verified(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
     with _hands(host, verbose=verbose) as hands:
         plan = _surveyed(host, agent, Run(terminal=False), hands.engine)
         receipt = _proven(plan, hands, hands.engine.present(steps.table(plan)))[1]
@@ -116,9 +125,7 @@ def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
 
 def _surveyed(host: Host, agent: Agent, run: Run, engine: Engine) -> Plan:
     """Plan with what only the engine knows."""
-    local = engine.is_local()
-    plan = _plan(host, agent, run, engine.egress(host.setting("EGRESS_NETWORK")))
-    return replace(plan, remote=not local, known=addresses.read(local))
+    return _plan(host, agent, run, engine.egress(host.setting("EGRESS_NETWORK")), local=engine.is_local())
 
 
 def _proven(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, Receipt]:
@@ -143,8 +150,8 @@ def client_environment(host: Host) -> dict[str, str]:
     return {name: value for name, value in host.environ.items() if name != TOKEN_VARIABLE}
 
 
-def _plan(host: Host, agent: Agent, run: Run, egress: Egress) -> Plan:
-    return planning.make(
+def _plan(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) -> Plan:
+    plan = planning.make(
         host,
         agent,
         run,
@@ -152,6 +159,7 @@ def _plan(host: Host, agent: Agent, run: Run, egress: Egress) -> Plan:
         egress=egress,
         token=secrets.token_hex(4),
     )
+    return replace(plan, remote=not local, known=addresses.read(local))
 
 
 def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False) -> tuple[Image, Image]:

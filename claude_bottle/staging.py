@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import stat
 import tarfile
@@ -46,6 +47,12 @@ def archive(entries: Iterable[Entry], uid: int) -> bytes:
                 info.size = len(entry.data)
             tar.addfile(info, io.BytesIO(entry.data or b""))
     return stream.getvalue()
+
+
+def certificates(pem: bytes) -> bytes:
+    """Return the certificates of a PEM file, and nothing else that it may hold: a key, a comment, a password."""
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", pem)
+    return b"".join(block + b"\n" for block in blocks)
 
 
 def home(skills: Iterable[Skill], prompt: str | None) -> bytes:

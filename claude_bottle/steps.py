@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from claude_bottle import PREFIX, flags, netfilter, selftest, staging
 from claude_bottle.image import Image
-from claude_bottle.plan import EGRESS, PROXY_PORT, Plan, egress_subnet
+from claude_bottle.plan import EGRESS, PROXY_PORT, SIDECAR_UID, Plan, egress_subnet
 
 Argv = tuple[str, ...]
 
@@ -47,7 +47,7 @@ def table(plan: Plan) -> tuple[Step, ...]:
         *_sidecar(plan),
         _bottle(plan),
         _one_shot(plan, "lock", plan.name, netfilter.lock(plan), needs=("bottle",)),
-        _one_shot(plan, "gate", _sidecar_name(plan), netfilter.gate(plan), needs=("sidecar-start",)),
+        _one_shot(plan, "gate", plan.sidecar, netfilter.gate(plan), needs=("sidecar-start",)),
         *_certificates(plan),
         _fill(plan),
         *_proof(plan),
@@ -89,6 +89,7 @@ def _egress(plan: Plan) -> tuple[Step, ...]:
 
 def _network(plan: Plan) -> Step:
     argv = (
+        # Without --internal it has a route to everything.
         *("docker", "network", "create", "--driver", "bridge", "--internal"),
         *("--subnet", str(plan.addresses)),
         # Without it the network's gateway address is the host, open to the bottle.
@@ -102,11 +103,12 @@ def _network(plan: Plan) -> Step:
 
 
 def _sidecar(plan: Plan) -> tuple[Step, ...]:
-    name, listen = _sidecar_name(plan), f"{plan.sidecar_address}:{PROXY_PORT}"
+    name, listen = plan.sidecar, f"{plan.sidecar_address}:{PROXY_PORT}"
     create = (
         *("docker", "create", "--name", name, "--pull", "never"),
         *("--network", plan.egress.name),
-        *("--user", "65534:65534", "--read-only"),
+        # Nothing that it is asked can change it; its configuration lies in a volume.
+        *("--user", f"{SIDECAR_UID}:{SIDECAR_UID}", "--read-only"),
         *flags.unprivileged(),
         *("--pids-limit", "256", *flags.memory(_MEMORY)),
         # A container inherits 1, and a raw frame through the sidecar would reach the outside.
@@ -128,7 +130,7 @@ def _sidecar(plan: Plan) -> tuple[Step, ...]:
         *(plan.name, name),
     )
     ready = ("docker", "exec", name, "/pipelock", "healthcheck", "--addr", listen)
-    config = staging.archive([staging.Entry("pipelock.yaml", plan.config)], 65534)
+    config = staging.archive([staging.Entry("pipelock.yaml", plan.config)], SIDECAR_UID)
     needs = tuple(step.name for step in (*_images(plan), *_egress(plan)))
     return (
         Step("sidecar", create, needs=needs, undo=_remove(name)),
@@ -144,6 +146,8 @@ def _bottle(plan: Plan) -> Step:
     proxy = f"http://pipelock:{PROXY_PORT}"
     argv = (
         *("docker", "run", "--name", plan.name, "--pull", "never"),
+        # --init reaps the zombies that tools leave; --rm, since a restart would lose the lock; without the last, a signal
+        # to the client goes to the bottle.
         *("--interactive", "--rm", "--init", "--sig-proxy=false"),
         *("--network", plan.name, "--ip", str(plan.bottle_address)),
         # The lock closes Docker's DNS; these keep an unlocked bottle from asking the host's resolver (CVE-2024-29018).
@@ -155,6 +159,7 @@ def _bottle(plan: Plan) -> Step:
         *("--pids-limit", str(limits.pids), *flags.memory(limits.memory)),
         # Not --cpus, which is an error above the engine's count.
         *("--cpu-period", "100000", "--cpu-quota", str(int(limits.cpus * 100_000))),
+        # A core dump would hold the token.
         *("--ulimit", "core=0"),
         "--no-healthcheck",
         # Nothing of the bottle is to stay on the engine's disk.
@@ -169,7 +174,7 @@ def _bottle(plan: Plan) -> Step:
 
 def _one_shot(plan: Plan, role: str, target: str, rules: str, needs: tuple[str, ...]) -> Step:
     name = f"{plan.name}-{role}"
-    argv = flags.nft(name, target, plan.base.tag, flags.owned(plan.session, role, plan.owner))
+    argv = flags.nft(name, f"container:{target}", plan.base.tag, flags.owned(plan.session, role, plan.owner))
     return Step(role, argv, stdin=rules.encode(), needs=needs, undo=_remove(name), transient=True)
 
 
@@ -223,10 +228,6 @@ def _command(plan: Plan) -> Argv:
     print_ = ("--print",) if not plan.run.terminal else ()
     claude = ("claude", "--dangerously-skip-permissions", *print_, *plan.run.arguments)
     return claude if plan.prompt is None else ("bash", "-c", _WITH_PROMPT, "bash", *claude)
-
-
-def _sidecar_name(plan: Plan) -> str:
-    return f"{plan.name}-sidecar"
 
 
 def _remove(container: str) -> Argv:

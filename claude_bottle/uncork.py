@@ -17,6 +17,7 @@ from claude_bottle.watchdog import Watchdog
 _CLASH = ("Pool overlaps", "conflicts with network")  # another network has the subnet
 _NO_NETFILTER = "restrict inter-container communication"  # a kernel without br_netfilter
 _NO_IPV6 = "disable_ipv6"  # a kernel booted with ipv6.disable=1 has no such setting
+_NO_TARGET = ("non running container", "No such container")  # what was to be locked has ended
 _STAGE = -1  # the stage dir's place in the order of teardown: last
 
 
@@ -47,7 +48,7 @@ def uncork(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, dict[s
         left = hands.undo.undo_all()
         if left:
             raise DockerError(f"cannot start again: {'; '.join(left)}")
-        plan = again
+        plan, done = again, hands.engine.present(steps.table(again))
 
 
 def stage(plan: Plan, undo: Teardown) -> None:
@@ -80,7 +81,7 @@ def _others(plan: Plan, engine: Engine) -> Iterator[Plan]:
 
 def _replanned(plan: Plan, error: StepError, others: Iterator[Plan]) -> Plan | None:
     said = error.result.stderr
-    if error.step.name == "network" and any(text in said for text in _CLASH):
+    if error.step.name == "network" and _clashes(error.result):
         again = next(others, None)
         if again is None:
             raise DockerError(f"no free /29 is left in {plan.range}: end a session, or set CLAUDE_BOTTLE_SUBNET")
@@ -95,20 +96,25 @@ def _replanned(plan: Plan, error: StepError, others: Iterator[Plan]) -> Plan | N
 def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     """Return the error that tells the user why a step failed."""
     step, result = error.step, error.result
-    if result.unreachable:
+    if result.unreachable or result.timed_out:
         return EngineError(f"{step.name}: {result.reason}")
     if step.shown:
         return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
-    sidecar = f"{plan.name}-sidecar"
+    sidecar = plan.sidecar
     # A sidecar that dies at once takes the gate along, which may be the first to fail.
     if step.name in ("sidecar-start", "sidecar-ready") or (step.name == "gate" and _has_ended(engine, sidecar)):
         logs = engine.ask("logs", "--tail", "5", sidecar).stderr.strip()
         return DockerError(f"{step.name}: {result.reason}" + (f"; its last words:\n{logs}" if logs else ""))
-    if step.name in ("lock", "gate"):
+    if step.name in ("lock", "gate") and not any(text in result.stderr for text in _NO_TARGET):
         return IsolationError(f"{step.name}: nft failed, does the engine's kernel have nf_tables? {result.reason}")
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
-    return DockerError(f"{step.name}: {result.reason}")
+    hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
+    return DockerError(f"{step.name}: {result.reason}{hint}")
+
+
+def _clashes(result: Result) -> bool:
+    return any(text in result.stderr for text in _CLASH)
 
 
 def _has_ended(engine: Engine, container: str) -> bool:

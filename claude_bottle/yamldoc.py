@@ -111,6 +111,8 @@ def _compose(text: str) -> "Node | None":
         raise _explain(error, text) from None
     except RecursionError:
         raise YamlError(1, 1, "nested too deeply") from None
+    except (ValueError, OverflowError):  # ruamel lets chr() fail on an escape such as "\\U00110000"
+        raise YamlError(1, 1, "holds an escape for a character that does not exist") from None
     return root
 
 

@@ -35,7 +35,9 @@ prompt: |
 
 def host(**environ: str) -> Host:
     """Return a host that never changes, with nothing in its environment but what is given."""
-    return Host(environ, Path("/nobody"), interactive=True, owner="host:boot:1:2")
+    return Host(
+        {"TERM": "xterm", "LANG": "C.UTF-8", **environ}, Path("/nobody"), interactive=True, owner="host:boot:1:2"
+    )
 
 
 def manifests(folder: Path, bottle: str = "", agent: str = "") -> Path:

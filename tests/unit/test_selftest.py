@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from claude_bottle import addresses, flags, inspection, probe, reach, selftest
+from claude_bottle import REFUSED, addresses, flags, inspection, probe, reach, selftest
 from claude_bottle.addresses import Addresses
 from claude_bottle.plan import Plan, Run
 from claude_bottle.selftest import Receipt, Verdict
 from tests.unit import plans
 
 KNOWN = Addresses(("172.17.0.1", "192.168.7.9", "fe80::42"), "172.17.0.1")
-REFUSAL = f"HTTP/1.0 403 Forbidden\r\n\r\nCONNECT blocked: domain not in allowlist: {reach.REFUSED}\n"
+REFUSAL = f"HTTP/1.0 403 Forbidden\r\n\r\nCONNECT blocked: domain not in allowlist: {REFUSED}\n"
 IMAGE_ENV = ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
 NO_DNS = "HTTP/1.0 403 Forbidden\r\n\r\nSSRF check failed: DNS resolution error for api.anthropic.com"
 
@@ -147,8 +147,8 @@ CRLF = "\r\n"
         (("ipv6",), ["fe80 eth0"], "ipv6", "fe80 eth0"),
         (("health",), 'HTTP/1.0 200 OK\r\n\r\n{"mode": "audit"}', "proxy", "the sidecar's mode is audit"),
         (("health",), "no answer", "proxy", "the sidecar does not answer: no answer"),
-        (("refused",), NO_DNS, "refusal", f"CONNECT {reach.REFUSED}: {NO_DNS.replace(CRLF * 2, ': ')}"),
-        (("refused",), "\x1b[2J", "refusal", f"CONNECT {reach.REFUSED}: \\x1b[2J"),
+        (("refused",), NO_DNS, "refusal", f"CONNECT {REFUSED}: {NO_DNS.replace(CRLF * 2, ': ')}"),
+        (("refused",), "\x1b[2J", "refusal", f"CONNECT {REFUSED}: \\x1b[2J"),
         (("processes", "1", "CapBnd"), ["00000000a80425fb"], "capabilities", "process 1 has CapBnd 00000000a80425fb"),
         (("processes", "1", "NoNewPrivs"), ["0"], "no-new-privileges", "process 1 can gain privileges"),
         (("processes", "9", "Seccomp"), ["0"], "seccomp", "process 9 has no seccomp filter"),
