@@ -1,0 +1,161 @@
+"""The three ways to get to claude and back, each timed from its first command to its last."""
+
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from claude_bottle import addresses, plan, steps
+from claude_bottle.engine import Engine
+from claude_bottle.plan import Plan, Run
+from claude_bottle.session import client_environment, images
+from claude_bottle.steps import Step
+from tests.bench.ground import Ground
+
+_RETRIED = 15.0  # seconds, as claude_bottle.runner has it
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds from the first command to the moment claude starts, and from there, its end, back to the prompt."""
+
+    start: float
+    teardown: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """One of each, run one after another: the launcher (a), its docker commands (b), the bare ones (c)."""
+
+    a: Times
+    b: Times
+    c: Times
+
+
+def run(ground: Ground) -> Round:
+    """Run one round."""
+    return Round(launcher(ground), in_sequence(ground), bare(ground))
+
+
+def launcher(ground: Ground) -> Times:
+    """Run `./cli.py start --yes --print`."""
+    launch = ground.launch("now")
+    moment = launch.told()
+    problem = launch.end()
+    back = time.monotonic()
+    ground.launches.remove(launch)
+    if problem or moment is None:
+        raise SystemExit(f"bench: a session failed: {problem}")
+    return _times(launch.at, moment, back)
+
+
+def in_sequence(ground: Ground) -> Times:
+    """Run what a dry run shows, one command after another: what is there is asked for and not made again."""
+    session = _plan(ground)
+    table = steps.table(session)
+    env = client_environment(ground.host) | plan.environment(ground.host, session.agent)
+    undos = [step for step in reversed(table) if step.undo and not step.transient]
+    out = b""
+    with ExitStack() as held:
+        begun = time.monotonic()
+        for step in table:
+            if step.holds:
+                process = _hold(step, env)
+                held.callback(_let_go, process)
+            else:
+                out = _ready(step, env)
+        for step in undos:
+            if step.holds:
+                held.close()
+            _docker(step.undo, env)
+        return _times(begun, float(out), time.monotonic())
+
+
+def bare(ground: Ground) -> Times:
+    """Run what a shell script would that neither confines nor proves anything."""
+    # Labelled, so that what is left of an interrupted run is found like all else.
+    name = f"{ground.name}-{secrets.token_hex(4)}"
+    label, sidecar = ("--label", f"claude-bottle.session={name}"), f"{name}-sidecar"
+    config = ground.folder / "pipelock.yaml"
+    config.write_bytes(_plan(ground).config)
+    run, proxy = ("docker", "run", "--detach", *label), f"http://{sidecar}:8888"
+    listen = ("run", "--config", "/pipelock.yaml", "--mode", "strict", "--listen", "0.0.0.0:8888")
+    claude = ("claude", "--dangerously-skip-permissions", "--print", "now")
+    start: tuple[tuple[str, ...], ...] = (
+        ("docker", "network", "create", "--internal", *label, name),
+        (*run, "--name", sidecar, "--network", ground.world.network, "--volume", f"{config}:/pipelock.yaml:ro",
+         ground.world.pipelock_image, *listen),
+        ("docker", "network", "connect", name, sidecar),
+        (*run, "--name", name, "--network", name, "--env", f"HTTPS_PROXY={proxy}", ground.image, "sleep", "infinity"),
+        ("docker", "exec", "--interactive", "--env", "CLAUDE_BOTTLE_OAUTH_TOKEN", name, *claude),
+    )  # fmt: skip
+    end = (("docker", "rm", "--force", name), ("docker", "rm", "--force", sidecar), ("docker", "network", "rm", name))
+    begun = time.monotonic()
+    *_, out = [_docker(argv, ground.environ) for argv in start]
+    for argv in end:
+        _docker(argv, ground.environ)
+    return _times(begun, float(out), time.monotonic())
+
+
+def timed(times: int, act: Callable[[], object]) -> list[float]:
+    """Return how many seconds an act takes, each of so many times."""
+    took = []
+    for _ in range(times):
+        begun = time.monotonic()
+        act()
+        took.append(time.monotonic() - begun)
+    return took
+
+
+def _plan(ground: Ground) -> Plan:
+    """Plan a session as the launcher would."""
+    host, agent = ground.host, ground.agent
+    made = plan.make(
+        host,
+        agent,
+        Run(terminal=False, question="now"),
+        images=images(host, agent.bottle.dockerfile),
+        egress=Engine(client_environment(host)).egress(host.setting("EGRESS_NETWORK")),
+        token=secrets.token_hex(4),
+    )
+    return replace(made, known=addresses.read(local=True))
+
+
+def _ready(step: Step, env: dict[str, str]) -> bytes:
+    """Run a step, or ask whether it is needed, which it is not after the first session."""
+    end = time.monotonic() + _RETRIED
+    while True:
+        try:
+            return _docker(step.unless or step.argv, env, step.stdin if not step.unless else b"")
+        except SystemExit:
+            if not step.retried or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
+
+
+def _docker(argv: Sequence[str], env: dict[str, str], stdin: bytes = b"") -> bytes:
+    done = subprocess.run(argv, env=env, input=stdin, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"bench: {' '.join(argv[:3])} ... failed: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
+def _hold(step: Step, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    null = subprocess.DEVNULL
+    process = subprocess.Popen(step.argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=null)
+    assert process.stdout
+    if not process.stdout.readline():
+        raise SystemExit(f"bench: {step.name} failed")
+    return process
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    process.communicate()
+
+
+def _times(begun: float, moment: float, back: float) -> Times:
+    if not begun < moment < back:
+        raise SystemExit("bench: the engine is on another machine, whose clock is not this one's")
+    return Times(moment - begun, back - moment)
