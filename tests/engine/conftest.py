@@ -2,7 +2,7 @@
 
 import fcntl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from claude_bottle import image
 from claude_bottle.host import Host
 from claude_bottle.session import images
 from tests import world as test_world
+from tests.engine.matrix import Matrix
 from tests.engine.sessions import PUPPET, Bench
 from tests.world import World, certificates
 
@@ -73,3 +74,9 @@ def bench(world: World, agents_dir: Path, tmp_path: Path) -> Iterator[Bench]:
     left = made.left()
     made.remove_left()
     assert left == []
+
+
+@pytest.fixture
+def matrix(world: World, agents_dir: Path, tmp_path: Path, record_property: Callable[[str, object], None]) -> Matrix:
+    """The cases of one test, sessions that are ended from outside."""
+    return Matrix(world, agents_dir, tmp_path, record_property)

@@ -1,0 +1,139 @@
+"""Sessions that are ended from outside, many side by side, and what is left of them."""
+
+import contextlib
+import os
+import shutil
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.engine.sessions import CLI, GUARD, PUPPET, Bench, Running
+from tests.world import World
+
+SIDE_BY_SIDE = 6
+KILLED_BOUND = 5  # seconds until nothing is left of a session whose launcher was killed
+
+
+def write(bench: Bench, prompt: str) -> None:
+    """Give an agent a bottle whose claude is the puppet, which is beside the manifests."""
+    bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}}, prompt=prompt)
+
+
+def stays(run: Running) -> None:
+    """Wait until the puppet stays."""
+    assert run.process.stdout
+    assert run.process.stdout.read(9) == b"<staying>"
+
+
+def things(bench: Bench) -> list[str]:
+    """Return what is left of a session, but for clients: one that KILL orphaned at its birth ends by itself."""
+    kinds = ("ps ", "network ", "volume ", str(bench.stage))
+    return [one for one in bench.left() if one.startswith(kinds)]
+
+
+def until_nothing_is_left(bench: Bench, since: float) -> float:
+    """Wait until nothing is left of a session; return the seconds that it took."""
+    while left := things(bench):
+        assert time.monotonic() < since + GUARD, left
+        time.sleep(0.1)
+    return time.monotonic() - since
+
+
+def watchdogs(launcher: int) -> list[int]:
+    """Return the process id of a launcher's watchdog."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes()
+            if b"claude_bottle.watchdog" in line and b":%d:" % launcher in line:
+                found.append(int(path.parent.name))
+    return found
+
+
+def until_no_watchdog(launcher: int) -> None:
+    """Wait until the watchdog of a launcher has ended."""
+    end = time.monotonic() + GUARD
+    while watchdogs(launcher):
+        assert time.monotonic() < end, "the watchdog does not end"
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def running(argv: tuple[str, ...], env: dict[str, str]) -> Iterator[Running]:
+    """Run a command; a test that fails meanwhile ends it."""
+    run = Running(argv, env)
+    try:
+        yield run
+    finally:
+        run.process.terminate()
+        run.end()
+
+
+@dataclass
+class Case:
+    """One session that gets a signal at a moment; `code` is what it then ends with, unless the signal is KILL."""
+
+    row: str
+    bench: Bench
+    number: signal.Signals
+    code: int
+    moment: Callable[[Running], None]
+    prompt: str = "stay"
+    environ: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()  # of the command: a program that becomes it
+    send: Callable[[int, int], None] = os.kill
+    gone: float = 0  # seconds from KILL until nothing was left
+
+    def run(self) -> str | None:
+        """Run it; return what is wrong."""
+        try:
+            self._run()
+        except AssertionError as error:
+            self.bench.remove_left()
+            return f"{self.row}: {error}"
+        return None
+
+    def _run(self) -> None:
+        write(self.bench, self.prompt)
+        command = (*self.prefix, str(CLI), "start", self.bench.name, "--yes", "-v")
+        with running(command, self.bench.environ | self.environ) as run:
+            self.moment(run)
+            self.send(run.process.pid, self.number)
+            sent = time.monotonic()
+            ended = run.end()
+        killed = self.number == signal.SIGKILL
+        assert ended.code == (-self.number if killed else self.code), ended
+        if killed:
+            self.gone = until_nothing_is_left(self.bench, sent)
+            until_no_watchdog(run.process.pid)  # after its own two looks at the engine
+        assert (things(self.bench) if killed else self.bench.left()) == [], ended
+
+
+class Matrix:
+    """Makes the cases of one test, runs them side by side, and notes what came of them for the summary."""
+
+    def __init__(self, world: World, agents: Path, folder: Path, note: Callable[[str, object], None]) -> None:
+        """Put the puppet beside the manifests in `agents`."""
+        self._world, self._agents, self._folder, self._note = world, agents, folder, note
+        self._made = 0
+        shutil.copytree(PUPPET, agents / "puppet")
+
+    def bench(self) -> Bench:
+        """Return a place for one session: an agent and a temporary directory of its own."""
+        self._made += 1
+        folder = self._folder / str(self._made)
+        folder.mkdir()
+        return Bench(self._world, self._agents, folder)
+
+    def run(self, cases: Sequence[Case]) -> None:
+        """Run all cases; what is wrong with any is the test's failure."""
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            wrong = [each for each in pool.map(Case.run, cases) if each]
+        gone = [case.gone for case in cases if case.gone]
+        self._note("matrix", (len(cases), len(wrong), gone))
+        assert not wrong, "\n".join(wrong)
+        assert not gone or statistics.median(gone) < KILLED_BOUND, gone  # of so many one may wait for the machine

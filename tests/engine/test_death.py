@@ -1,0 +1,136 @@
+"""The launcher dies, and its watchdog too: nothing of its session is left, and nothing of another's is touched."""
+
+import os
+import random
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from claude_bottle import host
+from tests.engine.matrix import Case, Matrix, running, stays, things, until_nothing_is_left, watchdogs, write
+from tests.engine.sessions import CLI, GUARD, SESSION, Bench, Ended, docker
+
+
+@pytest.fixture
+def beside(matrix: Matrix) -> Iterator[Bench]:
+    """A session that runs beside a test, and answers at its end."""
+    bench = matrix.bench()
+    question = f"HOLD: {bench.name}\nSAY: still here"
+    with running((*machine(), str(CLI), "start", bench.name, "--yes", "--print", question), bench.environ) as run:
+        bench.held()
+        yield bench
+        bench.world.release(bench.name)
+        ended = run.end()
+    assert (ended.code, ended.out) == (0, b"still here\n"), ended
+    assert bench.left() == []
+
+
+def machine(name: str = "here") -> tuple[str, ...]:
+    """Return the beginning of a command that runs on a machine of that name: other tests' sessions are elsewhere."""
+    own = () if os.geteuid() == 0 else ("--map-root-user",)
+    return ("unshare", "--uts", *own, "sh", "-c", 'hostname "$0" && exec "$@"', name)
+
+
+@pytest.mark.usefixtures("beside")
+def test_kill_of_the_whole_process_group(matrix: Matrix) -> None:
+    def case(row: str) -> Case:
+        moment = stays if row == "session" else lambda run: run.until(f": {row} ...")
+        return Case(row, matrix.bench(), signal.SIGKILL, 0, moment, prefix=("setsid",), send=os.killpg)
+
+    matrix.run([case(row) for row in ("network", "sidecar", "bottle", "lock", "selftest", "session")])
+
+
+@pytest.mark.usefixtures("beside")
+@pytest.mark.parametrize("moment", ["lock ...", "<staying>"])
+def test_closing_of_the_terminal(matrix: Matrix, moment: str) -> None:
+    bench = matrix.bench()
+    write(bench, "stay")
+    with bench.terminal("--yes", "-v", screen=False) as terminal:
+        terminal.until_bytes(moment.encode())
+        terminal.child.ptyproc.fileobj.close()  # type: ignore[attr-defined]  # its own would kill
+        until_nothing_is_left(bench, time.monotonic())
+
+
+@pytest.mark.parametrize("command", ["cleanup", "start"])
+def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: Bench, command: str) -> None:
+    bench = matrix.bench()
+    write(bench, "stay")
+    left = orphaned(bench)
+    living = things(beside)
+    assert run(beside, "elsewhere", "cleanup").code == 0
+    shown = run(bench, "here", "cleanup", "--dry-run").out.decode().splitlines()
+    kinds = [
+        line.removeprefix("would remove ").rpartition(" ")[0] for line in shown if line.startswith("would remove ")
+    ]
+    assert kinds == ["container", "network", "volume", "stage dir"]
+    assert things(bench) == left
+    if command == "start":
+        write(bench, "hello")
+        assert run(bench, "here", "start", bench.name, "--yes").code == 0
+    else:
+        assert run(bench, "here", "cleanup").code == 0
+    until_nothing_is_left(bench, time.monotonic())
+    assert things(beside) == living
+
+
+def orphaned(bench: Bench) -> list[str]:
+    """Run a session, kill its watchdog and its launcher; return what is left when its lifeline has ended the bottle."""
+    with running((*machine(), str(CLI), "start", bench.name, "--yes"), bench.environ) as run:
+        stays(run)
+        [session] = bench.sessions()
+        for pid in (*watchdogs(run.process.pid), run.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        run.end()
+    end = time.monotonic() + GUARD
+    while f"ps {session} claude-bottle-{session}" in things(bench):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    left = things(bench)
+    kinds = [one.partition(" ")[0] for one in left if not one.startswith("/")]
+    assert sorted(kinds) == ["network", "ps", "volume"]
+    return left
+
+
+def run(bench: Bench, name: str, *words: str) -> Ended:
+    """Run ./cli.py on a machine of that name, in the bench's environment."""
+    return bench.run((*machine(name), str(CLI), *words), {})
+
+
+def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
+    """By their labels: what this test makes has no launcher."""
+    bench = matrix.bench()
+    _, boot, pid, started = host.read().owner.split(":")
+    here = f"here/{host.read().owner.partition(':')[0].partition('/')[2]}"
+    with subprocess.Popen("true") as ended:
+        gone = ended.pid
+    owners = {
+        "living": f"{here}:{boot}:{pid}:{started}",
+        "gone": f"{here}:{boot}:{gone}:{started}",
+        "reused": f"{here}:{boot}:{pid}:1",
+        "rebooted": f"{here}:another-boot:{pid}:{started}",
+        "elsewhere": f"elsewhere/12345678:{boot}:{gone}:1",
+        "nonsense": "x",
+    }
+    for name, owner in owners.items():
+        labels = shlex.split(f"--label {SESSION}={bench.name}-{name} --label claude-bottle.owner={owner}")
+        docker("network", "create", "--internal", "--subnet", subnet(), *labels, f"{bench.name}-{name}")
+        docker("volume", "create", *labels, f"{bench.name}-{name}")
+        docker("create", "--name", f"{bench.name}-{name}", *labels, bench.world.base_image, "true")
+    try:
+        told = run(bench, "here", "cleanup")
+        left = {one.split("-")[-1] for one in things(bench)}
+    finally:
+        bench.remove_left()
+    assert told.code == 0, told
+    assert left == {"living", "elsewhere", "nonsense"}
+    assert len(told.out.splitlines()) == 9 + 2, told
+    assert bench.left() == []
+
+
+def subnet() -> str:
+    """Return a range that is probably free, where no session takes its own from."""
+    return f"10.212.{random.randrange(256)}.{random.randrange(32) * 8}/29"
