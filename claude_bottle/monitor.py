@@ -48,9 +48,7 @@ class Monitor:
         reason: BottleError | None = None
         while reason is None and not self._over.is_set():
             try:
-                for line in docker.lines(
-                    ("docker", "logs", "--follow", self._sidecar), self._env, started=self._started
-                ):
+                for line in docker.lines(followed, self._env, started=self._started):
                     self.tally.add(line)
                 reason = self._why()
                 if reason is None:

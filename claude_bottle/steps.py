@@ -146,7 +146,7 @@ def _bottle(plan: Plan) -> Step:
     proxy = f"http://pipelock:{PROXY_PORT}"
     argv = (
         *("docker", "run", "--name", plan.name, "--pull", "never"),
-        # --init reaps the zombies that tools leave; --rm, since a restart would lose the lock; without the last, a signal
+        # --init reaps the zombies that tools leave; --rm: a restart would lose the lock; without the last, a signal
         # to the client goes to the bottle.
         *("--interactive", "--rm", "--init", "--sig-proxy=false"),
         *("--network", plan.name, "--ip", str(plan.bottle_address)),
