@@ -39,7 +39,7 @@ def machine(name: str = "here") -> tuple[str, ...]:
 def test_kill_of_the_whole_process_group(matrix: Matrix) -> None:
     def case(row: str) -> Case:
         moment = stays if row == "session" else lambda run: run.until(f": {row} ...")
-        return Case(row, matrix.bench(), signal.SIGKILL, 0, moment, prefix=("setsid",), send=os.killpg)
+        return Case(row, matrix.bench(), signal.SIGKILL, (), moment, prefix=("setsid",), send=os.killpg)
 
     matrix.run([case(row) for row in ("network", "sidecar", "bottle", "lock", "selftest", "session")])
 
