@@ -19,6 +19,7 @@ from claude_bottle.errors import BottleError
 _PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
 _PAUSE = 1.0  # seconds between two listings: a client in flight can create after the first
 _TIMEOUT = 20.0  # seconds for one undo
+_IN_PASSING = 3.0  # seconds after a start in which the machine is claude's
 
 
 class Watchdog:
@@ -57,6 +58,8 @@ def main(owner: str) -> None:
     env = host.read().environ
     session, undos = "", []
     clients: list[tuple[int, str]] = []
+    over = threading.Event()
+    reaper = threading.Thread(target=_reap, args=(env, owner, over), daemon=True)
     for line in sys.stdin:
         kind, *values = json.loads(line)
         if kind == "session":
@@ -64,17 +67,20 @@ def main(owner: str) -> None:
         elif kind == "client":
             clients.append((values[0], values[1]))
         elif kind == "running":
-            # Beside the waiting: a launcher's death is to be seen at once.
-            threading.Thread(target=_reap, args=(env, owner), daemon=True).start()
+            reaper.start()  # beside the waiting: a launcher's death is to be seen at once
         elif kind == "dismissed":
+            over.set()
+            if reaper.is_alive():
+                reaper.join()
             return
     _end(clients)
     if session:
         _tear_down(env, session, undos)
 
 
-def _reap(env: Mapping[str, str], owner: str) -> None:
+def _reap(env: Mapping[str, str], owner: str, over: threading.Event) -> None:
     """Remove in passing what dead launchers have left; whatever goes wrong here is for `cleanup` to tell."""
+    over.wait(_IN_PASSING)
     with contextlib.suppress(BottleError):
         found = (*leftovers.listed(env), *leftovers.stage_dirs())
         leftovers.remove(env, leftovers.dead(found, owner), _unheard)
