@@ -125,7 +125,10 @@ class Bench:
         finally:
             with contextlib.suppress(OSError, IndexError):  # it has ended
                 os.kill(terminal.launcher(), signal.SIGTERM)
-            terminal.child.close(force=True)
+            if not terminal.child.closed:
+                with contextlib.suppress(pexpect.TIMEOUT):
+                    terminal.child.expect(pexpect.EOF)
+                terminal.child.close(force=True)
 
     def held(self) -> str:
         """Wait until the session's claude waits at `HOLD: <the agent's name>`; return the session's id."""
@@ -232,6 +235,13 @@ class Terminal:
         before = bytes(self.raw[:at])
         del self.raw[: at + len(data)]
         return before
+
+    def gets(self, data: bytes, seconds: float) -> bool:
+        """Tell whether the terminal gets `data` before so many seconds pass without a byte."""
+        with contextlib.suppress(pexpect.TIMEOUT):
+            while data not in self.raw:
+                self._append(self.child.read_nonblocking(1 << 16, seconds))
+        return data in self.raw
 
     def type(self, data: bytes) -> None:
         """Type something."""
