@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import statistics
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.engine.sessions import CLI, GUARD, PUPPET, Bench, Running
+from tests.engine.sessions import CLI, GUARD, PUPPET, Bench, Ended, Running
 from tests.world import World
 
 SIDE_BY_SIDE = 6
@@ -60,6 +61,17 @@ def until_no_watchdog(launcher: int) -> None:
     while watchdogs(launcher):
         assert time.monotonic() < end, "the watchdog does not end"
         time.sleep(0.1)
+
+
+def machine(name: str) -> tuple[str, ...]:
+    """Return the beginning of a command that runs on a machine of that name, to which all others are elsewhere."""
+    own = () if os.geteuid() == 0 else ("--map-root-user",)
+    return ("unshare", "--uts", *own, "sh", "-c", 'hostname "$0" && exec "$@"', name)
+
+
+def run_on(name: str, bench: Bench, *words: str) -> Ended:
+    """Run ./cli.py on a machine of that name, in the bench's environment, to its end."""
+    return bench.run((*machine(name), str(CLI), *words), {})
 
 
 @contextlib.contextmanager
@@ -119,6 +131,7 @@ class Matrix:
         """Put the puppet beside the manifests in `agents`."""
         self._world, self._agents, self._folder, self._note = world, agents, folder, note
         self._made = 0
+        self.name = f"m-{secrets.token_hex(6)}"  # of a machine of the test's own
         shutil.copytree(PUPPET, agents / "puppet")
 
     def bench(self) -> Bench:

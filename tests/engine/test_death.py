@@ -11,8 +11,19 @@ from collections.abc import Iterator
 import pytest
 
 from claude_bottle import host
-from tests.engine.matrix import Case, Matrix, running, stays, things, until_nothing_is_left, watchdogs, write
-from tests.engine.sessions import CLI, GUARD, SESSION, Bench, Ended, docker
+from tests.engine.matrix import (
+    Case,
+    Matrix,
+    machine,
+    run_on,
+    running,
+    stays,
+    things,
+    until_nothing_is_left,
+    watchdogs,
+    write,
+)
+from tests.engine.sessions import CLI, GUARD, SESSION, Bench, docker
 
 
 @pytest.fixture
@@ -20,19 +31,15 @@ def beside(matrix: Matrix) -> Iterator[Bench]:
     """A session that runs beside a test, and answers at its end."""
     bench = matrix.bench()
     question = f"HOLD: {bench.name}\nSAY: still here"
-    with running((*machine(), str(CLI), "start", bench.name, "--yes", "--print", question), bench.environ) as run:
+    with running(
+        (*machine(matrix.name), str(CLI), "start", bench.name, "--yes", "--print", question), bench.environ
+    ) as run:
         bench.held()
         yield bench
         bench.world.release(bench.name)
         ended = run.end()
     assert (ended.code, ended.out) == (0, b"still here\n"), ended
     assert bench.left() == []
-
-
-def machine(name: str = "here") -> tuple[str, ...]:
-    """Return the beginning of a command that runs on a machine of that name: other tests' sessions are elsewhere."""
-    own = () if os.geteuid() == 0 else ("--map-root-user",)
-    return ("unshare", "--uts", *own, "sh", "-c", 'hostname "$0" && exec "$@"', name)
 
 
 @pytest.mark.usefixtures("beside")
@@ -51,6 +58,7 @@ def test_closing_of_the_terminal(matrix: Matrix, moment: str) -> None:
     write(bench, "stay")
     with bench.terminal("--yes", "-v", screen=False) as terminal:
         terminal.until_bytes(moment.encode())
+        terminal.child.closed = True
         terminal.child.ptyproc.fileobj.close()  # type: ignore[attr-defined]  # its own would kill
         until_nothing_is_left(bench, time.monotonic())
 
@@ -59,10 +67,10 @@ def test_closing_of_the_terminal(matrix: Matrix, moment: str) -> None:
 def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: Bench, command: str) -> None:
     bench = matrix.bench()
     write(bench, "stay")
-    left = orphaned(bench)
+    left = orphaned(bench, matrix.name)
     living = things(beside)
-    assert run(beside, "elsewhere", "cleanup").code == 0
-    shown = run(bench, "here", "cleanup", "--dry-run").out.decode().splitlines()
+    assert run_on("elsewhere", beside, "cleanup").code == 0
+    shown = run_on(matrix.name, bench, "cleanup", "--dry-run").out.decode().splitlines()
     kinds = [
         line.removeprefix("would remove ").rpartition(" ")[0] for line in shown if line.startswith("would remove ")
     ]
@@ -70,16 +78,16 @@ def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: 
     assert things(bench) == left
     if command == "start":
         write(bench, "hello")
-        assert run(bench, "here", "start", bench.name, "--yes").code == 0
+        assert run_on(matrix.name, bench, "start", bench.name, "--yes").code == 0
     else:
-        assert run(bench, "here", "cleanup").code == 0
+        assert run_on(matrix.name, bench, "cleanup").code == 0
     until_nothing_is_left(bench, time.monotonic())
     assert things(beside) == living
 
 
-def orphaned(bench: Bench) -> list[str]:
+def orphaned(bench: Bench, name: str) -> list[str]:
     """Run a session, kill its watchdog and its launcher; return what is left when its lifeline has ended the bottle."""
-    with running((*machine(), str(CLI), "start", bench.name, "--yes"), bench.environ) as run:
+    with running((*machine(name), str(CLI), "start", bench.name, "--yes"), bench.environ) as run:
         stays(run)
         [session] = bench.sessions()
         for pid in (*watchdogs(run.process.pid), run.process.pid):
@@ -95,16 +103,11 @@ def orphaned(bench: Bench) -> list[str]:
     return left
 
 
-def run(bench: Bench, name: str, *words: str) -> Ended:
-    """Run ./cli.py on a machine of that name, in the bench's environment."""
-    return bench.run((*machine(name), str(CLI), *words), {})
-
-
 def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
     """By their labels: what this test makes has no launcher."""
     bench = matrix.bench()
     _, boot, pid, started = host.read().owner.split(":")
-    here = f"here/{host.read().owner.partition(':')[0].partition('/')[2]}"
+    here = f"{matrix.name}/{host.read().owner.partition(':')[0].partition('/')[2]}"
     with subprocess.Popen("true") as ended:
         gone = ended.pid
     owners = {
@@ -121,7 +124,7 @@ def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
         docker("volume", "create", *labels, f"{bench.name}-{name}")
         docker("create", "--name", f"{bench.name}-{name}", *labels, bench.world.base_image, "true")
     try:
-        told = run(bench, "here", "cleanup")
+        told = run_on(matrix.name, bench, "cleanup")
         left = {one.split("-")[-1] for one in things(bench)}
     finally:
         bench.remove_left()
