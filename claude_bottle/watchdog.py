@@ -96,7 +96,8 @@ def _end(clients: Iterable[tuple[int, str]]) -> None:
 def _tear_down(env: Mapping[str, str], session: str, undos: Iterable[Sequence[str]]) -> None:
     """Undo in order, then remove what is there by label, until two listings in a row are empty."""
     for argv in undos:
-        docker.run(argv, env, timeout=_TIMEOUT)
+        with contextlib.suppress(BottleError):  # docker has vanished, and may come back
+            docker.run(argv, env, timeout=_TIMEOUT)
     for item in leftovers.stage_dirs():
         if item.session == session:
             leftovers.remove(env, (item,), _unheard)
