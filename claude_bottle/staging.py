@@ -119,7 +119,10 @@ class StageDir:
         """Write a file that its user alone can read."""
         path = self.path / name
         path.touch(mode=0o600)
-        path.write_bytes(data)
+        try:
+            path.write_bytes(data)
+        except OSError as error:  # which, of a full disk, does not name the file
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
     def remove(self) -> None:
         """Remove the folder; absence is success."""
