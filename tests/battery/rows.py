@@ -80,7 +80,7 @@ def _alone(name: str, command: str, receiver: str, by: str) -> Row:
 _PAGE = "curl -sm 5 --noproxy '*' http://pipelock:8888"
 _WORKS = (
     Row("allowed host, by the proxy", "curl -ks https://api.anthropic.com/{token}", "api", "-", expected=ARRIVES),
-    Row("the same as a tool call", "curl -s https://claude.ai/{token}", "api", "-", genie=True, expected=ARRIVES),
+    Row("allowed host, as a tool call", "curl -s https://claude.ai/{token}", "api", "-", genie=True, expected=ARRIVES),
 )
 
 _DIRECT = (
@@ -185,7 +185,7 @@ _PRIVILEGE = (
     _flags("device node", "mknod /tmp/{token} c 1 3", "kernel", anti="root"),
     # No rule of nftables sees it, and the engine's own seccomp profile closes it only from 23.0 on.
     _flags("socket to the hypervisor", "attack vsock {token}", "process", anti="privileged", genie=True),
-    _flags("the same by io_uring", "attack vsock {token} uring", "process", anti="privileged", genie=True),
+    _flags("socket to the hypervisor, by io_uring", "attack vsock {token} uring", "process", anti="privileged", genie=True),
 )  # fmt: skip
 
 _TO_X = r" HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -263,7 +263,7 @@ _SIDECAR = (
     _gate("subverted sidecar, ping", "attack ping {public} {token}"),
     _gate("neighbour on the egress network", "attack connect {token}.test:443 x x {sidecar_outer}", "sidecars",
           where="beside"),
-    _gate("the same, by a route to the inner address", "attack route {sidecar} {sidecar_outer};"
+    _gate("neighbour on the egress network, by a route inwards", "attack route {sidecar} {sidecar_outer};"
           " attack connect {token}.test:443 x x {sidecar}", "sidecars", where="beside"),
 )  # fmt: skip
 
