@@ -185,7 +185,8 @@ _PRIVILEGE = (
     _flags("device node", "mknod /tmp/{token} c 1 3", "kernel", anti="root"),
     # No rule of nftables sees it, and the engine's own seccomp profile closes it only from 23.0 on.
     _flags("socket to the hypervisor", "attack vsock {token}", "process", anti="privileged", genie=True),
-    _flags("socket to the hypervisor, by io_uring", "attack vsock {token} uring", "process", anti="privileged", genie=True),
+    _flags("socket to the hypervisor, by io_uring", "attack vsock {token} uring", "process", anti="privileged",
+           genie=True),
 )  # fmt: skip
 
 _TO_X = r" HTTP/1.1\r\nHost: x\r\n\r\n"
