@@ -10,7 +10,15 @@ from pathlib import Path
 from claude_bottle import addresses, docker, events, image, preflight, selftest, steps, teardown, tty
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
-from claude_bottle.errors import BottleError, DockerError, IsolationError, ManifestError, RefusedError, TokenError
+from claude_bottle.errors import (
+    BottleError,
+    DockerError,
+    EngineError,
+    IsolationError,
+    ManifestError,
+    RefusedError,
+    TokenError,
+)
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
@@ -24,6 +32,8 @@ from claude_bottle.uncork import Hands, stage, uncork
 from claude_bottle.watchdog import Watchdog
 
 _KILLED = 128 + 9
+_LOST = (1, 255)  # of docker's client where the process, or the link to it, is gone; claude may end so by itself, too
+_TIMEOUT = 10.0  # seconds for the engine to say whether the bottle lives
 _GRACE = 10.0  # seconds between claude's end and that of the bottle, where they end together
 _FIRST, _LAST = 1 << 16, -2  # places in the order of teardown
 NO_TOKEN = (
@@ -72,10 +82,23 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         monitor = _watched(plan, hands)
         hands.undo.note("claude ...")
         code = _claude(plan, host, agent)
-        # Whatever ended the bottle ends claude as well, by SIGKILL.
-        if code == _KILLED and hands.runner.client("bottle").ended_within(_GRACE):
-            raise monitor.ended or DockerError("the bottle was removed from outside, and with it the session")
+        if error := _why_cut(code, plan, hands):
+            raise monitor.ended or error
         return code
+
+
+def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
+    """Return why claude ended where it was not by itself: the bottle has ended, or the engine has."""
+    error = DockerError("the bottle was removed from outside, and with it the session")
+    # Whatever ends the bottle ends claude as well, by SIGKILL.
+    if code == _KILLED:
+        return error if hands.runner.client("bottle").ended_within(_GRACE) else None
+    if code not in _LOST:
+        return None
+    result = docker.run(("docker", "inspect", "--format", "{{.State.Running}}", plan.name), hands.env, timeout=_TIMEOUT)
+    if result.unreachable or result.timed_out:
+        return EngineError(f"the Docker engine does not answer any more ({result.reason})")
+    return None if result.stdout.strip() == b"true" else error
 
 
 def _watched(plan: Plan, hands: Hands) -> Monitor:
