@@ -55,9 +55,12 @@ def stage_dirs() -> Iterator[Leftover]:
 
 
 def _owner(file: Path) -> str:
-    if not stat.S_ISREG(file.lstat().st_mode):
+    try:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return ""
+        owner = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
         return ""
-    owner = file.read_text(encoding="utf-8", errors="replace")
     return owner if owner.count(":") == 3 else ""
 
 
