@@ -116,7 +116,8 @@ def cleanup(machine: Host, *, dry_run: bool) -> None:
         clean = clean and done
         if done:
             print(f"{'would remove' if dry_run else 'removed'} {harmless(str(item))}")
-    fates = {item.session: host.fate(item.owner, machine.owner) for item in found if item not in dead}
+    judged = [item for item in found if item.owner and item not in dead]  # a stage dir may have no owner yet
+    fates = {item.session: host.fate(item.owner, machine.owner) for item in judged}
     elsewhere = sum(fate == "elsewhere" for fate in fates.values())
     for count, what in ((len(fates) - elsewhere, "of living launchers"), (elsewhere, "of other hosts, not judged")):
         if count:
