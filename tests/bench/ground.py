@@ -52,7 +52,8 @@ class Ground(Bench):
     def __init__(self, world: World, folder: Path) -> None:
         super().__init__(world, world.copy_agents(folder / "agents"), folder)
         shutil.copytree(_CLOCK, self.agents / "clock")
-        self.write({"image": {"dockerfile": "../clock/Dockerfile"}})
+        # The default bottle but for its image: what it would trust of the test world, this claude has no use for.
+        (self.agents / "bottles" / f"{self.name}.yaml").write_text("image: {dockerfile: ../clock/Dockerfile}\n")
         self.launches: list[Launch] = []
         self.image = images(self.host, self.agents / "clock" / "Dockerfile")[1].tag
         self._kept = self._has_image()

@@ -34,10 +34,9 @@ meets all three:
   sidecar, `network connect`, `run` of the agent, `exec` of claude, `rm --force` of both, `network rm`. The images and
   claude are the same.
 
-claude is a small program (`tests/bench/clock/`), put there by the bottle's own Dockerfile. It prints the kernel's
-monotonic clock, which containers share with their host, and exits at once. *Start* is from the first command to that
-moment, *teardown* from that moment to the prompt. Since this claude ends at once, what a start does in passing (the
-search for what dead launchers have left) competes with the teardown, which it does not beside a real claude.
+The bottle is the default one but for its image: claude is a small program (`tests/bench/clock/`), put there by the
+bottle's own Dockerfile. It prints the kernel's monotonic clock, which containers share with their host, and exits at
+once. *Start* is from the first command to that moment, *teardown* from that moment to the prompt.
 
 A round before the first is not counted. Ratios are taken within each round; p95 is by nearest rank.
 """
