@@ -16,7 +16,7 @@ from tests.engine.sessions import CLI, GUARD, PUPPET, Bench, Ended, Running
 from tests.world import World
 
 SIDE_BY_SIDE = 6
-KILLED_BOUND = 5  # seconds until nothing is left of a session whose launcher was killed
+KILLED_BOUND = 5  # seconds until nothing is left of a session whose launcher was killed, on a machine that is not busy
 
 
 def write(bench: Bench, prompt: str) -> None:
@@ -148,4 +148,5 @@ class Matrix:
         gone = [case.gone for case in cases if case.gone]
         self._note("matrix", (len(cases), len(wrong), gone))
         assert not wrong, "\n".join(wrong)
-        assert not gone or statistics.median(gone) < KILLED_BOUND, gone  # of so many one may wait for the machine
+        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # with so many, and the tests beside them
+        assert not gone or statistics.median(gone) < KILLED_BOUND * busy, gone

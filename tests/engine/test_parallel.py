@@ -14,6 +14,7 @@ POOL = 30  # networks that Docker makes of its own pools
 
 
 @pytest.mark.long
+@pytest.mark.xdist_group("matrix")  # not beside that: either alone is work enough for a small machine
 def test_forty_sessions_at_once(matrix: Matrix) -> None:
     """The real Claude Code in each; all of them run before the first one ends, and each has its own answer."""
     benches = [matrix.bench() for _ in range(SESSIONS)]
