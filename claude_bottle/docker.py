@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
@@ -65,6 +66,7 @@ class Client:
 
     process: subprocess.Popen[bytes] = field(repr=False)
     argv: tuple[str, ...]
+    _finishing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def pid(self) -> int:
@@ -95,14 +97,18 @@ class Client:
 
     def finish(self, grace: float = 2) -> None:
         """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
-        if not self.ended_within(grace):
-            self.end(grace)
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        with self._finishing:  # teardown may come while the monitor is at it
+            if self.process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self.process.stdin.close()
+                self.process.stdin = None
+            try:
+                self.process.communicate(timeout=grace)  # unlike wait() it does not look for the end every 50 ms
+            except subprocess.TimeoutExpired:
+                self.end(grace)
+                for pipe in (self.process.stdout, self.process.stderr):
+                    if pipe is not None:
+                        pipe.close()
 
     def end(self, grace: float = 2) -> None:
         """End the client, by force after `grace` seconds; what it asked of the engine goes on."""

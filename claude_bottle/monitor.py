@@ -50,7 +50,7 @@ class Monitor:
             try:
                 for line in docker.lines(followed, self._env, started=self._started):
                     self.tally.add(line)
-                reason = self._why()
+                reason = None if self._over.is_set() else self._why()
                 if reason is None:
                     self._over.wait(1)  # a log that cannot be followed is not asked for again and again
             except BottleError as error:  # docker has vanished

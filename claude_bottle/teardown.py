@@ -14,7 +14,7 @@ from claude_bottle import docker, host
 from claude_bottle.errors import BottleError, LeftBehindError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_TIMEOUT = 20.0  # seconds for one undo: an engine that does not answer must not hold the user for ever
+_TIMEOUT = 60.0  # seconds for one undo: an engine that does not answer must not hold the user for ever
 _HURRY = 2.0  # seconds for those that come after one that got no answer; the watchdog goes on trying
 _UNDER_WAY = "already in progress"
 
