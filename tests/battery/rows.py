@@ -226,7 +226,7 @@ _LISTED = (
     _tunnel("to a listed name that is a private address", "private.test:443"),
     _tunnel("to a listed name that is loopback", "loopback.test:443", "loopback"),
     _tunnel("to a listed name that is the metadata service", "metadata.test:443"),
-    _tunnel("to a listed name that is the host", "host.test:443", "host"),
+    _gate("CONNECT to a listed name that is the host", "attack connect host.test:443 {token}", "host", where="bottle"),
     _tunnel("to a listed name that is docker0", "docker0.test:443", "host"),
     _tunnel("to a listed name that is private, mapped to IPv6", "mapped.test:443"),
     _tunnel("to a listed name that turns private", "{token}.rebind.test:443", "rebound"),
