@@ -118,9 +118,10 @@ class Case:
             killed = self.number == signal.SIGKILL
             if killed:
                 self.gone = until_nothing_is_left(self.bench, time.monotonic())
-                until_no_watchdog(run.process.pid)  # after its own two looks at the engine
             ended = run.end()
         assert ended.code in ((-self.number,) if killed else self.codes), ended
+        if ended.code < 0:
+            until_no_watchdog(run.process.pid)  # after its own two looks at the engine
         assert self.bench.left() == [], ended
 
 
