@@ -13,6 +13,7 @@ from claude_bottle.image import Image
 from claude_bottle.plan import EGRESS, Egress
 
 _DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
+_VSOCK_CLOSED = (23, 0, 0)  # by the engine's default seccomp profile; no rule of nftables sees it
 _GATEWAY_MODES = (28, 0, 0)  # gateway_mode_ipv4=isolated; older engines accept and ignore it
 
 
@@ -57,6 +58,9 @@ def _peculiarities(engine: str) -> Iterator[Finding]:
     affected = not any(version[0] == fixed[0] and version >= fixed for fixed in _DNS_FIXED) and version < _DNS_FIXED[-1]
     cve = "affected: an --internal network leaks names; the bottle's --dns and lock close it" if affected else "fixed"
     yield Finding("CVE-2024-29018", cve)
+    leak = "open to a bottle, from a virtual machine to its hypervisor; engines from 23.0 on close it"
+    closed = "closed" if version >= _VSOCK_CLOSED else leak
+    yield Finding("AF_VSOCK", closed)
     known = "known" if version >= _GATEWAY_MODES else "unknown: inhibit_ipv4 keeps the gateway's address off the host"
     yield Finding("gateway modes", known)
 

@@ -26,6 +26,7 @@ Receivers, each reading what arrived and never what the client thought of it:
 from dataclasses import dataclass
 
 NOTHING, ARRIVES = "nothing", "arrives"
+ENGINE_23 = "the engine, from 23.0 on"  # an older one leaves it open: a limit that docs/security.md names
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Row:
     command: str
     receiver: str
     by: str
-    """Who closes it: the lock, the flags of the containers, the gate, or pipelock, whose own behaviour it then is."""
+    """Who closes it: the lock, the containers' flags, the gate, the engine, or pipelock, whose behaviour it then is."""
     anti: str = "open"
     """Where the anti-test runs, see `places.py`; `internal` is the naive set-up, a plain --internal network."""
     genie: bool = False
@@ -184,10 +185,10 @@ _PRIVILEGE = (
     _flags("host name", "hostname {token} || echo {token} >/proc/sys/kernel/hostname", "kernel", anti="privileged"),
     _flags("nft", "nft flush ruleset; nft add table inet {token}", "kernel", anti="privileged", genie=True),
     _flags("device node", "mknod /tmp/{token} c 1 3", "kernel", anti="root"),
-    # No rule of nftables sees it, and the engine's own seccomp profile closes it only from 23.0 on.
-    _flags("socket to the hypervisor", "attack vsock {token}", "process", anti="privileged", genie=True),
-    _flags("socket to the hypervisor, by io_uring", "attack vsock {token} uring", "process", anti="privileged",
-           genie=True),
+    # No rule of nftables sees it: only the engine's own seccomp profile can close it.
+    Row("socket to the hypervisor", "attack vsock {token}", "process", ENGINE_23, "privileged", genie=True),
+    Row("socket to the hypervisor, by io_uring", "attack vsock {token} uring", "process", ENGINE_23, "privileged",
+        genie=True),
 )  # fmt: skip
 
 _TO_X = r" HTTP/1.1\r\nHost: x\r\n\r\n"
