@@ -119,12 +119,12 @@ def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
         "elsewhere": f"elsewhere/12345678:{boot}:{gone}:1",
         "nonsense": "x",
     }
-    for name, owner in owners.items():
-        labels = shlex.split(f"--label {SESSION}={bench.name}-{name} --label claude-bottle.owner={owner}")
-        network(f"{bench.name}-{name}", *labels)
-        docker("volume", "create", *labels, f"{bench.name}-{name}")
-        docker("create", "--name", f"{bench.name}-{name}", *labels, bench.world.base_image, "true")
     try:
+        for name, owner in owners.items():
+            labels = shlex.split(f"--label {SESSION}={bench.name}-{name} --label claude-bottle.owner={owner}")
+            network(f"{bench.name}-{name}", *labels)
+            docker("volume", "create", *labels, f"{bench.name}-{name}")
+            docker("create", "--name", f"{bench.name}-{name}", *labels, bench.world.base_image, "true")
         told = run_on(matrix.name, bench, "cleanup")
         left = {one.split("-")[-1] for one in things(bench)}
     finally:
