@@ -15,6 +15,8 @@ from claude_bottle.teardown import Teardown
 _SETTLE = 30.0  # seconds that a failure waits for the steps beside it
 _SILENCE = 120.0  # seconds without an answer after which the engine counts as gone; builds and pulls may take longer
 _RETRY = 15.0  # seconds until a step that is retried has failed
+_RACE = 5.0  # seconds from the refusal of a second network until the first one can be seen; 0.1 were
+_RACED = ("already exists", "Pool overlaps", "conflicts with network")
 _ENDED = "is not running"  # what `docker exec` says of a container that has ended
 
 
@@ -104,9 +106,18 @@ class Runner:
                 break
             time.sleep(0.02)
             result = docker.run(step.argv, self._env, timeout=_SILENCE)
-        if step.unless and not result.ok and docker.run(step.unless, self._env, timeout=_SILENCE).ok:
-            return Result(0)  # somebody else made it at the same moment
+        if step.unless and not result.ok and self._made_by_another(step, result):
+            return Result(0)
         return result
+
+    def _made_by_another(self, step: Step, result: Result) -> bool:
+        """Tell whether what a step could not make is there: somebody else made it at the same moment."""
+        end = time.monotonic() + (_RACE if any(text in result.stderr for text in _RACED) else 0.0)
+        while not docker.run(step.unless, self._env, timeout=_SILENCE).ok:
+            if time.monotonic() >= end or self._stopping:
+                return False
+            time.sleep(0.02)
+        return True
 
     def _next(self) -> tuple[Step, Result]:
         step, result = self._ended.get()

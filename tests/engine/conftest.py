@@ -71,7 +71,7 @@ def bench(world: World, agents_dir: Path, tmp_path: Path) -> Iterator[Bench]:
     """A place for one test's sessions, of which nothing may be left at its end."""
     made = Bench(world, agents_dir, tmp_path)
     yield made
-    left = made.left()
+    left = made.left_at_last()
     made.remove_left()
     assert left == []
 

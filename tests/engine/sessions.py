@@ -151,6 +151,13 @@ class Bench:
         kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
         return [f"{kind[0]} {one}" for kind in kinds for one in self._labelled(*kind)]
 
+    def left_at_last(self) -> list[str]:
+        """Return what is left, given a moment: a reaper of another session may name this one to docker."""
+        end = time.monotonic() + 20
+        while (left := self.left()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return left
+
     def left(self) -> list[str]:
         """Return all that is there of the agent's sessions: on the engine, processes, files of the stage."""
         clients = [line.replace(b"\0", b" ").decode() for line in command_lines() if self.name.encode() in line]

@@ -67,11 +67,12 @@ def test_closing_of_the_terminal(matrix: Matrix, moment: str) -> None:
 @pytest.mark.parametrize("command", ["cleanup", "start"])
 def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: Bench, command: str) -> None:
     bench = matrix.bench()
+    name = bench.name  # a machine of its own: the reapers of other sessions must not be first
     write(bench, "stay")
-    left = orphaned(bench, matrix.name)
+    left = orphaned(bench, name)
     living = things(beside)
     assert run_on("elsewhere", beside, "cleanup").code == 0
-    shown = run_on(matrix.name, bench, "cleanup", "--dry-run").out.decode().splitlines()
+    shown = run_on(name, bench, "cleanup", "--dry-run").out.decode().splitlines()
     kinds = [
         line.removeprefix("would remove ").rpartition(" ")[0] for line in shown if line.startswith("would remove ")
     ]
@@ -79,9 +80,9 @@ def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: 
     assert things(bench) == left
     if command == "start":
         write(bench, "hello")
-        assert run_on(matrix.name, bench, "start", bench.name, "--yes").code == 0
+        assert run_on(name, bench, "start", bench.name, "--yes").code == 0
     else:
-        assert run_on(matrix.name, bench, "cleanup").code == 0
+        assert run_on(name, bench, "cleanup").code == 0
     until_nothing_is_left(bench, time.monotonic())
     assert things(beside) == living
 
@@ -108,7 +109,7 @@ def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
     """By their labels: what this test makes has no launcher."""
     bench = matrix.bench()
     _, boot, pid, started = host.read().owner.split(":")
-    here = f"{matrix.name}/{host.read().owner.partition(':')[0].partition('/')[2]}"
+    here = f"{bench.name}/{host.read().owner.partition(':')[0].partition('/')[2]}"
     with subprocess.Popen("true") as ended:
         gone = ended.pid
     owners = {
@@ -125,7 +126,7 @@ def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
             network(f"{bench.name}-{name}", *labels)
             docker("volume", "create", *labels, f"{bench.name}-{name}")
             docker("create", "--name", f"{bench.name}-{name}", *labels, bench.world.base_image, "true")
-        told = run_on(matrix.name, bench, "cleanup")
+        told = run_on(bench.name, bench, "cleanup")
         left = {one.split("-")[-1] for one in things(bench)}
     finally:
         bench.remove_left()
