@@ -128,9 +128,9 @@ def _open_ports(env: Mapping[str, str], session: Session, hosts: Sequence[Host])
     """Have the gate let more ports out. Adding to its set replaces no rule: there is no moment without a gate."""
     ports = sorted({host.port for host in hosts} - {pipelock.HTTPS})
     if ports:
-        owned = flags.owned(session.id, "allow", session.owner)
-        argv = flags.nft(f"{session.container}-allow", f"container:{session.sidecar}", session.base, owned)
-        _docker(env, *argv[1:], stdin=netfilter.more_ports(ports).encode())
+        owned, rules = flags.owned(session.id, "allow", session.owner), netfilter.more_ports(ports)
+        argv = flags.nft(f"{session.container}-allow", f"container:{session.sidecar}", session.base, owned, rules)
+        _docker(env, *argv[1:], stdin=rules)
 
 
 def _docker(env: Mapping[str, str], *words: str, stdin: bytes = b"") -> Result:

@@ -82,10 +82,27 @@ class Client:
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
-    def first_line(self, timeout: float) -> bool:
-        """Wait, `timeout` seconds at most, for the first line on stdout; tell whether one came before the end."""
-        out = self.process.stdout
-        return bool(out and select.select([out], [], [], timeout)[0] and out.readline())
+    def ready(self, stdin: bytes, timeout: float) -> Result:
+        """Feed `stdin` and keep it open; return at the first line on stdout, at the end, or after `timeout` seconds."""
+        threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
+        out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # it is a pipe: see start()
+        if not select.select([out], [], [], timeout)[0]:
+            self.end()
+            return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
+        if out.readline():
+            return Result(0)
+        return self.wait(timeout=timeout)
+
+    def let_go(self) -> None:
+        """Give the process in the container its end-of-file, without waiting for what it does then."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+
+    def _feed(self, stdin: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # who does not want it has ended
+            self.process.stdin.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
+            self.process.stdin.flush()  # type: ignore[union-attr]
 
     def beat(self) -> bool:
         """Send a line to the process in the container; tell whether its client still took it."""
@@ -98,10 +115,8 @@ class Client:
     def finish(self, grace: float = 2) -> None:
         """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
         with self._finishing:  # teardown may come while the monitor is at it
-            if self.process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    self.process.stdin.close()
-                self.process.stdin = None
+            self.let_go()
+            self.process.stdin = None
             try:
                 self.process.communicate(timeout=grace)  # unlike wait() it does not look for the end every 50 ms
             except subprocess.TimeoutExpired:
@@ -178,15 +193,15 @@ def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
 def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
     """Start a helper that outlives this process and its terminal; return the pipe that is its stdin."""
     null = subprocess.DEVNULL
-    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=null, stderr=null)
+    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=null, stderr=null, bufsize=0)
     process.returncode = 0  # nobody waits for it: no warning that it still runs
     pipe: IO[bytes] = process.stdin  # type: ignore[assignment]  # it is a pipe: asked for above
     return pipe
 
 
-def _popen(argv: Sequence[str], env: Mapping[str, str], **streams: int | None) -> subprocess.Popen[bytes]:
+def _popen(argv: Sequence[str], env: Mapping[str, str], **options: int | None) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(argv, env=dict(env), start_new_session=True, **streams)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen(argv, env=dict(env), start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
     except FileNotFoundError:
         raise EngineError("docker is not on PATH: install Docker (on Debian: apt install docker.io)") from None
     except OSError as error:

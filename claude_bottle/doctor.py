@@ -83,8 +83,9 @@ def _images(host: Host, engine: Engine) -> Iterator[Finding]:
 def _nf_tables(host: Host, engine: Engine, image: Image) -> Finding:
     # An owner, so that cleanup finds it should this process be killed.
     name = f"{PREFIX}-doctor-{host.owner.split(':')[2]}"
-    argv = flags.nft(name, "none", image.tag, flags.owned("doctor", "doctor", host.owner))
-    result = engine.ask(*argv[1:], stdin=b"add table inet claude_bottle\n")
+    rules = b"add table inet claude_bottle\n"
+    argv = flags.nft(name, "none", image.tag, flags.owned("doctor", "doctor", host.owner), rules)
+    result = engine.ask(*argv[1:], stdin=rules)
     detail = "the engine's kernel has it" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
     return Finding("nf_tables", detail, fault=not result.ok)
 

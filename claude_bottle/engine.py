@@ -13,7 +13,6 @@ from claude_bottle.plan import EGRESS, Egress
 from claude_bottle.steps import Argv, Step
 
 _OLDEST = (20, 10)
-_VERSION = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}")
 _TIMEOUT = 30  # seconds for a question; an engine that hangs is one that cannot be reached
 
 
@@ -47,25 +46,36 @@ class Engine:
 
     def versions(self) -> Versions:
         """Return client's and engine's versions; EngineError where the engine is too old or does not answer."""
-        return _versions(self.ask(*_VERSION[1:]))
+        result = self.ask("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+        words = result.stdout.decode(errors="replace").split()
+        if not result.ok or len(words) != 2:
+            raise EngineError(f"docker version failed: {result.reason}")
+        versions = Versions(*words)
+        if _numbers(versions.engine) < _OLDEST:
+            raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
+        return versions
+
+    def survey(self, table: Sequence[Step], chosen: str | None) -> tuple[Egress, frozenset[str]]:
+        """Return the network of the sidecars' way out, and the names of the steps whose product is there already.
+
+        Raises ManifestError where the user chose a network that does not exist.
+        """
+        steps = [step for step in table if step.unless]
+        network = [("docker", "network", "inspect", "--format", "{{json .IPAM.Config}}", chosen)] if chosen else []
+        answers = self._ask_all([*network, *_joined(step.unless for step in steps)])
+        egress = _egress(chosen, answers.pop(0)) if chosen else Egress(EGRESS)
+        if not all(answer.ok for answer in answers):
+            answers = self._ask_all(step.unless for step in steps)
+            steps = [step for step, answer in zip(steps, answers, strict=True) if answer.ok]
+        return egress, frozenset(step.name for step in steps)
 
     def present(self, table: Sequence[Step]) -> frozenset[str]:
-        """Return the names of the steps whose product is there already; check the version as well."""
-        steps = [step for step in table if step.unless]
-        version, *results = self._ask_all([_VERSION, *(step.unless for step in steps)])
-        _versions(version)
-        return frozenset(step.name for step, result in zip(steps, results, strict=True) if result.ok)
+        """Return the names of the steps whose product is there already."""
+        return self.survey(table, None)[1]
 
     def egress(self, chosen: str | None) -> Egress:
         """Return the network of the sidecars' way out; ManifestError where the chosen one does not exist."""
-        if chosen is None:
-            return Egress(EGRESS)
-        result = self.ask("network", "inspect", "--format", "{{json .IPAM.Config}}", chosen)
-        if not result.ok:
-            raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen}: {result.reason}")
-        for subnet, gateway in _ipv4(result):
-            return Egress(chosen, subnet, gateway)
-        raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {chosen} has no IPv4 subnet")
+        return self.survey((), chosen)[0]
 
     def is_local(self, *, ask: bool = True) -> bool:
         """Tell whether the engine is reached through a socket of this machine.
@@ -104,20 +114,26 @@ class Engine:
         return tuple(subnet for subnet, _ in _ipv4(shown))
 
 
+def _joined(questions: Iterable[Argv]) -> list[Argv]:
+    """Return one question for all objects of a kind: each costs a docker client."""
+    kinds: dict[Argv, Argv] = {}
+    for *kind, name in questions:
+        kinds[tuple(kind)] = (*kinds.get(tuple(kind), kind), name)
+    return list(kinds.values())
+
+
+def _egress(name: str, found: Result) -> Egress:
+    if not found.ok:
+        raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {name}: {found.reason}")
+    for subnet, gateway in _ipv4(found):
+        return Egress(name, subnet, gateway)
+    raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {name} has no IPv4 subnet")
+
+
 def _answer(result: Result) -> Result:
     if result.unreachable or result.timed_out:
         raise EngineError(f"the Docker engine does not answer, is it running? ({result.reason})")
     return result
-
-
-def _versions(result: Result) -> Versions:
-    words = result.stdout.decode(errors="replace").split()
-    if not result.ok or len(words) != 2:
-        raise EngineError(f"docker version failed: {result.reason}")
-    versions = Versions(*words)
-    if _numbers(versions.engine) < _OLDEST:
-        raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
-    return versions
 
 
 def _ipv4(shown: Result) -> list[tuple[IPv4Network, IPv4Address | None]]:

@@ -67,8 +67,16 @@ def proxy_variables(proxy: str) -> tuple[str, ...]:
     return tuple(word for pair in pairs for word in ("--env", pair))
 
 
-def nft(name: str, target: str, image: str, owned: Iterable[str]) -> tuple[str, ...]:
-    """Return the command that has nft read rules, from stdin, in the network `target`, such as `container:NAME`."""
+def fed(data: bytes, command: str) -> str:
+    """Return the shell command that feeds `data`, the beginning of its stdin, to another, and then says so."""
+    return f"head --bytes {len(data)} | {command} && echo up"
+
+
+def nft(name: str, target: str, image: str, owned: Iterable[str], rules: bytes) -> tuple[str, ...]:
+    """Return the command that has nft read `rules`, from stdin, in the network `target`, such as `container:NAME`.
+
+    It says that they are in force and ends when its stdin does: a line comes sooner than the end of a container.
+    """
     return (
         *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--log-driver", "none"),
         *("--network", target),
@@ -77,5 +85,5 @@ def nft(name: str, target: str, image: str, owned: Iterable[str]) -> tuple[str, 
         "--no-healthcheck",
         *labelled(owned),
         *proxy_variables(""),
-        *("--entrypoint", "nft", image, "--file", "-"),
+        *("--entrypoint", "bash", image, "-c", f"{fed(rules, 'nft --file -')} && cat"),
     )

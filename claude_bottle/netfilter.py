@@ -17,7 +17,7 @@ _PROHIBITED = "reject with icmpx type admin-prohibited"
 _ESTABLISHED = "ct state established,related accept"
 
 
-def lock(plan: Plan) -> str:
+def lock(plan: Plan) -> bytes:
     """Return the rules that leave a bottle its loopback and its sidecar's port, nothing else, IPv4 and IPv6."""
     sidecar = f"ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
     # Docker's DNS listens on loopback, redirected by port; refused before loopback is accepted, names fail at once.
@@ -28,7 +28,7 @@ def lock(plan: Plan) -> str:
     )
 
 
-def gate(plan: Plan) -> str:
+def gate(plan: Plan) -> bytes:
     """Return the rules that let the sidecar serve its bottle alone and reach the internet's declared ports alone."""
     asked = f"ip saddr {plan.bottle_address} ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
     # Docker's resolver, which is root, asks for names from within this namespace; pipelock itself must not.
@@ -46,9 +46,9 @@ def gate(plan: Plan) -> str:
     )
 
 
-def more_ports(ports: Iterable[int]) -> str:
+def more_ports(ports: Iterable[int]) -> bytes:
     """Return what adds ports to a gate that stands; one that it has already is no error."""
-    return f"add element inet {_TABLE} ports {_set(map(str, ports))}\n"
+    return f"add element inet {_TABLE} ports {_set(map(str, ports))}\n".encode()
 
 
 def _chosen(plan: Plan, ports: str) -> list[str]:
@@ -70,5 +70,5 @@ def _chain(hook: str, rules: list[str]) -> str:
     return f"  chain {hook} {{\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
 
 
-def _table(*parts: str) -> str:
-    return f"table inet {_TABLE} {{\n" + "".join(parts) + "}\n"
+def _table(*parts: str) -> bytes:
+    return f"table inet {_TABLE} {{\n{''.join(parts)}}}\n".encode()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, Callable  # noqa: UP035  (Python 3.9)
 
 _LIMIT = 2.0  # seconds: what the lock refuses fails within milliseconds; an address that nobody has, after 3 s
+_LISTENING = 15.0  # seconds for the sidecar, which has just been started, to listen
 _SIDECAR_LIMIT = 6.0  # seconds: it answers 403 after 5 s where its DNS server is silent
 _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"),
@@ -50,7 +51,7 @@ def main(question: dict[str, Any]) -> None:
         _note(answers, name, look)
     threads[0].join(_LIMIT)  # a resolver may hang for minutes
     for thread in threads[1:]:
-        thread.join(_SIDECAR_LIMIT + 1)
+        thread.join(_LISTENING + _SIDECAR_LIMIT + 1)
     print(json.dumps(dict(answers)), flush=True)
     os._exit(0)  # not waiting for a resolver that hangs
 
@@ -143,7 +144,7 @@ def _ask(sidecar: tuple[str, int], method: str, target: str) -> str:
     host = target if method == "CONNECT" else "{}:{}".format(*sidecar)
     answer = b""
     try:
-        connection = socket.create_connection(sidecar, _LIMIT)
+        connection = _connected(sidecar)
     except OSError as error:
         return f"no connection: {error}"
     try:
@@ -160,6 +161,17 @@ def _ask(sidecar: tuple[str, int], method: str, target: str) -> str:
     except OSError as error:
         return answer.decode("latin-1") or f"cut: {error}"
     return answer.decode("latin-1")
+
+
+def _connected(sidecar: tuple[str, int]) -> socket.socket:
+    end = time.monotonic() + _LISTENING
+    while True:
+        try:
+            return socket.create_connection(sidecar, _LIMIT)
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.005)
 
 
 def _ipv6() -> list[str]:

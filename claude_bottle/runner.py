@@ -14,10 +14,8 @@ from claude_bottle.teardown import Teardown
 
 _SETTLE = 30.0  # seconds that a failure waits for the steps beside it
 _SILENCE = 120.0  # seconds without an answer after which the engine counts as gone; builds and pulls may take longer
-_RETRY = 15.0  # seconds until a step that is retried has failed
 _RACE = 5.0  # seconds from the refusal of a second network until the first one can be seen; 0.1 were
 _RACED = ("already exists", "Pool overlaps", "conflicts with network")
-_ENDED = "is not running"  # what `docker exec` says of a container that has ended
 
 
 class StepError(Exception):
@@ -43,6 +41,8 @@ class Runner:
         self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
         self._workers: dict[str, threading.Thread] = {}
+        self._news = threading.Condition()  # of the next two
+        self._ready: set[str] = set()
         self._stopping = False
         self._ended: queue.SimpleQueue[tuple[Step, Result | BottleError]] = queue.SimpleQueue()
 
@@ -55,20 +55,25 @@ class Runner:
         places = {step.name: place for place, step in enumerate(table)}
         waiting = [step for step in table if step.name not in done]
         count = len(waiting)
-        ready, results = set(done), dict[str, Result]()
-        self._stopping = False
+        results: dict[str, Result] = {}
+        self._ready, self._stopping = set(done), False
         try:
             while len(results) < count:
-                for step in [step for step in waiting if ready.issuperset(step.needs)]:
+                for step in [step for step in waiting if self._ready.issuperset(step.needs)]:
                     waiting.remove(step)
                     self._start(step, places[step.name])
                 step, result = self._next()
-                ready.add(step.name)
+                with self._news:
+                    self._ready.add(step.name)
+                    self._news.notify_all()
                 results[step.name] = result
         except BaseException:
             with self._teardown.shielded():
                 self._settle(table)
             raise
+        for step in table:
+            if step.transient:
+                self._clients[step.name].let_go()
         return results
 
     def client(self, name: str) -> Client:
@@ -86,6 +91,12 @@ class Runner:
             self._workers[step.name] = threading.Thread(target=self._work, args=(step, client), daemon=True)
             self._workers[step.name].start()
 
+    def _given(self, step: Step) -> bool:
+        """Wait until a step may have its stdin; False where it never may."""
+        with self._news:
+            self._news.wait_for(lambda: self._stopping or self._ready.issuperset(step.after))
+        return not self._stopping
+
     def _work(self, step: Step, client: Client) -> None:
         """Wait for a step; in a thread, so that the main thread is free for signals."""
         started = time.monotonic()
@@ -97,15 +108,11 @@ class Runner:
             self._ended.put((step, replace(result, seconds=time.monotonic() - started)))
 
     def _result(self, step: Step, client: Client) -> Result:
-        if step.holds and client.first_line(_SILENCE):
-            return Result(0)
+        if step.after and not self._given(step):
+            client.end()
+        if step.holds:
+            return client.ready(step.stdin, _SILENCE)
         result = client.wait(step.stdin, None if step.shown else _SILENCE)
-        end = time.monotonic() + _RETRY
-        while step.retried and not result.ok and _ENDED not in result.stderr and time.monotonic() < end:
-            if self._stopping:
-                break
-            time.sleep(0.02)
-            result = docker.run(step.argv, self._env, timeout=_SILENCE)
         if step.unless and not result.ok and self._made_by_another(step, result):
             return Result(0)
         return result
@@ -126,13 +133,13 @@ class Runner:
         if not result.ok:
             raise StepError(step, result)
         self._note(f"{step.name} {result.seconds:.3f} s")
-        if step.transient:
-            self._teardown.disarm(step.name)
         return step, result
 
     def _settle(self, table: Sequence[Step]) -> None:
         """Wait for the steps that still run, then end their clients; one that shows its progress is ended at once."""
-        self._stopping = True
+        with self._news:
+            self._stopping = True
+            self._news.notify_all()
         shown = {step.name for step in table if step.shown}
         end = time.monotonic() + _SETTLE
         for name, worker in self._workers.items():
@@ -148,5 +155,7 @@ class Runner:
     def _undo(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
         if step.holds and client is not None:
-            client.finish()  # the lifeline: ends the container faster than `rm --force`, which then confirms it
+            client.finish()  # ends the container faster than `rm --force`
+            if client.process.returncode == 0:  # docker's client waits for the removal that --rm asks for
+                return None
         return self._teardown.remove(step.undo, self._env)

@@ -1,7 +1,7 @@
 """The story of a session: plan, ask, build, uncork, fill, lock, run, cork."""
 
 import contextlib
-import secrets
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,6 @@ from claude_bottle.errors import (
     BottleError,
     DockerError,
     EngineError,
-    IsolationError,
     ManifestError,
     RefusedError,
     TokenError,
@@ -28,7 +27,7 @@ from claude_bottle.runner import Runner, StepError
 from claude_bottle.selftest import Receipt
 from claude_bottle.steps import Step
 from claude_bottle.teardown import Teardown
-from claude_bottle.uncork import Hands, stage, uncork
+from claude_bottle.uncork import Hands, stage, uncork, unproven
 from claude_bottle.watchdog import Watchdog
 
 _KILLED = 128 + 9
@@ -68,17 +67,16 @@ def start(host: Host, agent: Agent, options: Options) -> int:
     if not (options.yes or host.interactive):
         raise RefusedError(_NOBODY)
     with _hands(host, verbose=options.verbose) as hands:
-        plan = _surveyed(host, agent, options.run, hands.engine)
-        done = hands.engine.present(steps.table(plan))
+        plan, done = _surveyed(host, agent, options.run, hands.engine)
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
             done = hands.engine.present(steps.table(plan))  # an answer can take its time
-        plan, receipt = _proven(plan, hands, done)
+        plan, receipt = _proven(plan, done, hands)
         if receipt.failed:
-            raise IsolationError(f"the bottle is not as isolated as promised; nothing ran in it\n{receipt.line()}")
+            raise unproven(plan, receipt, hands.engine)
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
-        hands.watchdog.tell("running")
+        hands.watchdog.reap()
         monitor = _watched(plan, hands)
         hands.undo.note("claude ...")
         code = _claude(plan, host, agent)
@@ -125,8 +123,7 @@ def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tu
 
 def _verified(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
     with _hands(host, verbose=verbose) as hands:
-        plan = _surveyed(host, agent, Run(terminal=False), hands.engine)
-        receipt = _proven(plan, hands, hands.engine.present(steps.table(plan)))[1]
+        receipt = _proven(*_surveyed(host, agent, Run(terminal=False), hands.engine), hands)[1]
     if hands.undo.late:  # there may be more agents to verify
         raise SystemExit(128 + hands.undo.late)
     return receipt
@@ -146,12 +143,15 @@ def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
         watchdog.close(clean=undo.clean)
 
 
-def _surveyed(host: Host, agent: Agent, run: Run, engine: Engine) -> Plan:
-    """Plan with what only the engine knows."""
-    return _plan(host, agent, run, engine.egress(host.setting("EGRESS_NETWORK")), local=engine.is_local())
+def _surveyed(host: Host, agent: Agent, run: Run, engine: Engine) -> tuple[Plan, frozenset[str]]:
+    """Plan with what only the engine knows; return which steps' products are there as well."""
+    chosen = host.setting("EGRESS_NETWORK")
+    plan = _plan(host, agent, run, Egress(chosen or planning.EGRESS), local=engine.is_local())
+    egress, done = engine.survey(steps.table(plan), chosen)
+    return replace(plan, egress=egress), done
 
 
-def _proven(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, Receipt]:
+def _proven(plan: Plan, done: frozenset[str], hands: Hands) -> tuple[Plan, Receipt]:
     teardown.say(f"session {plan.session}")
     plan, results = uncork(plan, hands, done)
     probe, inspect = results["selftest"], results["inspect"]
@@ -180,7 +180,7 @@ def _plan(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) ->
         run,
         images=images(host, agent.bottle.dockerfile),
         egress=egress,
-        token=secrets.token_hex(4),
+        token=os.urandom(4).hex(),
     )
     return replace(plan, remote=not local, known=addresses.read(local))
 

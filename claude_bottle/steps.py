@@ -12,7 +12,7 @@ _MEMORY = 256 * 1024 * 1024  # bytes for a sidecar; 80 MB were seen with 1023 tu
 DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
 # The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline. Over a link
 # that can be cut silently it also wants a line every 45 s; locally not, so that a suspended launcher keeps its bottle.
-_LIFELINE = "echo up; while read -r{} _; do :; done"
+_LIFELINE = "while read -r{} _; do :; done"
 _WITH_PROMPT = f'p=$(cat ~/{staging.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'  # x: $( ) would strip trailing newlines
 
 
@@ -20,9 +20,10 @@ _WITH_PROMPT = f'p=$(cat ~/{staging.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'  
 class Step:
     """One docker command of a session.
 
-    `stdin` is what it reads; `env` are the *names* handed on through the client's environment; `needs` are the steps
-    that must be ready before it. Ready is ended, or, for a step that `holds`, its first line on stdout. `undo` removes
-    what the step may have made; `unless` is a command whose success makes the step needless.
+    `stdin` is what it reads, once the steps `after` are ready; `env` are the *names* handed on through the client's
+    environment; `needs` are the steps that must be ready before it. Ready is ended, or, for a step that `holds`, its
+    first line on stdout: its stdin stays open, and when that ends, so does the step. `undo` removes what the step may
+    have made; `unless` is a command whose success makes the step needless.
     """
 
     name: str
@@ -30,12 +31,12 @@ class Step:
     stdin: bytes = field(default=b"", repr=False)
     env: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     undo: Argv = ()
     unless: Argv = ()
     holds: bool = False
     shown: bool = False  # its output is progress for the user
-    retried: bool = False  # until it succeeds or its container has ended
-    transient: bool = False  # once it has succeeded, nothing is left to undo
+    transient: bool = False  # it holds until every step is ready
 
 
 def table(plan: Plan) -> tuple[Step, ...]:
@@ -46,10 +47,9 @@ def table(plan: Plan) -> tuple[Step, ...]:
         _network(plan),
         *_sidecar(plan),
         _bottle(plan),
-        _one_shot(plan, "lock", plan.name, netfilter.lock(plan), needs=("bottle",)),
-        _one_shot(plan, "gate", plan.sidecar, netfilter.gate(plan), needs=("sidecar-start",)),
+        _rules(plan, "lock", plan.name, netfilter.lock(plan), needs=("bottle",)),
+        _rules(plan, "gate", plan.sidecar, netfilter.gate(plan), needs=("sidecar-start",)),
         *_certificates(plan),
-        _fill(plan),
         *_proof(plan),
         _claude(plan),
     )
@@ -129,7 +129,6 @@ def _sidecar(plan: Plan) -> tuple[Step, ...]:
         *("docker", "network", "connect", "--ip", str(plan.sidecar_address), "--alias", "pipelock"),
         *(plan.name, name),
     )
-    ready = ("docker", "exec", name, "/pipelock", "healthcheck", "--addr", listen)
     config = staging.archive([staging.Entry("pipelock.yaml", plan.config)], SIDECAR_UID)
     needs = tuple(step.name for step in (*_images(plan), *_egress(plan)))
     return (
@@ -137,13 +136,14 @@ def _sidecar(plan: Plan) -> tuple[Step, ...]:
         Step("sidecar-config", copy, stdin=config, needs=("sidecar",)),
         Step("sidecar-connect", connect, needs=("network", "sidecar")),
         Step("sidecar-start", ("docker", "start", name), needs=("sidecar-config", "sidecar-connect")),
-        Step("sidecar-ready", ready, needs=("sidecar-start",), retried=True),
     )
 
 
 def _bottle(plan: Plan) -> Step:
     limits = plan.agent.bottle.limits
     proxy = f"http://pipelock:{PROXY_PORT}"
+    fill = flags.fed(plan.home, "tar --extract --file - --directory /home/agent")
+    script = f"{fill} && {_LIFELINE.format(' -t 45' if plan.remote else '')}"
     argv = (
         *("docker", "run", "--name", plan.name, "--pull", "never"),
         # --init reaps the zombies that tools leave; --rm: a restart would lose the lock; without the last, a signal
@@ -167,15 +167,16 @@ def _bottle(plan: Plan) -> Step:
         *flags.labels(plan, "agent"),
         *flags.described(plan),
         *flags.proxy_variables(proxy),
-        *("--entrypoint", "bash", plan.image.tag, "-c", _LIFELINE.format(" -t 45" if plan.remote else "")),
+        *("--entrypoint", "bash", plan.image.tag, "-c", script),
     )
-    return Step("bottle", argv, needs=("network",), undo=_remove(plan.name), holds=True)
+    return Step("bottle", argv, stdin=plan.home, needs=("network",), undo=_remove(plan.name), holds=True)
 
 
-def _one_shot(plan: Plan, role: str, target: str, rules: str, needs: tuple[str, ...]) -> Step:
+def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
     name = f"{plan.name}-{role}"
-    argv = flags.nft(name, f"container:{target}", plan.base.tag, flags.owned(plan.session, role, plan.owner))
-    return Step(role, argv, stdin=rules.encode(), needs=needs, undo=_remove(name), transient=True)
+    owned = flags.owned(plan.session, role, plan.owner)
+    argv = flags.nft(name, f"container:{target}", plan.base.tag, owned, rules)
+    return Step(role, argv, stdin=rules, needs=needs, undo=_remove(name), holds=True, transient=True)
 
 
 def _certificates(plan: Plan) -> tuple[Step, ...]:
@@ -186,27 +187,12 @@ def _certificates(plan: Plan) -> tuple[Step, ...]:
     return (Step("certificates", argv + append, stdin=plan.certificates, needs=("bottle",)),)
 
 
-def _fill(plan: Plan) -> Step:
-    argv = (
-        "docker",
-        "exec",
-        "--interactive",
-        plan.name,
-        "tar",
-        "--extract",
-        "--file",
-        "-",
-        "--directory",
-        "/home/agent",
-    )
-    return Step("fill", argv, stdin=plan.home, needs=("bottle",))
-
-
 def _proof(plan: Plan) -> tuple[Step, ...]:
-    filled = ("lock", "gate", "sidecar-ready", "fill", *(step.name for step in _certificates(plan)))
+    whole = ("lock", "sidecar-start", *(step.name for step in _certificates(plan)))
     program = selftest.probe_input(plan, plan.known)
     return (
-        Step("selftest", selftest.probe_argv(plan), stdin=program, needs=filled),
+        # Beside the gate, of which nothing can be seen from inside the bottle.
+        Step("selftest", selftest.probe_argv(plan), stdin=program, needs=("bottle",), after=whole),
         Step("inspect", selftest.inspect_argv(plan), needs=("bottle", "sidecar-start")),
     )
 
@@ -221,7 +207,7 @@ def _claude(plan: Plan) -> Step:
         plan.name,
         *_command(plan),
     )
-    return Step("claude", argv, env=plan.env_names, needs=("selftest", "inspect"))
+    return Step("claude", argv, env=plan.env_names, needs=("gate", "selftest", "inspect"))
 
 
 def _command(plan: Plan) -> Argv:

@@ -10,6 +10,7 @@ from claude_bottle.engine import Engine
 from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError
 from claude_bottle.plan import Plan
 from claude_bottle.runner import Runner, StepError
+from claude_bottle.selftest import Receipt
 from claude_bottle.staging import StageDir
 from claude_bottle.teardown import Teardown
 from claude_bottle.watchdog import Watchdog
@@ -93,24 +94,35 @@ def _replanned(plan: Plan, error: StepError, others: Iterator[Plan]) -> Plan | N
     return None
 
 
+def unproven(plan: Plan, receipt: Receipt, engine: Engine) -> BottleError:
+    """Return the error of a bottle whose self-test failed; where the sidecar has ended, that is why."""
+    if _has_ended(engine, plan.sidecar):
+        return _died(plan, "the sidecar has ended", engine)
+    return IsolationError(f"the bottle is not as isolated as promised; nothing ran in it\n{receipt.line()}")
+
+
 def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     """Return the error that tells the user why a step failed."""
     step, result = error.step, error.result
     if result.unreachable or result.timed_out:
         return EngineError(f"{step.name}: {result.reason}")
+    engine.versions()  # one that is too old is told as that
     if step.shown:
         return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
-    sidecar = plan.sidecar
     # A sidecar that dies at once takes the gate along, which may be the first to fail.
-    if step.name in ("sidecar-start", "sidecar-ready") or (step.name == "gate" and _has_ended(engine, sidecar)):
-        logs = engine.ask("logs", "--tail", "5", sidecar).stderr.strip()
-        return DockerError(f"{step.name}: {result.reason}" + (f"; its last words:\n{logs}" if logs else ""))
+    if step.name == "sidecar-start" or (step.name == "gate" and _has_ended(engine, plan.sidecar)):
+        return _died(plan, f"{step.name}: {result.reason}", engine)
     if step.name in ("lock", "gate") and not any(text in result.stderr for text in _NO_TARGET):
         return IsolationError(f"{step.name}: nft failed, does the engine's kernel have nf_tables? {result.reason}")
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
     return DockerError(f"{step.name}: {result.reason}{hint}")
+
+
+def _died(plan: Plan, what: str, engine: Engine) -> DockerError:
+    logs = engine.ask("logs", "--tail", "5", plan.sidecar).stderr.strip()
+    return DockerError(what + (f"; its last words:\n{logs}" if logs else ""))
 
 
 def _clashes(result: Result) -> bool:

@@ -5,6 +5,7 @@ A pipe that ends without the word "dismissed" means that the launcher is gone.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -20,6 +21,21 @@ _PATIENCE = 600.0  # seconds in which an engine that does not answer may come ba
 _PAUSE = 1.0  # seconds between two listings: a client in flight can create after the first
 _TIMEOUT = 20.0  # seconds for one undo
 _IN_PASSING = 3.0  # seconds after a start in which the machine is claude's
+# Without site-packages, which it does not need, and with nothing imported, as it lives as long as the session, until
+# there is something to do. What was said until then is handed over.
+_PROGRAM = """
+import sys
+said = []
+for line in sys.stdin:
+    if line.startswith('["dismissed"'):
+        sys.exit()
+    said.append(line)
+    if line.startswith('["reap"'):
+        break
+sys.path.insert(0, sys.argv[1])
+import claude_bottle.watchdog
+claude_bottle.watchdog.main(sys.argv[2], said)
+"""
 
 
 class Watchdog:
@@ -27,15 +43,14 @@ class Watchdog:
 
     def __init__(self, env: Mapping[str, str], owner: str) -> None:
         """Start the watchdog, detached, with `env` as its environment; raises EngineError."""
-        # Without site-packages: it needs none, and lives as long as the session.
-        program = "import sys; sys.path.insert(0, sys.argv[1]); import claude_bottle.watchdog as w; w.main(sys.argv[2])"
-        self._pipe = docker.detach((sys.executable, "-IS", "-c", program, str(host.ROOT), owner), env)
+        self._reap = threading.Timer(_IN_PASSING, self.tell, ("reap",))
+        self._reap.daemon = True
+        self._pipe = docker.detach((sys.executable, "-IS", "-c", _PROGRAM, str(host.ROOT), owner), env)
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._pipe.write(json.dumps((kind, *values)).encode() + b"\n")
-            self._pipe.flush()
 
     def watch(self, session: str, undos: Iterable[Sequence[str]]) -> None:
         """Name the session and what undoes it, in order; a second call replaces the first."""
@@ -45,31 +60,36 @@ class Watchdog:
         """Name a docker client, which must not create anything once the launcher is gone."""
         self.tell("client", pid, host.start_time(pid))
 
+    def reap(self) -> None:
+        """Have it remove in passing, a little later, what dead launchers have left."""
+        self._reap.start()
+
     def close(self, *, clean: bool) -> None:
         """Let it go; where the launcher's own teardown was not `clean`, it has another try."""
+        if self._reap.is_alive():
+            self._reap.cancel()
+            self.tell("reap")
         if clean:
             self.tell("dismissed")
         with contextlib.suppress(OSError):
             self._pipe.close()
 
 
-def main(owner: str) -> None:
-    """Be the watchdog: wait for the launcher's end, and clean up after it."""
+def main(owner: str, said: Iterable[str]) -> None:
+    """Be the watchdog, which has heard the lines `said`: wait for the launcher's end, and clean up after it."""
     env = host.read().environ
     session, undos = "", []
     clients: list[tuple[int, str]] = []
-    over = threading.Event()
-    reaper = threading.Thread(target=_reap, args=(env, owner, over), daemon=True)
-    for line in sys.stdin:
+    reaper = threading.Thread(target=_reap, args=(env, owner), daemon=True)
+    for line in itertools.chain(said, sys.stdin):
         kind, *values = json.loads(line)
         if kind == "session":
             session, undos = values
         elif kind == "client":
             clients.append((values[0], values[1]))
-        elif kind == "running":
+        elif kind == "reap" and not reaper.ident:
             reaper.start()  # beside the waiting: a launcher's death is to be seen at once
         elif kind == "dismissed":
-            over.set()
             if reaper.is_alive():
                 reaper.join()
             return
@@ -78,9 +98,8 @@ def main(owner: str) -> None:
         _tear_down(env, session, undos)
 
 
-def _reap(env: Mapping[str, str], owner: str, over: threading.Event) -> None:
+def _reap(env: Mapping[str, str], owner: str) -> None:
     """Remove in passing what dead launchers have left; whatever goes wrong here is for `cleanup` to tell."""
-    over.wait(_IN_PASSING)
     with contextlib.suppress(BottleError):
         found = (*leftovers.listed(env), *leftovers.stage_dirs())
         leftovers.remove(env, leftovers.dead(found, owner), _unheard)

@@ -14,8 +14,6 @@ from claude_bottle.session import client_environment, images
 from claude_bottle.steps import Step
 from tests.bench.ground import Ground
 
-_RETRIED = 15.0  # seconds, as claude_bottle.runner has it
-
 
 @dataclass(frozen=True)
 class Times:
@@ -61,7 +59,9 @@ def in_sequence(ground: Ground) -> Times:
     with ExitStack() as held:
         begun = time.monotonic()
         for step in table:
-            if step.holds:
+            if step.transient:
+                _docker(step.argv, env, step.stdin)
+            elif step.holds:
                 process = _hold(step, env)
                 held.callback(_let_go, process)
             else:
@@ -125,14 +125,7 @@ def _plan(ground: Ground) -> Plan:
 
 def _ready(step: Step, env: dict[str, str]) -> bytes:
     """Run a step, or ask whether it is needed, which it is not after the first session."""
-    end = time.monotonic() + _RETRIED
-    while True:
-        try:
-            return _docker(step.unless or step.argv, env, step.stdin if not step.unless else b"")
-        except SystemExit:
-            if not step.retried or time.monotonic() > end:
-                raise
-        time.sleep(0.02)
+    return _docker(step.unless or step.argv, env, step.stdin if not step.unless else b"")
 
 
 def _docker(argv: Sequence[str], env: dict[str, str], stdin: bytes = b"") -> bytes:
@@ -145,7 +138,10 @@ def _docker(argv: Sequence[str], env: dict[str, str], stdin: bytes = b"") -> byt
 def _hold(step: Step, env: dict[str, str]) -> subprocess.Popen[bytes]:
     null = subprocess.DEVNULL
     process = subprocess.Popen(step.argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=null)
+    assert process.stdin
     assert process.stdout
+    process.stdin.write(step.stdin)
+    process.stdin.flush()
     if not process.stdout.readline():
         raise SystemExit(f"bench: {step.name} failed")
     return process

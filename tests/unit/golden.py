@@ -29,10 +29,11 @@ def describe(step: Step) -> str:
     whole = b"\0" not in step.stdin and len(step.stdin) < 4096
     text = f"stdin{'' if whole else ' not shown here'}\n" if step.stdin else ""
     rules = "".join(f"  {line}\n" for line in step.stdin.decode().splitlines()) if whole else ""
-    flags = [name for name in ("holds", "shown", "retried", "transient") if getattr(step, name)]
+    flags = [name for name in ("holds", "shown", "transient") if getattr(step, name)]
     parts = [
         f"== {step.name}\n",
         f"needs {' '.join(step.needs)}\n" if step.needs else "",
+        f"after {' '.join(step.after)}\n" if step.after else "",
         f"is {' '.join(flags)}\n" if flags else "",
         f"env {' '.join(step.env)}\n" if step.env else "",
         f"unless\n{lines(step.unless)}" if step.unless else "",

@@ -27,11 +27,9 @@ STEPS = {
     "sidecar-config": "cp -",
     "sidecar-connect": "network connect",
     "sidecar-start": "start claude",
-    "sidecar-ready": "healthcheck --addr",
-    "bottle": "echo up",
+    "bottle": "tar --extract",
     "lock": "-lock --pull",
     "gate": "-gate --pull",
-    "fill": "tar --extract",
     "selftest": "python3 -I -",
     "inspect": f"inspect {NAME}",
     "claude": "claude --dangerously",
@@ -43,7 +41,7 @@ UNDO: dict[str, Argv] = {
     "lock": ("docker", "rm", "--force", "--volumes", f"{NAME}-lock"),
     "gate": ("docker", "rm", "--force", "--volumes", f"{NAME}-gate"),
 }
-USUAL = [UNDO["bottle"], UNDO["sidecar"], UNDO["network"]]  # lock and gate leave nothing once they have succeeded
+USUAL = [UNDO["sidecar"], UNDO["network"]]  # the end of its stdin ends what holds, and takes all of it along
 
 MONITOR = (["logs", "--follow"], ["inspect", "--format"])  # runs beside claude
 Patches = dict[str, object]

@@ -39,7 +39,7 @@ def test_versions_of_every_spelling_are_new_enough(scene: Scene, answer: str) ->
 def test_an_engine_that_cannot_be_used_is_one_line(scene: Scene, what: dict[str, object], reason: str) -> None:
     scene.rule("version", **what)
     with pytest.raises(EngineError) as caught:
-        Engine(scene.environ).present(())
+        Engine(scene.environ).versions()
     assert reason in str(caught.value)
     assert str(caught.value).count("\n") == 0
 

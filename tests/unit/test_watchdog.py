@@ -124,14 +124,14 @@ def test_in_passing_it_removes_what_the_certainly_dead_have_left(dog: Dog, scene
     owners = {"dead": f"{machine}:{boot}:{pid}:1", "living": f"{machine}:{boot}:{pid}:{started}", "far": "far:-:1:1"}
     scene.rule("network ls", stdout="".join(f"{name}\tx\t{owner}\tnetwork\n" for name, owner in owners.items()))
     dog.end.watch(SESSION, USUAL)
-    dog.end.tell("running")
+    dog.end.tell("reap")
     assert dog.let_go(clean=True) == [*LISTINGS, ("network", "rm", "dead")]
 
 
 def test_an_engine_that_fails_in_passing_is_no_reason_to_leave_the_post(dog: Dog, scene: Scene) -> None:
     scene.rule("ps --all", code=1, stderr=UNREACHABLE, times=1)
     dog.end.watch(SESSION, [])
-    dog.end.tell("running")
+    dog.end.tell("reap")
     while not asked(scene):
         time.sleep(0.01)
     assert dog.let_go() == [("ps", "--all"), *LISTINGS, *LISTINGS]

@@ -2,7 +2,7 @@
 
 import importlib
 import json
-import secrets
+import os
 import signal
 import sys
 
@@ -11,7 +11,8 @@ from claude_bottle import cli
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)  # what runs the tests may have had them ignored
 signal.signal(signal.SIGINT, signal.default_int_handler)
-secrets.token_hex = lambda nbytes=None: "0a1b2c3d"
+random = os.urandom
+os.urandom = lambda size: bytes.fromhex("0a1b2c3d") if size == 4 else random(size)  # the session's id
 for name, value in json.loads(sys.argv[1]).items():
     module, _, attribute = name.partition(".")
     owner = importlib.import_module(f"claude_bottle.{module}")
