@@ -70,23 +70,26 @@ def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: 
     name = bench.name  # a machine of its own: the reapers of other sessions must not be first
     write(bench, "stay")
     left = orphaned(bench, name)
-    living = things(beside)
-    assert run_on("elsewhere", beside, "cleanup").code == 0
-    shown = run_on(name, bench, "cleanup", "--dry-run").out.decode().splitlines()
-    kinds = [
-        line.removeprefix("would remove ").rpartition(" ")[0]
-        for line in shown
-        if line.startswith("would remove ") and not line.endswith("-egress")
-    ]
-    assert kinds == ["container", "network", "volume", "stage dir"]
-    assert things(bench) == left
-    if command == "start":
-        write(bench, "hello")
-        assert run_on(name, bench, "start", bench.name, "--yes").code == 0
-    else:
-        assert run_on(name, bench, "cleanup").code == 0
-    until_nothing_is_left(bench, time.monotonic())
-    assert things(beside) == living
+    try:
+        living = things(beside)
+        assert run_on("elsewhere", beside, "cleanup").code == 0
+        shown = run_on(name, bench, "cleanup", "--dry-run").out.decode().splitlines()
+        kinds = [
+            line.removeprefix("would remove ").rpartition(" ")[0]
+            for line in shown
+            if line.startswith("would remove ") and not line.endswith("-egress")
+        ]
+        assert kinds == ["container", "network", "volume", "stage dir"]
+        assert things(bench) == left
+        if command == "start":
+            write(bench, "hello")
+            assert run_on(name, bench, "start", bench.name, "--yes").code == 0
+        else:
+            assert run_on(name, bench, "cleanup").code == 0
+        until_nothing_is_left(bench, time.monotonic())
+        assert things(beside) == living
+    finally:
+        bench.remove_left()
 
 
 def orphaned(bench: Bench, name: str) -> list[str]:
