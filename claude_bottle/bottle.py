@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle import pipelock
-from claude_bottle.checks import Shelf, Value, file_problem, inside
+from claude_bottle.checks import Shelf, Value, file_path, file_problem, inside
 from claude_bottle.env import EnvVar, read_variable
+from claude_bottle.identity import Identity, read_identity
+from claude_bottle.ssh import SshHost, read_hosts
 
 MIB = 1024**2
-_KEYS = ("env", "ssh", "egress", "ca_certs", "limits", "image")
+_KEYS = ("env", "ssh", "git", "egress", "ca_certs", "limits", "image")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
 
@@ -35,15 +37,20 @@ class Bottle:
     ca_certs: tuple[Path, ...] = ()
     limits: Limits = Limits()
     dockerfile: Path | None = None
+    ssh: tuple[SshHost, ...] = ()
+    git: Identity | None = None  # None: nothing is said of it
+
+    @property
+    def reach(self) -> tuple[pipelock.Host, ...]:
+        """Return every host that it may reach besides the default ones."""
+        return (*self.allow, *(host.reach for host in self.ssh))
 
 
 def read_bottle(name: str, top: Value, shelf: Shelf) -> Bottle:
     """Check the manifest `top` and return its bottle, which holds only if no fault was added."""
     top.keys(_KEYS)
     env, egress, certs, limits = (top.get(key) for key in ("env", "egress", "ca_certs", "limits"))
-    image = top.get("image")
-    if ssh := top.get("ssh"):
-        ssh.fail("not yet supported", key=True)
+    image, ssh, git = (top.get(key) for key in ("image", "ssh", "git"))
     return Bottle(
         name,
         top.path,
@@ -52,6 +59,8 @@ def read_bottle(name: str, top: Value, shelf: Shelf) -> Bottle:
         ca_certs=_ca_certs(certs, shelf.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
         dockerfile=_dockerfile(image, shelf) if image else None,
+        ssh=read_hosts(ssh, shelf) if ssh else (),
+        git=read_identity(git) if git else None,
     )
 
 
@@ -123,7 +132,7 @@ def _ca_certs(section: Value, home: Path) -> tuple[Path, ...]:
 
 
 def _ca_cert(item: Value, home: Path) -> Path | None:
-    path = _path(item, home)
+    path = file_path(item, home)
     if path is None:
         return None
     if problem := file_problem(path):
@@ -144,7 +153,7 @@ def _dockerfile(section: Value, shelf: Shelf) -> Path | None:
         if section.data == {}:
             section.fail('names no "dockerfile"')
         return None
-    path = _path(value, shelf.home)
+    path = file_path(value, shelf.home)
     if path is None:
         return None
     # Its folder is the build context: agents from somebody else must not be able to name the user's home as one.
@@ -153,13 +162,3 @@ def _dockerfile(section: Value, shelf: Shelf) -> Path | None:
     elif problem := file_problem(path):
         value.fail(f"{path} {problem}")
     return path
-
-
-def _path(value: Value, home: Path) -> Path | None:
-    """Return the path that `value` names, starting at its manifest; `~` is the user's home."""
-    text = value.text()
-    if text is None:
-        return None
-    if text == "~" or text.startswith("~/"):
-        return home / text[2:]
-    return value.path.parent / text

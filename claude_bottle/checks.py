@@ -133,6 +133,16 @@ def file_problem(path: Path) -> str | None:
     return None
 
 
+def file_path(value: Value, home: Path) -> Path | None:
+    """Return the path that `value` names, starting at its manifest; `~` is the user's home."""
+    text = value.text()
+    if text is None:
+        return None
+    if text == "~" or text.startswith("~/"):
+        return home / text[2:]
+    return value.path.parent / text
+
+
 def inside(path: Path, folder: Path) -> bool:
     """Tell whether `path` lies in `folder` once every link is followed."""
     try:

@@ -1,4 +1,4 @@
-"""Run docker's command line: the only module that starts processes."""
+"""Run docker's command line, and what little else is run: the only module that starts processes."""
 
 import contextlib
 import os
@@ -15,6 +15,7 @@ from claude_bottle.text import harmless
 ABSENT = ("No such", "no such volume", "not found")  # what clients 20.10 to 28 say of an object that is not there
 NO_ANSWER = "no answer within"
 _TIMED_OUT = 124  # as timeout(1) has it
+_OTHERS = 5.0  # seconds for a program that is not docker
 _UNREACHABLE = (
     "Cannot connect to the Docker daemon",
     "error during connect",
@@ -153,6 +154,15 @@ def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -
 def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", timeout: float | None = None) -> Result:
     """Run a docker command to its end and collect what it prints."""
     return start(argv, env).wait(stdin, timeout)
+
+
+def output(argv: Sequence[str], env: Mapping[str, str]) -> bytes:
+    """Return what another program of this host prints; nothing where there is none, it fails or does not end."""
+    try:
+        result = run(argv, env, timeout=_OTHERS)
+    except EngineError:
+        return b""
+    return result.stdout if result.ok else b""
 
 
 def lines(

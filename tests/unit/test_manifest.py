@@ -119,7 +119,7 @@ def test_every_fault_of_agent_and_bottle_is_told_at_once_in_order(place: Place) 
     place.write("agents/a.yaml", "descriptoin: x\nskills: [ab]\nprompt: [x]\nskills: []\nbottle: default\n")
     place.write("agents/skills/abc/SKILL.md")
     place.write(
-        "agents/bottles/default.yaml", "ssh: []\nenv:\n  A B: x\n  N: 1\nlimits: {cpu: 2}\negress: {}\nenv: {}\n"
+        "agents/bottles/default.yaml", "ssh: 1\nenv:\n  A B: x\n  N: 1\nlimits: {cpu: 2}\negress: {}\nenv: {}\n"
     )
     assert place.faults() == [
         'a.yaml:1:1: unknown key "descriptoin"; did you mean "description"?',
@@ -127,7 +127,7 @@ def test_every_fault_of_agent_and_bottle_is_told_at_once_in_order(place: Place) 
         'did you mean "abc"?'.replace(f"{place.agents}/", ""),
         "a.yaml:3:9: prompt: want text, found a list",
         'a.yaml:4:1: the key "skills" stands here a second time',
-        "bottles/default.yaml:1:1: ssh: not yet supported",
+        "bottles/default.yaml:1:6: ssh: want a list, found a number",
         "bottles/default.yaml:3:3: env.A B: a variable's name has only letters, digits and _, and no digit in front",
         "bottles/default.yaml:4:6: env.N: want text (quote it), found a number",
         'bottles/default.yaml:5:10: unknown key "limits.cpu"; did you mean "cpus"?',
@@ -170,7 +170,7 @@ def test_all_agents_are_checked_and_bottles_that_nobody_uses(place: Place) -> No
         ("limits: {pids: .inf}", f"1:16: limits.pids: {PIDS}"),
         ("image: {}", '1:8: image: names no "dockerfile"'),
         ("egress: {alow: []}", '1:10: unknown key "egress.alow"; did you mean "allow"?'),
-        ("zzz: 1", '1:1: unknown key "zzz"; known here: env, ssh, egress, ca_certs, limits, image'),
+        ("zzz: 1", '1:1: unknown key "zzz"; known here: env, ssh, git, egress, ca_certs, limits, image'),
         ('egress: {allow: ["a.com\\x1b[2J"]}', rf'1:18: egress.allow: "a.com\x1b[2J": {NAME}'),
     ],
 )  # fmt: skip

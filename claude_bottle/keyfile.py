@@ -1,0 +1,97 @@
+"""A private key's file: whether a bottle can use it, told without a passphrase and without keeping what is secret."""
+
+import base64
+import binascii
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle.checks import file_problem
+
+SUPPORTED = "a bottle takes the file of a private key, as ssh-keygen writes it"
+_ELSEWHERE = "a key that lives only in an ssh-agent or on a hardware token cannot be used"
+_PEM = re.compile(rb"\s*-----BEGIN ((?:[A-Z]+ )*)PRIVATE KEY-----\s(.*)-----END \1PRIVATE KEY-----", re.DOTALL)
+_MAGIC = b"openssh-key-v1\0"  # PROTOCOL.key of OpenSSH
+_LARGEST = 1 << 20  # bytes; an RSA key of 16384 bits has 13 thousand
+_PUBLIC = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) ([A-Za-z0-9+/]+=*)")
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """A key by its file; `public`, as `type base64`, is empty where only the key's owner could tell."""
+
+    path: Path
+    public: str
+    encrypted: bool
+
+
+def read(path: Path) -> KeyFile:
+    """Look at the private key in the file `path`; ValueError, one line without a path, where a bottle cannot use it."""
+    if problem := file_problem(path):
+        there = ", and only its public half is there" if _public_half(path) else ""
+        raise ValueError(f"{problem}{there}: {_ELSEWHERE}, {SUPPORTED}")
+    with path.open("rb") as file:
+        text = file.read(_LARGEST)
+    if match := _PEM.match(text):
+        key = _own(path, match[2]) if match[1] == b"OPENSSH " else _foreign(path, match[1], match[2])
+    else:
+        raise ValueError(_what_else(text))
+    if key.public.startswith("sk-"):
+        raise ValueError(f"is a key of a hardware token ({key.public.partition(' ')[0]}): {_ELSEWHERE}")
+    return key
+
+
+def public(text: str) -> str | None:
+    """Return the public key, `type base64`, that a text begins with; None where there is none that holds together."""
+    match = _PUBLIC.match(text)
+    if not match:
+        return None
+    try:
+        kind, _ = _string(base64.b64decode(match[2], validate=True))
+    except (binascii.Error, struct.error):
+        return None
+    return match[0] if kind == match[1].encode() else None
+
+
+def _own(path: Path, body: bytes) -> KeyFile:
+    """Read OpenSSH's own format, whose public half is in clear even where the rest is encrypted."""
+    try:
+        data = base64.b64decode(b"".join(body.split()), validate=True)
+        cipher, rest = _string(data.removeprefix(_MAGIC))
+        _kdf, rest = _string(rest)
+        _options, rest = _string(rest)
+        blob, _ = _string(rest[4:])
+        kind, _ = _string(blob)
+        if not data.startswith(_MAGIC):
+            raise ValueError
+        return KeyFile(path, f"{kind.decode('ascii')} {base64.b64encode(blob).decode()}", cipher != b"none")
+    except (ValueError, struct.error):
+        raise ValueError(f"is damaged; {SUPPORTED}") from None
+
+
+def _foreign(path: Path, kind: bytes, body: bytes) -> KeyFile:
+    """Read OpenSSL's formats (RFC 1421, RFC 5958), which tell nothing but whether they are encrypted."""
+    encrypted = kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in body
+    return KeyFile(path, _public_half(path) or "", encrypted)
+
+
+def _public_half(path: Path) -> str | None:
+    half = path.with_name(f"{path.name}.pub")
+    return None if file_problem(half) else public(half.read_bytes()[:_LARGEST].decode("ascii", "replace"))
+
+
+def _what_else(text: bytes) -> str:
+    if public(text.decode("ascii", "replace")):
+        return f"is a public key: {_ELSEWHERE}, {SUPPORTED}"
+    if text.startswith(b"PuTTY-User-Key-File-"):
+        return "is a key of PuTTY's: convert it with `puttygen -O private-openssh`"
+    return f"is no private key; {SUPPORTED}"
+
+
+def _string(data: bytes) -> tuple[bytes, bytes]:
+    """Split off the first string (RFC 4251, section 5)."""
+    (length,) = struct.unpack_from(">I", data)
+    if length > len(data) - 4:
+        raise struct.error
+    return data[4 : 4 + length], data[4 + length :]
