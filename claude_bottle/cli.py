@@ -149,7 +149,7 @@ def agents(agents: Path | None) -> None:
     from claude_bottle import pipelock
 
     loaded = _load(_host(agents))
-    rows = [(a.name, a.bottle.name, pipelock.summary(pipelock.allowlist(a.bottle.allow))) for a in loaded]
+    rows = [(a.name, a.bottle.name, pipelock.summary(pipelock.allowlist(a.bottle.reach))) for a in loaded]
     click.echo(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
 
 

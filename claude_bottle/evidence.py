@@ -27,6 +27,7 @@ class Evidence:
     probe: Data = field(repr=False)
     bottle: Data = field(repr=False)
     sidecar: Data = field(repr=False)
+    key_holder: Data = field(repr=False)
     image: Data = field(repr=False)
 
     @classmethod
@@ -40,6 +41,7 @@ class Evidence:
             probe=answers if isinstance(answers, dict) else {},
             bottle=_only([each for each in objects if each.get("Name") == f"/{plan.name}"]),
             sidecar=_only([each for each in objects if each.get("Name") == f"/{plan.sidecar}"]),
+            key_holder=_only([each for each in objects if each.get("Name") == f"/{plan.key_holder}"]),
             image=_only([each for each in objects if plan.image.tag in (each.get("RepoTags") or ())]),
         )
 

@@ -38,9 +38,9 @@ def labelled(pairs: Iterable[str]) -> tuple[str, ...]:
     return tuple(word for pair in pairs for word in ("--label", pair))
 
 
-def volume_labels(plan: Plan) -> str:
-    """Return the part of a --mount that labels its anonymous volume, which takes no --label."""
-    return ",".join(f"volume-label={label}" for label in owned(plan.session, "config", plan.owner))
+def volume_labels(plan: Plan, role: str) -> str:
+    """Return the part of a --mount that labels the volume that it makes, which takes no --label."""
+    return ",".join(f"volume-label={label}" for label in owned(plan.session, role, plan.owner))
 
 
 def unprivileged() -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from claude_bottle import flags
+from claude_bottle import flags, keyholder
 from claude_bottle.evidence import Data, Doubt, Evidence
 from claude_bottle.plan import PROXY_PORT, SIDECAR_UID
+from claude_bottle.ssh import FOLDER
 
 # Named like a secret: API_KEY, apikey, DB_PASSWORD, GH_PAT; not KEYBOARD, PATH, MAX_TOKENS or TOKENIZERS_PARALLELISM.
 SECRET = re.compile(
@@ -28,7 +29,8 @@ def secrets(seen: Evidence) -> Iterator[str]:
 
 def environment(seen: Evidence) -> Iterator[str]:
     """The bottle's variables: the image's and the proxy's, by value; only names are told, a value may be a secret."""
-    planned = _pairs(word for word in flags.proxy_variables(f"http://pipelock:{PROXY_PORT}") if "=" in word)
+    words = (*flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"), *keyholder.variables(seen.plan))
+    planned = _pairs(word for word in words if "=" in word)
     wanted, found = _variables(seen.image) | planned, _variables(seen.bottle)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
@@ -48,9 +50,12 @@ def network(seen: Evidence) -> Iterator[str]:
 
 
 def mounts(seen: Evidence) -> Iterator[str]:
-    """Binds, volumes and other mounts of the bottle."""
-    for mount in seen.bottle["Mounts"]:
-        yield f"{mount['Type']} at {mount['Destination']}"
+    """Binds, volumes and other mounts of the bottle; one may be there, for the key-holder's socket."""
+    planned = _socket(seen, writable=False) if seen.plan.keys else None
+    found = [_mount(mount) for mount in seen.bottle["Mounts"]]
+    yield from (f"{kind} at {place}" for kind, _, place, _ in (mount for mount in found if mount != planned))
+    if planned and planned not in found:
+        yield f"the key-holder's socket is not mounted at {FOLDER}, read-only"
     yield from (f"tmpfs at {path}" for path in seen.bottle["HostConfig"].get("Tmpfs") or ())
 
 
@@ -96,6 +101,34 @@ def sidecar(seen: Evidence) -> Iterator[str]:
     wanted = {seen.plan.name, seen.plan.egress.name}
     yield from (f"also on network {name}" for name in seen.sidecar["NetworkSettings"]["Networks"].keys() - wanted)
     yield from (f"{mount['Type']} at {mount['Destination']}" for mount in _foreign(seen.sidecar["Mounts"]))
+
+
+def key_holder(seen: Evidence) -> Iterator[str]:
+    """What has the ssh keys: no network, nothing that can be written to a disk, nothing mounted but its socket."""
+    config = seen.key_holder["HostConfig"]
+    yield from _confinement(seen.key_holder)
+    yield from (f"on network {name}" for name in seen.key_holder["NetworkSettings"]["Networks"] if name != "none")
+    if config["NetworkMode"] != "none":
+        yield f"network mode {config['NetworkMode']}"
+    if not config["ReadonlyRootfs"]:
+        yield "its file system is writable"
+    if seen.key_holder["Config"]["User"] != keyholder.USER:
+        yield f"it runs as {seen.key_holder['Config']['User'] or 'root'}"
+    found = [_mount(mount) for mount in seen.key_holder["Mounts"]]
+    yield from (f"{kind} at {place}" for kind, _, place, _ in found if (kind, place) != ("volume", FOLDER))
+    if _socket(seen, writable=True) not in found:
+        yield "its socket is not in the session's volume"
+    if config["RestartPolicy"]["Name"] not in ("", "no"):
+        yield f"its restart policy is {config['RestartPolicy']['Name']}"
+    yield from (f"{name} is in its environment" for name in filter(SECRET.search, _variables(seen.key_holder)))
+
+
+def _socket(seen: Evidence, *, writable: bool) -> tuple[str, str, str, bool | None]:
+    return ("volume", seen.plan.key_volume, FOLDER, writable)
+
+
+def _mount(mount: Data) -> tuple[str, str, str, bool | None]:
+    return (mount["Type"], mount.get("Name", ""), mount["Destination"], mount.get("RW"))
 
 
 def _confinement(container: Data) -> Iterator[str]:

@@ -18,7 +18,7 @@ _KINDS = {
     "network": (("network", "ls"), ("network", "rm")),
     "volume": (("volume", "ls"), ("volume", "rm")),
 }
-_LAST = ("sidecar",)  # the agent goes first: it may have work under way through the sidecar
+_LAST = ("key-holder", "sidecar")  # the agent goes first: it may have work under way through these
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ def listed(env: Mapping[str, str], session: str | None = None) -> tuple[Leftover
     """Return what is on the engine of one session, or of all, in the order of removal; raises EngineError."""
     label = f"{PREFIX}.session" + (f"={session}" if session else "")
     found = [item for kind, (words, _) in _KINDS.items() for item in _of_kind(env, kind, words, label)]
-    return tuple(sorted(found, key=lambda item: (list(_KINDS).index(item.kind), item.role in _LAST)))
+    return tuple(
+        sorted(
+            found,
+            key=lambda item: (list(_KINDS).index(item.kind), _LAST.index(item.role) if item.role in _LAST else -1),
+        )
+    )
 
 
 def stage_dirs() -> Iterator[Leftover]:

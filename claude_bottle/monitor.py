@@ -10,20 +10,29 @@ from claude_bottle.events import Tally
 from claude_bottle.plan import Plan
 
 _BEAT = 10.0  # seconds between two lines to a remote bottle, whose first process gives up after 45
+_LOOK = 1.0  # seconds between two looks at the key-holder's client, which cost no process
 _TIMEOUT = 10.0  # seconds for the engine to say whether the sidecar lives
 _LAST_LINES = 5.0  # seconds for the end of the log of a sidecar that is gone
 
 
 class Monitor:
-    """Counts what the sidecar lets through, and ends the bottle when the sidecar ends.
+    """Counts what the sidecar lets through, and ends the bottle when the sidecar or the key-holder ends.
 
     `ended` is why the bottle was ended, None where it was not.
     """
 
-    def __init__(self, plan: Plan, env: Mapping[str, str], bottle: Client, started: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        env: Mapping[str, str],
+        bottle: Client,
+        started: Callable[[int], None],
+        key_holder: Client | None = None,
+    ) -> None:
         """Watch the session of `plan` from now on.
 
-        The stdin of the client `bottle` is its lifeline; `started` hears the pid of each client that follows the log.
+        The stdin of the client `bottle` is its lifeline, and so is the key-holder's; `started` hears the pid of each
+        client that follows the log.
         """
         self._started = started
         self.tally = Tally()
@@ -32,8 +41,11 @@ class Monitor:
         self._over = threading.Event()
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
-        if plan.remote:
-            threading.Thread(target=self._beat, daemon=True).start()
+        for client in (bottle, key_holder):
+            if client and plan.remote:
+                threading.Thread(target=self._beat, args=(client,), daemon=True).start()
+        if key_holder:
+            threading.Thread(target=self._hold, args=(key_holder,), daemon=True).start()
 
     def stop(self) -> None:
         """Stop watching: what ends from now on ends because the session does."""
@@ -70,6 +82,14 @@ class Monitor:
             return None
         return DockerError("the sidecar has ended, so the session was ended too")
 
-    def _beat(self) -> None:
-        while not self._over.wait(_BEAT) and self._bottle.beat():
+    def _beat(self, client: Client) -> None:
+        while not self._over.wait(_BEAT) and client.beat():
             pass
+
+    def _hold(self, key_holder: Client) -> None:
+        """End the session when its key-holder ends: what is left of it could not do what its manifest says."""
+        while not self._over.wait(_LOOK):
+            if key_holder.ended_within(0) and not self._over.is_set():
+                self.ended = DockerError("the key-holder has ended, so the session was ended too")
+                self._bottle.finish()
+                return

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
-from claude_bottle import PREFIX, pipelock, staging
+from claude_bottle import PREFIX, pipelock, ssh, staging
 from claude_bottle.addresses import Addresses
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import TOKEN_VARIABLE, Host
+from claude_bottle.identity import Identity
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
+from claude_bottle.text import harmless
 
 EGRESS = f"{PREFIX}-egress"
 PROXY_PORT = 8888
@@ -58,6 +60,8 @@ class Plan:
     home: bytes = field(repr=False)  # the tar stream that fills the agent's home
     passed_on: tuple[str, ...]  # the terminal's variables, where they are set: an unset one would remove the image's
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
+    keys: tuple[ssh.Key, ...]  # for the key-holder, which there is only where there are keys
+    identity: Identity  # git's, inside the bottle
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
     icc_off: bool = True  # False where the engine's kernel lacks br_netfilter, and so cannot keep sidecars apart
@@ -74,6 +78,21 @@ class Plan:
         return f"{self.name}-sidecar"
 
     @property
+    def key_holder(self) -> str:
+        """Return the name of the container that has the ssh keys."""
+        return f"{self.name}-key-holder"
+
+    @property
+    def key_volume(self) -> str:
+        """Return the name of the volume in which its socket is."""
+        return f"{self.name}-keys"
+
+    @property
+    def locked_keys(self) -> tuple[ssh.Key, ...]:
+        """Return the keys whose passphrase must be asked for."""
+        return tuple(key for key in self.keys if key.file.encrypted)
+
+    @property
     def sidecar_address(self) -> IPv4Address:
         """Return the sidecar's address on the session's network."""
         return self.addresses[3]
@@ -86,12 +105,12 @@ class Plan:
     @property
     def allow(self) -> tuple[str, ...]:
         """Return the host names that the sidecar lets through."""
-        return pipelock.allowlist(self.agent.bottle.allow)
+        return pipelock.allowlist(self.agent.bottle.reach)
 
     @property
     def ports(self) -> tuple[int, ...]:
         """Return the TCP ports that may leave."""
-        return pipelock.ports(self.agent.bottle.allow)
+        return pipelock.ports(self.agent.bottle.reach)
 
     @property
     def prompt(self) -> str | None:
@@ -145,13 +164,23 @@ def environment(host: Host, agent: Agent) -> dict[str, str]:
     return secrets | {TOKEN: host.environ.get(TOKEN_VARIABLE, "")}
 
 
-def make(host: Host, agent: Agent, run: Run, *, images: tuple[Image, Image], egress: Egress, token: str) -> Plan:
-    """Plan a session of `agent`; `token` is 8 random hex digits that make it unique.
+def make(
+    host: Host,
+    agent: Agent,
+    run: Run,
+    *,
+    images: tuple[Image, Image],
+    egress: Egress,
+    token: str,
+    identity: Identity | None = None,
+) -> Plan:
+    """Plan a session of `agent`; `token` is 8 random hex digits that make it unique, `identity` is git's.
 
-    Raises ManifestError where a setting is wrong or a skill or certificate cannot be read.
+    Raises ManifestError where a setting is wrong or a skill, certificate or key cannot be read.
     """
     addresses = address_range(host)
     base, image = images
+    who = identity or Identity()
     prompt = agent.prompt if run.question is None else run.question
     return Plan(
         session=session_id(agent.name, token),
@@ -164,8 +193,26 @@ def make(host: Host, agent: Agent, run: Run, *, images: tuple[Image, Image], egr
         egress=egress,
         addresses=next(candidates(addresses, egress, int(token, 16))),
         range=addresses,
-        config=pipelock.config(pipelock.allowlist(agent.bottle.allow)),
-        home=staging.home(agent.skills, prompt),
+        config=pipelock.config(pipelock.allowlist(agent.bottle.reach)),
+        home=staging.home(agent.skills, prompt, _git_and_ssh(agent, who)),
         passed_on=tuple(name for name in PASSED_ON if host.environ.get(name)),
         certificates=b"".join(staging.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
+        keys=_keys(agent),
+        identity=who,
     )
+
+
+def _git_and_ssh(agent: Agent, identity: Identity) -> Iterator[staging.Entry]:
+    git, files = identity.config(), ssh.files(agent.bottle.ssh, f"pipelock:{PROXY_PORT}")
+    if git:
+        yield staging.Entry(".gitconfig", git)
+    if files:
+        yield staging.Entry(".ssh", mode=0o700)
+    yield from (staging.Entry(f".ssh/{name}", data) for name, data in files.items())
+
+
+def _keys(agent: Agent) -> tuple[ssh.Key, ...]:
+    try:
+        return ssh.keys(agent.bottle.ssh)
+    except OSError as error:
+        raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None

@@ -8,6 +8,7 @@ from claude_bottle import pipelock
 from claude_bottle.errors import RefusedError
 from claude_bottle.host import TOKEN_VARIABLE
 from claude_bottle.plan import TOKEN, Plan
+from claude_bottle.ssh import SshHost
 from claude_bottle.steps import Step
 from claude_bottle.text import harmless
 
@@ -64,10 +65,10 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield "  claude  " + harmless(shlex.join(plan.run.arguments))
     yield f"bottle  {harmless(bottle.name)}"
     yield "  env     " + harmless(", ".join(_environment(plan)))
+    yield from (f"  ssh     {harmless(_ssh(host))}" for host in bottle.ssh)
+    yield from (f"  git     {harmless(who)}" for who in (str(plan.identity),) if who)
     yield "  egress  " + pipelock.summary(plan.allow)
-    for name in plan.allow:
-        if name.startswith("*."):
-            yield f"          {name}: any host under {name[2:]}"
+    yield from (f"          {name}: any host under {name[2:]}" for name in plan.allow if name.startswith("*."))
     if len(plan.ports) > 1:
         yield f"  ports   {', '.join(map(str, plan.ports))}, each open on every allowed host"
     if plan.certificates:
@@ -85,6 +86,12 @@ def _environment(plan: Plan) -> Iterator[str]:
             origin = "" if variable.source == variable.name else f" {variable.source}"
             yield f"{variable.name} (from host{origin})"
     yield f"{TOKEN} (from {TOKEN_VARIABLE})"
+
+
+def _ssh(host: SshHost) -> str:
+    alias = "" if host.alias == host.host else f"{host.alias} is "
+    asked = ", whose passphrase is asked for" if host.key.encrypted else ""
+    return f"{alias}{host.host} as {host.user}, port {host.port}, key {host.key.path}{asked}"
 
 
 def _shortened(prompt: str) -> str:

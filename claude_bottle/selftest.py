@@ -99,12 +99,13 @@ RULES = (
     _Rule("secrets", "no variable is named like a token or key", inspection.secrets),
     _Rule("environment", "the container's variables are the planned ones", inspection.environment),
     _Rule("network", "the container is on its own network alone", inspection.network),
-    _Rule("mounts", "nothing is mounted", inspection.mounts),
+    _Rule("mounts", "nothing is mounted, or the key-holder's socket alone", inspection.mounts),
     _Rule("privileges", "nothing was added and no namespace is shared", inspection.privileges),
     _Rule("limits", "cpus, memory and processes are limited", inspection.limits),
     _Rule("restart", "nothing restarts, which would lose the lock", inspection.restart),
     _Rule("sidecar", "the sidecar is confined as planned", inspection.sidecar),
 )
+KEY_RULES = (_Rule("key-holder", "what has the ssh keys has no network and no privilege", inspection.key_holder),)
 
 
 def probe_argv(plan: Plan) -> tuple[str, ...]:
@@ -120,13 +121,15 @@ def probe_input(plan: Plan, known: Addresses) -> bytes:
 
 def inspect_argv(plan: Plan) -> tuple[str, ...]:
     """Return the command that shows what was really built: the bottle, its sidecar, and the image for its variables."""
-    return ("docker", "inspect", plan.name, plan.sidecar, plan.image.tag)
+    key_holder = (plan.key_holder,) if plan.keys else ()
+    return ("docker", "inspect", plan.name, plan.sidecar, *key_holder, plan.image.tag)
 
 
 def judge(plan: Plan, known: Addresses, probe: bytes, inspect: bytes, seconds: float) -> Receipt:
     """Judge what the probe and `docker inspect` printed, whatever it is; `seconds` is how long they took."""
     evidence = Evidence.read(plan, known, probe, inspect)
-    return Receipt(tuple(_check(rule, evidence) for rule in RULES), seconds)
+    rules = (*RULES, *(KEY_RULES if plan.keys else ()))
+    return Receipt(tuple(_check(rule, evidence) for rule in rules), seconds)
 
 
 def _check(rule: _Rule, evidence: Evidence) -> Check:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claude_bottle import addresses, docker, events, image, preflight, selftest, steps, teardown, tty
+from claude_bottle import addresses, docker, events, identity, image, preflight, selftest, steps, teardown, tty
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
 from claude_bottle.errors import (
@@ -27,7 +27,7 @@ from claude_bottle.runner import Runner, StepError
 from claude_bottle.selftest import Receipt
 from claude_bottle.steps import Step
 from claude_bottle.teardown import Teardown
-from claude_bottle.uncork import Hands, stage, uncork, unproven
+from claude_bottle.uncork import Hands, stage, uncork, unlock, unproven
 from claude_bottle.watchdog import Watchdog
 
 _KILLED = 128 + 9
@@ -38,7 +38,8 @@ _FIRST, _LAST = 1 << 16, -2  # places in the order of teardown
 NO_TOKEN = (
     f"{TOKEN_VARIABLE} is not set: make a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
 )
-_NOBODY = "nobody can be asked, stdin is not a terminal: give --yes to start without a question"
+_NO_TERMINAL = "stdin is not a terminal"
+_NOBODY = f"nobody can be asked, {_NO_TERMINAL}: give --yes to start without a question"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         raise TokenError(NO_TOKEN)
     if not (options.yes or host.interactive):
         raise RefusedError(_NOBODY)
+    locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
+    if locked and not host.interactive:
+        raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
     with _hands(host, verbose=options.verbose) as hands:
         plan, done = _surveyed(host, agent, options.run, hands.engine)
         _show(preflight.summary(plan, _building(plan, done)))
@@ -76,6 +80,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         if receipt.failed:
             raise unproven(plan, receipt, hands.engine)
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
+        unlock(plan, hands)
         hands.watchdog.reap()
         monitor = _watched(plan, hands)
         hands.undo.note("claude ...")
@@ -101,7 +106,8 @@ def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
 
 def _watched(plan: Plan, hands: Hands) -> Monitor:
     """Start the monitor; its report is told when all else is undone."""
-    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note)
+    key_holder = hands.runner.client("key-holder") if plan.keys else None
+    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note, key_holder)
     hands.undo.arm(_FIRST, "monitor", monitor.stop)
 
     def report() -> None:
@@ -174,13 +180,15 @@ def client_environment(host: Host) -> dict[str, str]:
 
 
 def _plan(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) -> Plan:
+    bottle = agent.bottle
     plan = planning.make(
         host,
         agent,
         run,
-        images=images(host, agent.bottle.dockerfile),
+        images=images(host, bottle.dockerfile),
         egress=egress,
         token=os.urandom(4).hex(),
+        identity=identity.settled(bottle.git, client_environment(host)) if bottle.git or bottle.ssh else None,
     )
     return replace(plan, remote=not local, known=addresses.read(local))
 

@@ -55,8 +55,8 @@ def certificates(pem: bytes) -> bytes:
     return b"".join(block + b"\n" for block in blocks)
 
 
-def home(skills: Iterable[Skill], prompt: str | None) -> bytes:
-    """Return the tar stream that fills the agent's home: Claude's settings, the skills and the prompt.
+def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()) -> bytes:
+    """Return the tar stream that fills the agent's home: Claude's settings, the skills, the prompt, and `more`.
 
     Raises ManifestError where a skill's folder cannot be read.
     """
@@ -69,7 +69,7 @@ def home(skills: Iterable[Skill], prompt: str | None) -> bytes:
         entries += _folder(skill.folder, f".claude/skills/{skill.name}")
     if prompt is not None:
         entries += [Entry(str(Path(PROMPT).parent), mode=0o700), Entry(PROMPT, prompt.encode(errors="surrogateescape"))]
-    return archive(entries, _UID)
+    return archive((*entries, *more), _UID)
 
 
 def _state() -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from claude_bottle import PREFIX, flags, netfilter, selftest, staging
+from claude_bottle import PREFIX, flags, keyholder, netfilter, selftest, staging
 from claude_bottle.image import Image
 from claude_bottle.plan import EGRESS, PROXY_PORT, SIDECAR_UID, Plan, egress_subnet
 
@@ -37,6 +37,7 @@ class Step:
     holds: bool = False
     shown: bool = False  # its output is progress for the user
     transient: bool = False  # it holds until every step is ready
+    asks: bool = False  # on the user's terminal, so by itself, when all before it are done
 
 
 def table(plan: Plan) -> tuple[Step, ...]:
@@ -46,11 +47,13 @@ def table(plan: Plan) -> tuple[Step, ...]:
         *_egress(plan),
         _network(plan),
         *_sidecar(plan),
+        *_keys(plan),
         _bottle(plan),
         _rules(plan, "lock", plan.name, netfilter.lock(plan), needs=("bottle",)),
         _rules(plan, "gate", plan.sidecar, netfilter.gate(plan), needs=("sidecar-start",)),
         *_certificates(plan),
         *_proof(plan),
+        *_locked_keys(plan),
         _claude(plan),
     )
 
@@ -117,7 +120,7 @@ def _sidecar(plan: Plan) -> tuple[Step, ...]:
         # The image's own check asks 127.0.0.1, where nothing listens.
         "--no-healthcheck",
         *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
-        *("--mount", f"type=volume,dst=/config,{flags.volume_labels(plan)}"),
+        *("--mount", f"type=volume,dst=/config,{flags.volume_labels(plan, 'config')}"),
         *flags.labels(plan, "sidecar"),
         *flags.proxy_variables(""),
         plan.sidecar_image,
@@ -139,11 +142,31 @@ def _sidecar(plan: Plan) -> tuple[Step, ...]:
     )
 
 
+def _keys(plan: Plan) -> tuple[Step, ...]:
+    if not plan.keys:
+        return ()
+    needs = tuple(step.name for step in _images(plan))
+    argv, remove = keyholder.run(plan, _lifeline(plan)), ("docker", "volume", "rm", plan.key_volume)
+    volume = Step("key-volume", keyholder.volume(plan), needs=needs, undo=remove)
+    holder = Step("key-holder", argv, needs=(volume.name,), undo=_remove(plan.key_holder), holds=True)
+    adds = ((key, keyholder.add(plan, key)) for key in plan.keys)
+    return (volume, holder, *(Step(key.step, argv, stdin=key.private, needs=(holder.name,)) for key, argv in adds))
+
+
+def _locked_keys(plan: Plan) -> tuple[Step, ...]:
+    locked = [(key, keyholder.unlock(plan, key, DETACH)) for key in plan.locked_keys]
+    return tuple(Step(f"{key.step}-unlock", argv, needs=(key.step,), asks=True) for key, argv in locked)
+
+
+def _lifeline(plan: Plan) -> str:
+    return _LIFELINE.format(" -t 45" if plan.remote else "")
+
+
 def _bottle(plan: Plan) -> Step:
     limits = plan.agent.bottle.limits
     proxy = f"http://pipelock:{PROXY_PORT}"
     fill = flags.fed(plan.home, "tar --extract --file - --directory /home/agent")
-    script = f"{fill} && {_LIFELINE.format(' -t 45' if plan.remote else '')}"
+    script = f"{fill} && {_lifeline(plan)}"
     argv = (
         *("docker", "run", "--name", plan.name, "--pull", "never"),
         # --init reaps the zombies that tools leave; --rm: a restart would lose the lock; without the last, a signal
@@ -167,9 +190,11 @@ def _bottle(plan: Plan) -> Step:
         *flags.labels(plan, "agent"),
         *flags.described(plan),
         *flags.proxy_variables(proxy),
+        *keyholder.mounted(plan),
         *("--entrypoint", "bash", plan.image.tag, "-c", script),
     )
-    return Step("bottle", argv, stdin=plan.home, needs=("network",), undo=_remove(plan.name), holds=True)
+    needs = ("network", *(("key-volume",) if plan.keys else ()))
+    return Step("bottle", argv, stdin=plan.home, needs=needs, undo=_remove(plan.name), holds=True)
 
 
 def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
@@ -190,10 +215,11 @@ def _certificates(plan: Plan) -> tuple[Step, ...]:
 def _proof(plan: Plan) -> tuple[Step, ...]:
     whole = ("lock", "sidecar-start", *(step.name for step in _certificates(plan)))
     program = selftest.probe_input(plan, plan.known)
+    holder = ("key-holder",) if plan.keys else ()
     return (
         # Beside the gate, of which nothing can be seen from inside the bottle.
         Step("selftest", selftest.probe_argv(plan), stdin=program, needs=("bottle",), after=whole),
-        Step("inspect", selftest.inspect_argv(plan), needs=("bottle", "sidecar-start")),
+        Step("inspect", selftest.inspect_argv(plan), needs=("bottle", "sidecar-start", *holder)),
     )
 
 
@@ -207,7 +233,8 @@ def _claude(plan: Plan) -> Step:
         plan.name,
         *_command(plan),
     )
-    return Step("claude", argv, env=plan.env_names, needs=("gate", "selftest", "inspect"))
+    keys = (step.name for step in (*_keys(plan), *_locked_keys(plan)))
+    return Step("claude", argv, env=plan.env_names, needs=("gate", "selftest", "inspect", *keys))
 
 
 def _command(plan: Plan) -> Argv:

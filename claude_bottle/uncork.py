@@ -4,15 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from claude_bottle import plan as planning
-from claude_bottle import steps
+from claude_bottle import steps, tty
 from claude_bottle.docker import Result
 from claude_bottle.engine import Engine
-from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError
+from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
 from claude_bottle.plan import Plan
 from claude_bottle.runner import Runner, StepError
 from claude_bottle.selftest import Receipt
 from claude_bottle.staging import StageDir
-from claude_bottle.teardown import Teardown
+from claude_bottle.teardown import Teardown, say
+from claude_bottle.text import harmless
 from claude_bottle.watchdog import Watchdog
 
 _CLASH = ("Pool overlaps", "conflicts with network")  # another network has the subnet
@@ -34,7 +35,7 @@ class Hands:
 
 
 def uncork(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, dict[str, Result]]:
-    """Run every step but the last, claude's, that is not in `done`; return the plan that held and the steps' results.
+    """Run every step before those on the terminal that is not in `done`; return the plan that held and the results.
 
     Raises DockerError, EngineError or IsolationError, which say what to do.
     """
@@ -50,6 +51,16 @@ def uncork(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, dict[s
         if left:
             raise DockerError(f"cannot start again: {'; '.join(left)}")
         plan, done = again, hands.engine.present(steps.table(again))
+
+
+def unlock(plan: Plan, hands: Hands) -> None:
+    """Have the key-holder ask for each encrypted key's passphrase, on the terminal; RefusedError where none fits."""
+    for step, key in zip((step for step in steps.table(plan) if step.asks), plan.locked_keys, strict=True):
+        hands.undo.note(f"{step.name} ...")
+        path = harmless(str(key.file.path))
+        say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
+        if tty.run(step.argv, hands.env, shown=2):
+            raise RefusedError(f"{path} was not unlocked; nothing ran in the bottle")
 
 
 def stage(plan: Plan, undo: Teardown) -> None:
@@ -68,7 +79,7 @@ def _attempt(plan: Plan, hands: Hands, done: frozenset[str]) -> dict[str, Result
     table = steps.table(plan)
     hands.watchdog.watch(plan.session, [step.undo for step in reversed(table) if step.undo])
     stage(plan, hands.undo)
-    return hands.runner.run(table[:-1], done)
+    return hands.runner.run([step for step in table[:-1] if not step.asks], done)
 
 
 def _others(plan: Plan, engine: Engine) -> Iterator[Plan]:
@@ -117,7 +128,8 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
-    return DockerError(f"{step.name}: {result.reason}{hint}")
+    paths = [f" {harmless(str(key.file.path))} cannot be used:" for key in plan.keys if key.step == step.name]
+    return DockerError(f"{step.name}:{''.join(paths)} {result.reason}{hint}")
 
 
 def _died(plan: Plan, what: str, engine: Engine) -> DockerError:

@@ -25,8 +25,8 @@ def lines(argv: Sequence[str]) -> str:
 
 
 def describe(step: Step) -> str:
-    """Return all of a step but the bytes of a tar stream or a program."""
-    whole = b"\0" not in step.stdin and len(step.stdin) < 4096
+    """Return all of a step but the bytes of a tar stream, a program or a key."""
+    whole = b"\0" not in step.stdin and b"PRIVATE KEY" not in step.stdin and len(step.stdin) < 4096
     text = f"stdin{'' if whole else ' not shown here'}\n" if step.stdin else ""
     rules = "".join(f"  {line}\n" for line in step.stdin.decode().splitlines()) if whole else ""
     flags = [name for name in ("holds", "shown", "transient") if getattr(step, name)]

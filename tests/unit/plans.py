@@ -9,6 +9,7 @@ from claude_bottle import plan as planning
 from claude_bottle.host import Host
 from claude_bottle.image import Image
 from claude_bottle.plan import Egress, Plan, Run
+from tests import keys
 
 BASE = Image("claude-bottle:ba5e00000000", ("docker", "build", "--tag", "claude-bottle:ba5e00000000", "-"), b"context")
 OWN = Image("claude-bottle:b0771e000000", ("docker", "build", "--tag", "claude-bottle:b0771e000000", "own"), b"")
@@ -22,8 +23,13 @@ egress:
   allow: ["*.example.com", "git.example.org:22"]
 ca_certs: [ca.pem]
 limits: {cpus: 0.5, memory: 1g, pids: 64}
+ssh:
+  - {host: git.example.org, key: ssh/plain}
+  - {host: git.example.org, port: 2222, user: deploy, alias: second, key: ssh/plain}
+  - {host: code.example.net, key: ssh/locked, known_host: PINNED}
+git: {name: Ada "L", email: ada@example.org}
 image: {dockerfile: Dockerfile.own}
-"""
+""".replace("PINNED", keys.public("pinned"))
 AGENT = """\
 description: Does all that can be asked for
 bottle: everything
@@ -55,15 +61,34 @@ def everything(folder: Path) -> Path:
     bottles = folder / "bottles"
     (bottles / "everything.yaml").write_text(EVERYTHING)
     (bottles / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    ssh(bottles)
     (bottles / "Dockerfile.own").write_text("ARG BASE_IMAGE\nFROM $BASE_IMAGE\n")
     (folder / "skills/look/SKILL.md").write_text("---\nname: look\ndescription: Look\n---\nLook.\n")
     return folder
 
 
+def ssh(folder: Path) -> None:
+    """Write keys into `ssh/` and known hosts into `.ssh/` of a folder."""
+    for inner in ("ssh", ".ssh"):
+        (folder / inner).mkdir(parents=True)
+    (folder / "ssh/plain").write_text(keys.private("plain"))
+    (folder / "ssh/locked").write_text(keys.private("locked", encrypted=True))
+    names = ("git.example.org", "[git.example.org]:2222")
+    (folder / ".ssh/known_hosts").write_text("".join(f"{name} {keys.public(name)} why\n" for name in names))
+
+
 def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = None, **environ: str) -> Plan:
     """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
     machine = host(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
-    agent = manifest.load_agent(folder, name, environ=machine.environ, home=machine.home)
+    agent = manifest.load_agent(folder, name, environ=machine.environ, home=folder / "bottles")
     images = (BASE, OWN if agent.bottle.dockerfile else BASE)
-    made = planning.make(machine, agent, run, images=images, egress=egress or Egress(planning.EGRESS), token="0a1b2c3d")
+    made = planning.make(
+        machine,
+        agent,
+        run,
+        images=images,
+        egress=egress or Egress(planning.EGRESS),
+        token="0a1b2c3d",
+        identity=agent.bottle.git,
+    )
     return replace(made, sidecar_image="pipelock:test")

@@ -21,11 +21,13 @@ def line(name: str, role: str, owner: str = "host:boot:1:2") -> str:
 
 
 def test_everything_is_found_in_the_order_of_removal(scene: Scene) -> None:
-    scene.rule("ps --all", stdout=line("s", "sidecar") + line("l", "lock") + line("a", "agent"))
+    roles = ("sidecar", "lock", "key-holder", "agent")
+    scene.rule("ps --all", stdout="".join(line(role[0], role) for role in roles))
     scene.rule("network ls", stdout=line("n", "network"))
     scene.rule("volume ls", stdout=line("v", "config"))
     found = leftovers.listed(scene.environ)
-    assert [str(item) for item in found] == ["container l", "container a", "container s", "network n", "volume v"]
+    containers = [f"container {name}" for name in "laks"]
+    assert [str(item) for item in found] == [*containers, "network n", "volume v"]
     assert {(item.session, item.owner) for item in found} == {("demo-1", "host:boot:1:2")}
 
 

@@ -10,6 +10,7 @@ from claude_bottle import plan as planning
 from claude_bottle import session, steps
 from claude_bottle.errors import ManifestError
 from claude_bottle.plan import Egress, Run
+from tests import keys
 from tests.unit import plans
 
 OWN = Egress(planning.EGRESS)
@@ -54,7 +55,9 @@ def test_nothing_shows_a_secret_in_its_repr(tmp_path: Path) -> None:
     machine = plans.host(CLAUDE_BOTTLE_OAUTH_TOKEN="planted", HOST_KEY="planted")
     plan = plans.plan(plans.everything(tmp_path), Run(terminal=True), HOST_KEY="planted")
     options = session.Options(plan.run)
-    assert "planted" not in repr((machine, plan, steps.table(plan), options))
+    shown = repr((machine, plan, steps.table(plan), options))
+    assert "planted" not in shown
+    assert [line for line in keys.private("plain").splitlines() if line in shown] == []
     assert planning.environment(machine, plan.agent) == {"API_KEY": "planted", planning.TOKEN: "planted"}
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import preflight
+from claude_bottle import preflight, steps
 from claude_bottle.plan import Plan, Run
+from tests import keys
 from tests.unit import golden, plans
 
 HOSTILE = r"""
@@ -29,6 +30,14 @@ def test_the_preflight_names_all_that_a_bottle_may_do_and_no_value_of_a_secret(t
     text = _summary(plan, tmp_path)
     golden.same("preflight-everything", text)
     assert "planted" not in text
+
+
+def test_a_dry_run_shows_no_key(tmp_path: Path) -> None:
+    plan = plans.plan(plans.everything(tmp_path), Run(terminal=True), HOST_KEY="planted")
+    text = preflight.commands(steps.table(plan))
+    assert f"# key-1: {len(plan.keys[0].private)} bytes on stdin\n" in text
+    planted = [*keys.private("plain").splitlines(), *keys.private("locked", encrypted=True).splitlines()]
+    assert [line for line in planted if line in text] == []
 
 
 @pytest.mark.parametrize(
