@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import keys
 from tests.engine.sessions import CLI, GUARD, PUPPET, Bench, Ended, Running
 from tests.world import World
 
@@ -20,8 +21,11 @@ KILLED_BOUND = 5  # seconds until nothing is left of a session whose launcher wa
 
 
 def write(bench: Bench, prompt: str) -> None:
-    """Give an agent a bottle whose claude is the puppet, which is beside the manifests."""
-    bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}}, prompt=prompt)
+    """Give an agent a bottle with an ssh host, whose claude is the puppet, which is beside the manifests."""
+    key = bench.folder / "key"
+    key.write_text(keys.private())
+    host = {"host": "git.test", "key": str(key), "known_host": keys.public("host")}
+    bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}, "ssh": [host]}, prompt=prompt)
 
 
 def stays(run: Running) -> None:

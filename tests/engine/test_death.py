@@ -79,7 +79,7 @@ def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: 
             for line in shown
             if line.startswith("would remove ") and not line.endswith("-egress")
         ]
-        assert kinds == ["container", "network", "volume", "stage dir"]
+        assert kinds == ["container", "network", "volume", "volume", "stage dir"]
         assert things(bench) == left
         if command == "start":
             write(bench, "hello")
@@ -93,7 +93,7 @@ def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: 
 
 
 def orphaned(bench: Bench, name: str) -> list[str]:
-    """Run a session, kill its watchdog and its launcher; return what is left when its lifeline has ended the bottle."""
+    """Run a session, kill its watchdog and its launcher; return what is left when its lifelines have ended the rest."""
     with running((*machine(name), str(CLI), "start", bench.name, "--yes"), bench.environ) as run:
         stays(run)
         [session] = bench.sessions()
@@ -101,12 +101,13 @@ def orphaned(bench: Bench, name: str) -> list[str]:
             os.kill(pid, signal.SIGKILL)
         run.end()
     end = time.monotonic() + GUARD
-    while f"ps {session} claude-bottle-{session}" in things(bench):
+    ending = {f"ps {session} claude-bottle-{session}{part}" for part in ("", "-key-holder")}
+    while ending & set(things(bench)):
         assert time.monotonic() < end
         time.sleep(0.1)
     left = things(bench)
     kinds = [one.partition(" ")[0] for one in left if not one.startswith("/")]
-    assert sorted(kinds) == ["network", "ps", "volume"]
+    assert sorted(kinds) == ["network", "ps", "volume", "volume"]  # the sidecar, its volume, and the key-holder's
     return left
 
 

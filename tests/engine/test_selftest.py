@@ -18,6 +18,7 @@ from claude_bottle.runner import Runner
 from claude_bottle.selftest import Receipt, Verdict
 from claude_bottle.steps import Step
 from claude_bottle.teardown import Teardown
+from tests import keys
 from tests.world import World, api
 
 # The bottle's client keeps its pipes to the end of the program, which is meant to be a launcher's.
@@ -102,6 +103,17 @@ def config(*names: str, mode: str = "strict", uid: int = 65534) -> Edit:
     return lambda _, step: dataclasses.replace(step, stdin=archive)
 
 
+def unmounted(_: Plan, step: Step) -> Step:
+    """Leave the key-holder's socket out."""
+    at = step.argv.index("--mount")
+    return dataclasses.replace(step, argv=step.argv[:at] + step.argv[at + 2 :])
+
+
+def writable(_: Plan, step: Step) -> Step:
+    """Let the bottle write where the socket is."""
+    return dataclasses.replace(step, argv=tuple(word.replace(",readonly", "") for word in step.argv))
+
+
 INHIBITED = ("--opt", "com.docker.network.bridge.inhibit_ipv4=true")
 ORDINARY = both(instead(("--internal",)), instead(INHIBITED))
 DOCKER0 = {"network": ORDINARY, "lock": rule(f"ip daddr {HERE.docker0} tcp dport 443 accept")}
@@ -184,9 +196,33 @@ CASES = {
 }  # fmt: skip
 
 
+HOLDER = {
+    "networked": Case({"key-holder"}, "on network bridge", {"key-holder": instead(("--network", "none"))}),
+    "writable": Case({"key-holder"}, "is writable", {"key-holder": instead(("--read-only",))}),
+    "capable": Case({"key-holder"}, "CapDrop is None", {"key-holder": instead(DROP)}),
+    "another's": Case({"key-holder"}, "runs as 1000", {"key-holder": instead(("1000:1000",), "1000")}),
+    "no socket": Case({"mounts"}, "is not mounted", {"bottle": unmounted}),
+    "the bottle's too": Case({"mounts"}, "volume at /run/ssh-agent", {"bottle": writable}),
+}  # fmt: skip
+
+
 @pytest.fixture
 def plan(world: World, agents_dir: Path) -> Plan:
     """The plan of a session of the demo agent in the test world."""
+    return planned(world, agents_dir)
+
+
+@pytest.fixture
+def ssh_plan(world: World, agents_dir: Path) -> Plan:
+    """The plan of a session whose bottle has an ssh host."""
+    (agents_dir / "bottles/key").write_text(keys.private())
+    bottle = agents_dir / "bottles/default.yaml"
+    host = f"{{host: git.test, key: key, known_host: {keys.public('host')}}}"
+    bottle.write_text(f"{bottle.read_text()}ssh: [{host}]\n")
+    return planned(world, agents_dir)
+
+
+def planned(world: World, agents_dir: Path) -> Plan:
     here = dataclasses.replace(host.read(), environ={**os.environ, **world.environ(agents_dir)})
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
     egress = Engine(here.environ).egress(world.network)
@@ -220,6 +256,19 @@ def test_a_bottle_passes_every_check(plan: Plan) -> None:
     assert [check.line for check in told.checks if check.verdict is not Verdict.PASSED] == []
 
 
+def test_a_bottle_with_an_ssh_host_passes_every_check(ssh_plan: Plan) -> None:
+    told = receipt(ssh_plan, Case(set(), ""))
+    assert [check.line for check in told.checks if check.verdict is not Verdict.PASSED] == []
+    assert len(told.checks) == len(selftest.RULES) + 1
+
+
+@pytest.mark.parametrize("case", HOLDER.values(), ids=HOLDER.keys())
+def test_a_check_fails_where_the_key_holder_is_not_as_planned(case: Case, ssh_plan: Plan) -> None:
+    told = receipt(ssh_plan, case)
+    assert {check.name for check in told.failed} == case.failed, "\n".join(told.lines())
+    assert any(case.because in check.detail for check in told.failed), told.line()
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_check_fails_where_its_protection_is_gone(case: Case, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "OUTSIDE", case.outside.format(plan=plan))
@@ -230,8 +279,8 @@ def test_a_check_fails_where_its_protection_is_gone(case: Case, plan: Plan, monk
 
 
 def test_every_check_has_a_bottle_in_which_it_fails() -> None:
-    everything = {rule.name for rule in selftest.RULES}
-    assert set.union(*(case.failed for case in CASES.values())) == everything
+    everything = {rule.name for rule in (*selftest.RULES, *selftest.KEY_RULES)}
+    assert set.union(*(case.failed for case in (*CASES.values(), *HOLDER.values()))) == everything
 
 
 def test_without_the_lock_a_bottle_reaches_its_network(plan: Plan) -> None:

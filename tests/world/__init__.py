@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.world import api, base, certificates, engine, standin
+from tests.world import api, base, certificates, engine, git, standin
 from tests.world.shell import WorldError, run, say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -104,9 +104,16 @@ def up() -> World:
         engine.ensure()
         base.ensure()
         ca = api.ensure()
+        git.ensure()
         pipelock_image = os.environ.get("CLAUDE_BOTTLE_PIPELOCK_IMAGE") or standin.build()
         say(f"the sidecar's image is {pipelock_image}")
         return World(ca, os.environ.get("CLAUDE_BOTTLE_BASE_IMAGE") or base.IMAGE, pipelock_image)
+
+
+def down() -> None:
+    """Remove the containers and the network."""
+    git.remove()
+    api.remove()
 
 
 def _parse(line: str) -> Request | None:

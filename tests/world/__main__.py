@@ -3,10 +3,10 @@
 import sys
 
 from tests import world
-from tests.world import api, demo
+from tests.world import demo
 from tests.world.shell import WorldError
 
-COMMANDS = {"up": world.up, "down": api.remove, "demo": demo.start}
+COMMANDS = {"up": world.up, "down": world.down, "demo": demo.start}
 
 
 def main() -> None:

@@ -1,0 +1,131 @@
+"""Git over ssh: one container on the world's network, with two sshd of different host keys and two names for both."""
+
+import hashlib
+import subprocess
+
+from tests.world import api
+from tests.world.base import IMAGE as BASE
+from tests.world.shell import WorldError, attempt, run, say
+
+CONTAINER = "claude-bottle-world-git"
+HOST, SECOND_HOST = "git.test", "second.test"
+PORT, SECOND_PORT = 22, 2222
+USER = "git"
+
+# As its own user, sshd can log in nobody else. The keys are a container's own: made when it starts.
+SERVE = """
+cd /home/git
+serve() {
+    ssh-keygen -q -t ed25519 -N '' -f "$1"
+    exec /usr/sbin/sshd -D -e -f /dev/null -p "$1" -h "$PWD/$1" -o ListenAddress=0.0.0.0 -o PidFile=none \
+        -o AuthorizedKeysFile="$PWD/authorized_keys" -o PasswordAuthentication=no \
+        -o KbdInteractiveAuthentication=no -o MaxStartups=100
+}
+touch authorized_keys
+for port in "$@"; do serve "$port" & done
+wait
+"""
+# In memory: the tests look for these keys on the engine's disk.
+NEW_KEY = """
+folder=$(mktemp -d /dev/shm/key.XXXXXX)
+IFS= read -r passphrase
+ssh-keygen -q -t ed25519 -C made-up -N "$passphrase" -f "$folder/key" && cat "$folder/key.pub" "$folder/key"
+rm -r "$folder"
+"""
+NEW_REPOSITORY = """
+git init -q --bare -b main "$1.git"
+tree=$(git -C "$1.git" mktree < /dev/null)
+git -C "$1.git" -c user.name=World -c user.email=world@example.org commit-tree -m first "$tree" |
+    xargs git -C "$1.git" update-ref refs/heads/main
+"""
+DOCKERFILE = f"""\
+FROM {BASE}
+RUN apt-get update && apt-get install -y --no-install-recommends git openssh-server \\
+ && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \\
+ && useradd --create-home --shell /bin/bash {USER}
+USER {USER}
+WORKDIR /home/{USER}
+""".encode()
+
+
+def ensure() -> None:
+    """Make the container if it is not there; the network is the stand-in API's."""
+    image = _image()
+    label = f"{api.LABEL}={hashlib.sha256(image.encode() + SERVE.encode()).hexdigest()}"
+    shown = "{{.State.Running}} " + api.LABEL + '={{index .Config.Labels "' + api.LABEL + '"}}'
+    if attempt("docker", "inspect", "--format", shown, CONTAINER).stdout.decode().split() == ["true", label]:
+        say("the stand-in for a git host is running")
+        return
+    remove()
+    aliases = (f"--network-alias={host}" for host in (HOST, SECOND_HOST))
+    run("docker", "run", "--detach", "--name", CONTAINER, "--label", label, "--network", api.NETWORK, *aliases,
+        "--pull", "never", "--init", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+        image, "bash", "-c", SERVE, "bash", str(PORT), str(SECOND_PORT))  # fmt: skip
+    _await_listening()
+    say("started the stand-in for a git host")
+
+
+def remove() -> None:
+    """Remove the container; absence is success."""
+    run("docker", "rm", "--force", "--volumes", CONTAINER)
+
+
+def host_key(port: int = PORT) -> str:
+    """Return the public key of one sshd, as `type base64`."""
+    return " ".join(inside(f"cat {port}.pub").split()[:2])
+
+
+def new_key(passphrase: str = "") -> tuple[str, str]:
+    """Return the two halves, private and public, of a new key that both sshd take."""
+    public, _, private = inside(NEW_KEY, stdin=f"{passphrase}\n").partition("\n")
+    let_in(public)
+    return private, " ".join(public.split()[:2])
+
+
+def let_in(public_key: str) -> None:
+    """Have both sshd take a key."""
+    inside("cat >> authorized_keys", stdin=f"{public_key}\n")
+
+
+def repository(name: str) -> None:
+    """Make a bare repository that has one commit."""
+    inside(NEW_REPOSITORY, name)
+
+
+def commits(name: str) -> list[str]:
+    """Return the commits of a repository, the newest first, as `author <address> subject`."""
+    return inside('git -C "$1.git" log --format="%an <%ae> %s" main', name).splitlines()
+
+
+def log() -> str:
+    """Return what both sshd have said so far."""
+    done = subprocess.run(("docker", "logs", CONTAINER), capture_output=True, check=True)
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+def inside(script: str, *words: str, stdin: str = "") -> str:
+    """Run a shell script in the container; return its output."""
+    argv = ("docker", "exec", "--interactive", CONTAINER, "bash", "-euc", script, "bash", *words)
+    return run(*argv, stdin=stdin.encode())
+
+
+def _image() -> str:
+    tag = f"claude-bottle-world-git:{hashlib.sha256(DOCKERFILE).hexdigest()[:12]}"
+    if attempt("docker", "image", "inspect", tag).returncode != 0:
+        run("docker", "build", "--force-rm", "--tag", tag, "-", stdin=DOCKERFILE)
+        say(f"built {tag}")
+    return tag
+
+
+def _await_listening() -> None:
+    """Wait until both sshd say that they listen."""
+    follow = ("docker", "logs", "--follow", CONTAINER)
+    listening = 0
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as logs:
+        said = []
+        while listening < 2 and logs.stdout and (line := logs.stdout.readline()):
+            said.append(line)
+            listening += line.startswith("Server listening on ")
+        logs.kill()
+    if listening < 2:
+        raise WorldError(f"the stand-in for a git host does not start: {''.join(said)}")
