@@ -123,7 +123,7 @@ def _ca_certs(section: Value, home: Path) -> tuple[Path, ...]:
 
 
 def _ca_cert(item: Value, home: Path) -> Path | None:
-    path = _path(item, home)
+    path = path_of(item, home)
     if path is None:
         return None
     if problem := file_problem(path):
@@ -144,7 +144,7 @@ def _dockerfile(section: Value, shelf: Shelf) -> Path | None:
         if section.data == {}:
             section.fail('names no "dockerfile"')
         return None
-    path = _path(value, shelf.home)
+    path = path_of(value, shelf.home)
     if path is None:
         return None
     # Its folder is the build context: agents from somebody else must not be able to name the user's home as one.
@@ -155,7 +155,7 @@ def _dockerfile(section: Value, shelf: Shelf) -> Path | None:
     return path
 
 
-def _path(value: Value, home: Path) -> Path | None:
+def path_of(value: Value, home: Path) -> Path | None:
     """Return the path that `value` names, starting at its manifest; `~` is the user's home."""
     text = value.text()
     if text is None:

@@ -79,6 +79,9 @@ class Client:
             out, err = self.process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
             self.end()
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+                with contextlib.suppress(OSError, AttributeError):  # what is shown has none
+                    pipe.close()  # type: ignore[union-attr]
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
@@ -203,6 +206,7 @@ def _popen(argv: Sequence[str], env: Mapping[str, str], **options: int | None) -
     try:
         return subprocess.Popen(argv, env=dict(env), start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
     except FileNotFoundError:
-        raise EngineError("docker is not on PATH: install Docker (on Debian: apt install docker.io)") from None
+        how = "install Docker (on Debian: apt install docker.io)" if argv[0] == "docker" else f"install {argv[0]}"
+        raise EngineError(f"{argv[0]} is not on PATH: {how}") from None
     except OSError as error:
-        raise EngineError(f"docker cannot be run: {os.strerror(error.errno or 0)}") from None
+        raise EngineError(f"{argv[0]} cannot be run: {os.strerror(error.errno or 0)}") from None

@@ -20,12 +20,20 @@ class Monitor:
     `ended` is why the bottle was ended, None where it was not.
     """
 
-    def __init__(self, plan: Plan, env: Mapping[str, str], bottle: Client, started: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        env: Mapping[str, str],
+        bottle: Client,
+        started: Callable[[int], None],
+        last: Callable[[], None] = lambda: None,
+    ) -> None:
         """Watch the session of `plan` from now on.
 
-        The stdin of the client `bottle` is its lifeline; `started` hears the pid of each client that follows the log.
+        The stdin of the client `bottle` is its lifeline; `started` hears the pid of each client that follows the log,
+        `last` is done before the bottle is ended.
         """
-        self._started = started
+        self._started, self._last = started, last
         self.tally = Tally()
         self.ended: BottleError | None = None
         self._sidecar, self._env, self._bottle = plan.sidecar, env, bottle
@@ -58,6 +66,7 @@ class Monitor:
         if not self._over.is_set():
             # Fail closed: without its sidecar the bottle reaches nothing, and another would come without the gate.
             self.ended = reason
+            self._last()
             self._bottle.finish()
 
     def _why(self) -> BottleError | None:

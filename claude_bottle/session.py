@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from claude_bottle import addresses, docker, events, image, preflight, selftest, steps, teardown, tty
+from claude_bottle import addresses, docker, events, image, preflight, repository, selftest, steps, teardown, tty
 from claude_bottle import plan as planning
+from claude_bottle.clone import Repository, Wanted
 from claude_bottle.engine import Engine
 from claude_bottle.errors import (
     BottleError,
@@ -16,8 +17,10 @@ from claude_bottle.errors import (
     EngineError,
     ManifestError,
     RefusedError,
+    RepositoryError,
     TokenError,
 )
+from claude_bottle.handback import Bottle, HandBack
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
@@ -34,7 +37,7 @@ _KILLED = 128 + 9
 _LOST = (1, 255)  # of docker's client where the process, or the link to it, is gone; claude may end so by itself, too
 _TIMEOUT = 10.0  # seconds for the engine to say whether the bottle lives
 _GRACE = 10.0  # seconds between claude's end and that of the bottle, where they end together
-_FIRST, _LAST = 1 << 16, -2  # places in the order of teardown
+_WORK, _FIRST, _LAST = 1 << 17, 1 << 16, -2  # places in the order of teardown
 NO_TOKEN = (
     f"{TOKEN_VARIABLE} is not set: make a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
 )
@@ -48,12 +51,15 @@ class Options:
     run: Run
     yes: bool = False
     verbose: bool = False
+    wanted: Wanted | None = None  # the repository to be taken in
 
 
-def dry_run(host: Host, agent: Agent, run: Run) -> None:
+def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
     """Print the preflight and every command of a session, without calling docker."""
     local = Engine(client_environment(host)).is_local(ask=False)
     plan = _plan(host, agent, run, Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS), local=local)
+    if wanted:
+        plan = replace(plan, repository=repository.survey(wanted, client_environment(host), dry=True))
     with Teardown() as undo:
         stage(plan, undo)
         _show(preflight.summary(plan, "(built if absent)"))
@@ -67,7 +73,8 @@ def start(host: Host, agent: Agent, options: Options) -> int:
     if not (options.yes or host.interactive):
         raise RefusedError(_NOBODY)
     with _hands(host, verbose=options.verbose) as hands:
-        plan, done = _surveyed(host, agent, options.run, hands.engine)
+        taken = repository.survey(options.wanted, hands.env) if options.wanted else None
+        plan, done = _surveyed(host, agent, options.run, hands.engine, taken)
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
@@ -77,12 +84,24 @@ def start(host: Host, agent: Agent, options: Options) -> int:
             raise unproven(plan, receipt, hands.engine)
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
         hands.watchdog.reap()
-        monitor = _watched(plan, hands)
+        back = _handing_back(plan, hands)
+        monitor = _watched(plan, hands, back)
         hands.undo.note("claude ...")
         code = _claude(plan, host, agent)
         if error := _why_cut(code, plan, hands):
             raise monitor.ended or error
-        return code
+    # Only the hand-back's own line says what went wrong: it has been told by now.
+    return RepositoryError.exit_code if back and back.failed and not code else code
+
+
+def _handing_back(plan: Plan, hands: Hands) -> HandBack | None:
+    """Have the bottle's work brought back before anything is undone, whatever ends the session."""
+    if not plan.repository:
+        return None
+    bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, hands.env, hands.watchdog.note)
+    back = HandBack(bottle, teardown.say, _show)
+    hands.undo.arm(_WORK, "hand-back", back.run)
+    return back
 
 
 def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
@@ -99,9 +118,10 @@ def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
     return None if result.stdout.strip() == b"true" else error
 
 
-def _watched(plan: Plan, hands: Hands) -> Monitor:
+def _watched(plan: Plan, hands: Hands, back: HandBack | None) -> Monitor:
     """Start the monitor; its report is told when all else is undone."""
-    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note)
+    last = back.run if back else lambda: None
+    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note, last)
     hands.undo.arm(_FIRST, "monitor", monitor.stop)
 
     def report() -> None:
@@ -143,10 +163,13 @@ def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
         watchdog.close(clean=undo.clean)
 
 
-def _surveyed(host: Host, agent: Agent, run: Run, engine: Engine) -> tuple[Plan, frozenset[str]]:
+def _surveyed(
+    host: Host, agent: Agent, run: Run, engine: Engine, taken: Repository | None = None
+) -> tuple[Plan, frozenset[str]]:
     """Plan with what only the engine knows; return which steps' products are there as well."""
     chosen = host.setting("EGRESS_NETWORK")
     plan = _plan(host, agent, run, Egress(chosen or planning.EGRESS), local=engine.is_local())
+    plan = replace(plan, repository=taken)
     egress, done = engine.survey(steps.table(plan), chosen)
     return replace(plan, egress=egress), done
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from claude_bottle import PREFIX, flags, netfilter, selftest, staging
+from claude_bottle import PREFIX, clone, flags, netfilter, selftest, staging
 from claude_bottle.image import Image
 from claude_bottle.plan import EGRESS, PROXY_PORT, SIDECAR_UID, Plan, egress_subnet
 
@@ -32,6 +32,7 @@ class Step:
     env: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    feed: clone.Feed | None = None  # what follows `stdin`
     undo: Argv = ()
     unless: Argv = ()
     holds: bool = False
@@ -50,6 +51,7 @@ def table(plan: Plan) -> tuple[Step, ...]:
         _rules(plan, "lock", plan.name, netfilter.lock(plan), needs=("bottle",)),
         _rules(plan, "gate", plan.sidecar, netfilter.gate(plan), needs=("sidecar-start",)),
         *_certificates(plan),
+        *_clone(plan),
         *_proof(plan),
         _claude(plan),
     )
@@ -187,6 +189,15 @@ def _certificates(plan: Plan) -> tuple[Step, ...]:
     return (Step("certificates", argv + append, stdin=plan.certificates, needs=("bottle",)),)
 
 
+def _clone(plan: Plan) -> tuple[Step, ...]:
+    if not plan.repository:
+        return ()
+    taken, head = plan.repository, clone.head(plan.repository, plan.branch)
+    argv = ("docker", "exec", "--interactive", plan.name, *clone.command(taken, plan.branch))
+    # After the lock: what an image's own git does as it checks files out is shut in, too.
+    return (Step("clone", argv, stdin=head, feed=clone.pack(taken), needs=("bottle",), after=("lock",)),)
+
+
 def _proof(plan: Plan) -> tuple[Step, ...]:
     whole = ("lock", "sidecar-start", *(step.name for step in _certificates(plan)))
     program = selftest.probe_input(plan, plan.known)
@@ -207,7 +218,8 @@ def _claude(plan: Plan) -> Step:
         plan.name,
         *_command(plan),
     )
-    return Step("claude", argv, env=plan.env_names, needs=("gate", "selftest", "inspect"))
+    needs = ("gate", "selftest", "inspect", *(step.name for step in _clone(plan)))
+    return Step("claude", argv, env=plan.env_names, needs=needs)
 
 
 def _command(plan: Plan) -> Argv:
