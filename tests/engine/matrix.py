@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from claude_bottle.repository import NOBODY
 from tests.engine.sessions import CLI, GUARD, PUPPET, Bench, Ended, Running
+from tests.unit.repos import Repo
 from tests.world import World
 
 SIDE_BY_SIDE = 6
@@ -20,8 +22,13 @@ KILLED_BOUND = 5  # seconds until nothing is left of a session whose launcher wa
 
 
 def write(bench: Bench, prompt: str) -> None:
-    """Give an agent a bottle whose claude is the puppet, which is beside the manifests."""
-    bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}}, prompt=prompt)
+    """Give an agent a repository, and a bottle whose claude is the puppet, which is beside the manifests."""
+    repo = Repo(bench.folder / "repo", {**os.environ, **NOBODY})
+    if not repo.path.exists():
+        repo.path.mkdir()
+        repo.git("init", "--quiet")
+        repo.commit(file="1")
+    bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}}, prompt=prompt, repo=str(repo.path))
 
 
 def stays(run: Running) -> None:

@@ -6,11 +6,12 @@ label. The matrix tells its size and its result in pytest's summary.
 
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from claude_bottle import manifest, session, steps
+from claude_bottle import manifest, repository, session, steps
 from claude_bottle import plan as planning
 from claude_bottle.host import Host
 from claude_bottle.plan import Egress, Run
@@ -30,7 +31,10 @@ def table(bench: Bench) -> tuple[Step, ...]:
     agent = manifest.load_agent(bench.agents, bench.name, environ=host.environ, home=host.home)
     images = session.images(host, agent.bottle.dockerfile)
     egress = Egress(planning.EGRESS)
-    return steps.table(planning.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8))
+    made = planning.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
+    wanted = repository.wanted(agent.repo, None, None, with_changes=False)
+    assert wanted
+    return steps.table(replace(made, repository=repository.survey(wanted, bench.environ)))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
