@@ -79,9 +79,6 @@ class Client:
             out, err = self.process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
             self.end()
-            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-                with contextlib.suppress(OSError, AttributeError):  # what is shown has none
-                    pipe.close()  # type: ignore[union-attr]
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from claude_bottle import docker
+from claude_bottle import stream
 from claude_bottle.clone import SETTINGS
 from claude_bottle.docker import Result
 from claude_bottle.errors import RepositoryError
 
 _TIMEOUT = 600.0  # seconds for one command: a million objects take a while
+_MOST = 1 << 30  # bytes that a command may print
 _NONE: Mapping[str, str] = {}
 WARY = {"GIT_ALLOC_LIMIT": str(1 << 29)}  # bytes that git may take at once: a small delta can ask for any amount
 # Of git's many variables those that say whose configuration counts; the others would lead it to another repository,
@@ -46,7 +47,8 @@ class Git:
         self, *words: str, stdin: bytes = b"", timeout: float = _TIMEOUT, more: Mapping[str, str] = _NONE
     ) -> Result:
         """Run a command to its end, with `more` in its environment; EngineError where there is no git."""
-        return docker.run(self.argv(*words), {**self.env, **more}, stdin=stdin, timeout=timeout)
+        env = {**self.env, **more}
+        return stream.run(self.argv(*words), env, what="git", seconds=timeout, head=stdin, limit=_MOST)
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:
         """Return what a command prints, without the newline at its end; RepositoryError where it fails."""

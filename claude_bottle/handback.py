@@ -14,6 +14,7 @@ from claude_bottle.clone import OUT, Work, is_oid
 from claude_bottle.docker import Result
 from claude_bottle.errors import BottleError, RepositoryError
 from claude_bottle.quarantine import BUNDLE, MIB, Quarantine
+from claude_bottle.scripts import DIFF, KEEP, LEAVE
 from claude_bottle.staging import WORKDIR, StageDir
 from claude_bottle.text import harmless, quoted
 
@@ -22,63 +23,8 @@ _ALIVE = 20.0  # seconds for the bottle to say that it is there
 _KEEPING = 180.0  # seconds for a commit of what was left; what runs in the bottle may have made that slow on purpose
 _LEAVING = 600.0  # seconds for the bundle to come out
 _FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay
-_OTHERS = 20  # branches that are named at most
 _SHOWN = 10
-
-# $1 is the work directory, $2 the commit where it began, $3 a size in bytes or a commit. Whatever the agent has made of
-# its .git: one that cannot be used is left as it is, and one of our own is put on top of its objects; an index that is
-# locked or broken is replaced by one of our own. No hook, no signature, no file monitor; what is found is told a line
-# each.
-_GIT = """
-cd "$1" || exit
-start=$2 size=$3
-git() { command git -c core.hooksPath=/dev/null -c core.fsmonitor= -c gc.auto=0 -c advice.addEmbeddedRepo=false "$@"; }
-top=$(git rev-parse --show-toplevel 2>/dev/null)
-if ! [ "$top" -ef . ]; then
-  export GIT_DIR=${TMPDIR:-/tmp}/.claude-bottle.git GIT_WORK_TREE=$PWD
-  git init --quiet || exit
-  echo "$PWD/.git/objects" > "$GIT_DIR/objects/info/alternates"
-  git rev-parse --quiet --verify HEAD > /dev/null || git update-ref HEAD "$start" 2> /dev/null
-fi
-index=$(git rev-parse --git-path index)
-large() { find . -name .git -prune -o -type f -size +"$size"c -printf "$1\\\\0"; }
-add() {
-  { printf '.\\0'; large ':(exclude,literal)%P'; } |
-    git add --all --ignore-errors --pathspec-from-file=- --pathspec-file-nul 2> /dev/null
-  [ $? -le 1 ]
-}
-copied() { export GIT_INDEX_FILE; GIT_INDEX_FILE=$(mktemp -d)/index; cp -p "$index" "$GIT_INDEX_FILE" 2> /dev/null; }
-fresh() { export GIT_INDEX_FILE; GIT_INDEX_FILE=$(mktemp -d)/index; git read-tree HEAD 2> /dev/null; }
-"""
-_KEEP = f"""{_GIT}
-old=$(git rev-parse --quiet --verify 'HEAD^{{commit}}')
-add || {{ copied; add; }} || {{ fresh; add; }}
-tree=$(git write-tree) || {{ fresh; add; tree=$(git write-tree); }}
-if [ "$tree" ] && [ "$tree" != "$(git rev-parse --quiet --verify 'HEAD^{{tree}}')" ]; then
-  export GIT_AUTHOR_NAME=claude-bottle GIT_AUTHOR_EMAIL=claude-bottle@localhost
-  export GIT_COMMITTER_NAME=claude-bottle GIT_COMMITTER_EMAIL=claude-bottle@localhost
-  new=$(git commit-tree ${{old:+-p}} $old "$tree" <<'END'
-Keep what was left uncommitted
-
-Made by claude-bottle as the work was fetched out of the bottle: no commit of the agent's.
-END
-  ) && git update-ref HEAD "$new" $old
-fi
-echo "tip $(git rev-parse --quiet --verify 'HEAD^{{commit}}')"
-git for-each-ref --count={_OTHERS} --no-merged=HEAD --format='other %(refname:short)' refs/heads refs/stash
-large %P | head --zero-terminated --lines {_OTHERS} | while read -r -d '' file; do
-  [ -z "$(git --literal-pathspecs status --porcelain -- "$file")" ] || echo "large $file"
-done
-"""
-_LEAVE = f"""{_GIT}
-git update-ref {OUT} "$3" || exit
-not=; git cat-file -e "$start" 2> /dev/null && not="^$start"
-git bundle create --quiet - {OUT} $not
-"""
-_DIFF = f"""{_GIT}
-copied; add || {{ fresh; add; }}
-git -c core.quotePath=false -c color.ui=false diff --cached --no-ext-diff --no-textconv "$start" --
-"""
+_EMPTY = "Refusing to create empty bundle"
 
 
 @dataclass(frozen=True)
@@ -113,7 +59,8 @@ def fetch(bottle: Bottle) -> str:
     try:
         stage.write("owner", bottle.owner.encode())
         bundle = stage.path / "bundle"
-        _leave(bottle, kept.tip, bundle)
+        if not _leave(bottle, kept.tip, bundle):
+            return f"branch  none: no commit in the bottle is new\n{notes}"
         try:
             branch, tip, quarantine = _landed(bottle, bundle, stage.path)
         except (BottleError, OSError) as error:
@@ -127,7 +74,7 @@ def fetch(bottle: Bottle) -> str:
 
 def diff(bottle: Bottle) -> Iterator[str]:
     """Yield the lines of a running bottle's work against its start, uncommitted changes included, made harmless."""
-    for line in docker.lines(bottle.argv(_DIFF, bottle.work.start, str(_FILE)), bottle.env, started=bottle.started):
+    for line in docker.lines(bottle.argv(DIFF, bottle.work.start, str(_FILE)), bottle.env, started=bottle.started):
         yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
 
 
@@ -145,7 +92,7 @@ def _keep(bottle: Bottle) -> _Kept:
     alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=_ALIVE)
     if not alive.ok:
         raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
-    argv = bottle.argv(_KEEP, bottle.work.start, str(_FILE))
+    argv = bottle.argv(KEEP, bottle.work.start, str(_FILE))
     result = _run(argv, bottle, "committing what was left", _KEEPING)
     lines = [line.partition(" ") for line in result.stdout.decode(errors="surrogateescape").split("\n")]
     said = {word: tuple(rest for first, _, rest in lines if first == word) for word in ("tip", "other", "large")}
@@ -156,9 +103,12 @@ def _keep(bottle: Bottle) -> _Kept:
     return _Kept(tip, said["other"], said["large"] + slow)
 
 
-def _leave(bottle: Bottle, tip: str, into: Path) -> None:
-    """Write the bundle that comes out of the bottle to a file; RepositoryError where it does not come whole."""
-    argv = bottle.argv(_LEAVE, bottle.work.commit, tip)
+def _leave(bottle: Bottle, tip: str, into: Path) -> bool:
+    """Write the bundle that comes out of the bottle to a file; RepositoryError where it does not come whole.
+
+    False where there would be nothing in it.
+    """
+    argv = bottle.argv(LEAVE, bottle.work.commit, tip)
     with into.open("xb", buffering=0) as file:
         into.chmod(0o600)
         try:
@@ -168,8 +118,11 @@ def _leave(bottle: Bottle, tip: str, into: Path) -> None:
                 f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched: see what it is with"
                 f" `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"
             ) from None
+    if _EMPTY in result.stderr:
+        return False
     if not result.ok:
         raise RepositoryError(f"the bottle does not give its work: {result.reason}")
+    return True
 
 
 def _run(argv: tuple[str, ...], bottle: Bottle, what: str, seconds: float, **more: object) -> Result:
@@ -235,9 +188,9 @@ class HandBack:
             self._over = True
             try:
                 told = fetch(self._bottle)
-            except (BottleError, OSError) as error:
+            except Exception as error:  # whatever it is, the containers are still to be removed
                 self.failed = True
-                self._say(str(error))
+                self._say(str(error) or repr(error))
                 return
             with contextlib.suppress(OSError, ValueError):
                 self._show(told)

@@ -12,8 +12,8 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 # Each module may import only modules that stand before it. A new one gets a place here, as far to the front as it can.
 ORDER = (
     "__init__", "probe", "errors", "text", "host", "yamldoc", "yamledit", "docker", "tty",
-    "clone", "git", "stream", "repository", "quarantine", "hazards", "changes",
-    "pipelock", "events", "checks", "env", "bottle", "manifest", "image", "staging", "handback",
+    "clone", "stream", "git", "repository", "quarantine", "hazards", "changes",
+    "pipelock", "events", "checks", "env", "bottle", "manifest", "image", "staging", "scripts", "handback",
     "addresses", "plan", "flags", "netfilter", "evidence", "inspection", "reach", "selftest", "steps",
     "preflight", "engine", "teardown", "runner", "leftovers", "watchdog", "monitor", "uncork", "session", "doctor",
     "sessions", "allow", "commands", "work", "cli",
@@ -31,7 +31,7 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "popen", "posix_spawn", "system"}
 
 # Values in, values out: what these make is shown by a dry run and compared with golden files.
-PURE = {"clone", "events", "hazards", "pipelock", "plan", "flags", "netfilter", "steps", "yamledit"}
+PURE = {"clone", "events", "hazards", "pipelock", "plan", "scripts", "flags", "netfilter", "steps", "yamledit"}
 IMPURE = {"datetime", "docker", "git", "os", "random", "secrets", "socket", "tempfile", "time", "tty", "uuid"}
 
 # Slow to import: `--help` must not pay for them.

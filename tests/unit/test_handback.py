@@ -86,6 +86,14 @@ def test_nothing_comes_of_nothing(ground: Ground) -> None:
     assert ground.user.snapshot() == before
 
 
+def test_nothing_comes_of_a_history_that_was_taken_back(ground: Ground) -> None:
+    ground.user.commit("second")
+    bottle, before = ground.uncork(), ground.user.snapshot()
+    ground.genie.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert ground.fetch(bottle) == "branch  none: no commit in the bottle is new\n"
+    assert ground.user.snapshot() == before
+
+
 def test_a_branch_moves_forward_and_else_another_is_made(ground: Ground) -> None:
     bottle = ground.uncork()
     one = ground.genie.commit("one")

@@ -92,6 +92,7 @@ def test_a_signal_brings_the_work_back_too(scene: Scene, user: Repo) -> None:
         (HERE, "", "demo-1 has no repository: it was started without --repo"),
         (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on another machine, which started the session"),
     ],
+    ids=["none", "elsewhere"],
 )
 def test_fetch_says_why_it_cannot(scene: Scene, owner: str, label: str, told: str) -> None:
     scene.rule(LIST, stdout=row("demo-1", owner, repository=label))
