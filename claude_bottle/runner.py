@@ -144,7 +144,7 @@ class Runner:
         with self._news:
             self._stopping = True
             self._news.notify_all()
-        shown = {step.name for step in table if step.shown}
+        shown = {step.name for step in table if step.shown or step.feed}
         end = time.monotonic() + _SETTLE
         for name, worker in self._workers.items():
             if name in shown and worker.is_alive():

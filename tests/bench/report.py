@@ -139,7 +139,7 @@ def _journey(journey: Journey) -> Iterator[str]:
     yield "## A large repository\n"
     yield (
         f"One of {journey.objects:,} objects, {_mib(journey.bytes)} MiB packed, goes in with `--repo`, and one commit"
-        f" comes back. Claude started after {journey.start:.1f} s, and the prompt was back {journey.back:.1f} s after it."
+        f" comes back. Claude started after {journey.start:.1f} s; the prompt was back {journey.back:.1f} s after it."
     )
 
 
