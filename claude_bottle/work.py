@@ -23,8 +23,11 @@ def fetch(machine: Host, name: str) -> None:
 
 
 def diff(machine: Host, name: str) -> Iterator[str]:
-    """Yield the lines of a running session's work against its start."""
-    bottle = _bottle(machine, name)
+    """Return the lines of a running session's work against its start, which come one by one."""
+    return _lines(_bottle(machine, name))  # a fault is told before there is a pager
+
+
+def _lines(bottle: Bottle) -> Iterator[str]:
     with Teardown():
         yield from handback.diff(bottle)
 

@@ -248,6 +248,29 @@ def test_nothing_that_a_bottle_or_the_users_hooks_hold_runs_on_the_host(ground: 
     assert [path.name for path in marks.iterdir()] == ["genie-filter.x.clean"]
 
 
+def test_what_the_user_has_set_is_no_hindrance(ground: Ground) -> None:
+    for setting in (
+        *("protocol.allow=never", "safe.bareRepository=explicit", "fetch.prune=true", "fetch.recurseSubmodules=true"),
+        *(
+            "core.quotePath=false",
+            "log.showSignature=true",
+            "diff.noprefix=true",
+            "color.ui=always",
+            "status.short=true",
+        ),
+        *("core.splitIndex=true", "core.untrackedCache=true", "index.version=4", "merge.ff=only", "core.autocrlf=true"),
+        *("pack.packSizeLimit=1m", "fetch.unpackLimit=1", "transfer.unpackLimit=1", "core.logAllRefUpdates=always"),
+    ):
+        ground.user.git("config", "--global", *setting.split("=", 1))
+    ground.user.git("add", "--all")
+    (ground.user.path / "changed").write_text("2\n")
+    bottle = ground.uncork(ground.survey(with_changes=True))
+    ground.genie.commit("the work", new="1")
+    told = ground.fetch(bottle)
+    assert "the work\n        new | 1 +\n        1 file changed, 1 insertion(+)\n" in told
+    assert ground.user.git("show", f"{BRANCH}~1:changed") == "2"
+
+
 # --- bundles made by hand -------------------------------------------------------------------------------------------
 
 
