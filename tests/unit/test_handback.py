@@ -1,7 +1,9 @@
 """A bottle's work on its way back: what comes, into which branch, and what a hostile bottle achieves: nothing."""
 
+import contextlib
 import io
 import os
+import signal
 import stat
 import struct
 import zlib
@@ -26,6 +28,10 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
     made = Ground(tmp_path)
     made.user.commit("the user's", kept="1", changed="1")
     yield made
+    for process in Path("/proc").glob("[0-9]*"):  # what still runs in a bottle ends with it
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(tmp_path):
+                os.kill(int(process.name), signal.SIGKILL)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
