@@ -199,7 +199,8 @@ def _clone(plan: Plan) -> tuple[Step, ...]:
 
 
 def _proof(plan: Plan) -> tuple[Step, ...]:
-    whole = ("lock", "sidecar-start", *(step.name for step in _certificates(plan)))
+    # Nothing else may start in the bottle meanwhile: what docker has just started is not confined yet.
+    whole = ("lock", "sidecar-start", *(step.name for step in (*_certificates(plan), *_clone(plan))))
     program = selftest.probe_input(plan, plan.known)
     return (
         # Beside the gate, of which nothing can be seen from inside the bottle.
