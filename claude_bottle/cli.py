@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from claude_bottle import host as hosts
-from claude_bottle.errors import BottleError, EngineError, IsolationError, ManifestError
+from claude_bottle.errors import BottleError, EngineError, ManifestError
 from claude_bottle.host import Host
 from claude_bottle.text import columns, harmless
 
@@ -64,28 +64,26 @@ def main() -> None:
 @click.option("-y", "--yes", is_flag=True, help="Start without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be run; call no docker.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
+@click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="The git repository to work on.")
+@click.option("--ref", metavar="REF", help="The revision of it to begin with, instead of HEAD.")
+@click.option("--with-changes", is_flag=True, help="Take uncommitted changes along.")
 @_agents_option
 def start(
-    *,
-    agent: str,
-    claude_arguments: tuple[str, ...],
-    question: str | None,
-    yes: bool,
-    dry_run: bool,
-    verbose: bool,
-    agents: Path | None,
-) -> None:
+    *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, dry_run: bool, verbose: bool,
+    repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
+) -> None:  # fmt: skip
     """Start AGENT in its bottle; words after -- go to claude."""
-    from claude_bottle import session
+    from claude_bottle import repository, session
     from claude_bottle.plan import Run
 
     host = _host(agents)
     [loaded] = _load(host, agent)
     run = Run(terminal=host.interactive and question is None, question=question, arguments=claude_arguments)
+    wanted = repository.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
-        session.dry_run(host, loaded, run)
+        session.dry_run(host, loaded, run, wanted)
         return
-    sys.exit(session.start(host, loaded, session.Options(run, yes=yes, verbose=verbose)))
+    sys.exit(session.start(host, loaded, session.Options(run, yes, verbose, wanted)))
 
 
 @main.command()
@@ -95,19 +93,11 @@ def start(
 @_agents_option
 def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | None) -> None:
     """Prove the isolation of AGENT's bottle, or of all, without running claude; exit 66 on a fault."""
-    from claude_bottle import session
+    from claude_bottle import commands
 
     host = _host(agents)
-    results, code = {}, 0
-    for name, receipt in session.verify(host, _load(host, agent), verbose=verbose):
-        if isinstance(receipt, BottleError):
-            results[name], text = {"passed": False, "error": str(receipt)}, f"  {receipt}"
-            code = code or receipt.exit_code
-        else:
-            results[name], text = receipt.as_json(), "\n".join((*receipt.lines(), receipt.line()))
-            code = code or (IsolationError.exit_code if receipt.failed else 0)
-        if not as_json:
-            click.echo(f"{harmless(name)}\n{text}")
+    told = (lambda _: None) if as_json else click.echo
+    results, code = commands.verify(host, _load(host, agent), verbose=verbose, told=told)
     if as_json:
         click.echo(json.dumps(results, indent=2))
     sys.exit(code)
@@ -122,10 +112,8 @@ def doctor(*, as_json: bool) -> None:
     from claude_bottle import doctor
 
     findings = list(doctor.examine(_host(None)))
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
-    else:
-        click.echo("\n".join(harmless(finding.line) for finding in findings))
+    told = "\n".join(harmless(finding.line) for finding in findings)
+    click.echo(json.dumps(list(map(asdict, findings)), indent=2) if as_json else told)
     if any(finding.fault for finding in findings):
         sys.exit(EngineError.exit_code)
 
@@ -168,10 +156,8 @@ def list_(*, as_json: bool) -> None:
     """List the sessions that run, with how many requests were allowed and blocked."""
     from claude_bottle import commands
 
-    if as_json:
-        click.echo(json.dumps(commands.list_json(_host(None)), indent=2))
-    else:
-        click.echo(columns(commands.list_rows(_host(None))))
+    host = _host(None)
+    click.echo(json.dumps(commands.list_json(host), indent=2) if as_json else columns(commands.list_rows(host)))
 
 
 @main.command()
@@ -192,6 +178,24 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
     from claude_bottle import commands
 
     commands.logs(_host(None), session, follow=follow, blocked=blocked)
+
+
+@main.command()
+@click.argument("session")
+def fetch(*, session: str) -> None:
+    """Bring the work of SESSION, as it is now, back as a branch of the repository that it was started with."""
+    from claude_bottle import work
+
+    work.fetch(_host(None), session)
+
+
+@main.command()
+@click.argument("session")
+def diff(*, session: str) -> None:
+    """Show what SESSION has changed in its repository so far."""
+    from claude_bottle import work
+
+    click.echo_via_pager(work.diff(_host(None), session))
 
 
 @main.command()

@@ -2,20 +2,23 @@
 
 import shlex
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from claude_bottle import PREFIX, docker, host, leftovers, sessions, teardown, tty
+from claude_bottle import PREFIX, docker, handback, host, leftovers, sessions, teardown, tty
 from claude_bottle import allow as allowing
+from claude_bottle import session as story
+from claude_bottle.clone import Work
 from claude_bottle.engine import Engine
-from claude_bottle.errors import DockerError, LeftBehindError, ManifestError
+from claude_bottle.errors import BottleError, DockerError, IsolationError, LeftBehindError, ManifestError
 from claude_bottle.events import BLOCKED, Tally
 from claude_bottle.host import Host
 from claude_bottle.leftovers import Leftover
+from claude_bottle.manifest import Agent
 from claude_bottle.pipelock import Host as Allowed
 from claude_bottle.plan import EGRESS, PASSED_ON
-from claude_bottle.session import client_environment
 from claude_bottle.sessions import Session
 from claude_bottle.steps import DETACH
+from claude_bottle.survey import client_environment
 from claude_bottle.teardown import Teardown, say
 from claude_bottle.text import harmless
 
@@ -95,10 +98,12 @@ def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
         others = len(found) - len(chosen)
         print(f"{_many(others, 'session')} of others left alone" if others else "", end="\n" if others else "")
     asked = {session.id for session in chosen if teardown.ask_to_end(session.owner, machine.owner)}
+    # One that has a repository brings its work back first.
+    working = any(session.id in asked and Work.of_label(session.repository) for session in chosen)
     for session in chosen:
         if session.id not in asked:
             _remove(env, session.id)
-    for name in _await_end(env, asked):
+    for name in _await_end(env, asked, _PATIENCE + (handback.SECONDS if working else 0)):
         say(f"{harmless(name)} does not end by itself: removing what it has")
         _remove(env, name)
     for session in chosen:
@@ -143,6 +148,25 @@ def allow(machine: Host, name: str, hosts: Sequence[Allowed], *, save: bool) -> 
         print(f"{'saved in' if saving.after != saving.before else 'there already:'} {harmless(str(saving.path))}")
 
 
+def verify(
+    machine: Host, agents: Sequence[Agent], *, verbose: bool, told: Callable[[str], None]
+) -> tuple[dict[str, dict[str, object]], int]:
+    """Prove the isolation of each agent's bottle; return the results, and the exit code of the first that failed.
+
+    `told` hears of each as soon as it is known.
+    """
+    results, code = dict[str, dict[str, object]](), 0
+    for name, receipt in story.verify(machine, agents, verbose=verbose):
+        if isinstance(receipt, BottleError):
+            results[name], text = {"passed": False, "error": str(receipt)}, f"  {receipt}"
+            code = code or receipt.exit_code
+        else:
+            results[name], text = receipt.as_json(), "\n".join((*receipt.lines(), receipt.line()))
+            code = code or (IsolationError.exit_code if receipt.failed else 0)
+        told(f"{harmless(name)}\n{text}")
+    return results, code
+
+
 def completion(script: str, aliases: Sequence[str]) -> str:
     """Return click's completion script for this very cli.py, and for aliases of it.
 
@@ -175,9 +199,9 @@ def _remove(env: Mapping[str, str], session: str) -> None:
         raise LeftBehindError(f"not all of session {harmless(session)} could be removed")
 
 
-def _await_end(env: Mapping[str, str], asked: Collection[str]) -> set[str]:
+def _await_end(env: Mapping[str, str], asked: Collection[str], patience: float) -> set[str]:
     """Wait until nothing is left of sessions whose launchers end; return those of which something is."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + patience
     left = set(asked)
     while left and time.monotonic() < end:
         left &= {item.session for item in (*leftovers.listed(env), *leftovers.stage_dirs())}

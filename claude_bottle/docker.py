@@ -213,6 +213,7 @@ def _popen(argv: Sequence[str], env: Mapping[str, str], **options: int | None) -
     try:
         return subprocess.Popen(argv, env=dict(env), start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
     except FileNotFoundError:
-        raise EngineError("docker is not on PATH: install Docker (on Debian: apt install docker.io)") from None
+        how = "install Docker (on Debian: apt install docker.io)" if argv[0] == "docker" else f"install {argv[0]}"
+        raise EngineError(f"{argv[0]} is not on PATH: {how}") from None
     except OSError as error:
-        raise EngineError(f"docker cannot be run: {os.strerror(error.errno or 0)}") from None
+        raise EngineError(f"{argv[0]} cannot be run: {os.strerror(error.errno or 0)}") from None

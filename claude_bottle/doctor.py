@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
 
-from claude_bottle import PREFIX, flags, leftovers, pipelock, session
+from claude_bottle import PREFIX, flags, leftovers, pipelock, session, survey
 from claude_bottle import plan as planning
 from claude_bottle.engine import Engine
 from claude_bottle.errors import BottleError
@@ -34,7 +34,7 @@ class Finding:
 def examine(host: Host) -> Iterator[Finding]:
     """Yield what there is to know, in the order in which a start would meet it; nothing is changed or built."""
     yield _token(host)
-    engine = Engine(session.client_environment(host))
+    engine = Engine(survey.client_environment(host))
     try:
         versions = engine.versions()
         yield Finding("docker client", versions.client)
@@ -71,7 +71,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _images(host: Host, engine: Engine) -> Iterator[Finding]:
-    base, _ = session.images(host, None)
+    base, _ = survey.images(host, None)
     there = engine.ask("image", "inspect", base.tag).ok
     yield Finding("image", f"{base.tag}, {'there' if there else 'built by the first start'}")
     sidecar = host.setting("PIPELOCK_IMAGE") or pipelock.image()
@@ -108,7 +108,7 @@ def _slots(network: IPv4Network) -> int:
 
 
 def _leftovers(host: Host) -> Finding:
-    found = (*leftovers.listed(session.client_environment(host)), *leftovers.stage_dirs())
+    found = (*leftovers.listed(survey.client_environment(host)), *leftovers.stage_dirs())
     dead = leftovers.dead(found, host.owner)
     detail = f"{len(dead)} objects of dead sessions: ./cli.py cleanup removes them" if dead else "none"
     return Finding("leftovers", detail)

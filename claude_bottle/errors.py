@@ -34,7 +34,7 @@ class IsolationError(BottleError):
 
 
 class EngineError(BottleError):
-    """Docker is missing, unreachable or too old."""
+    """Docker or git is missing; Docker is unreachable or too old."""
 
     exit_code = 69
 
@@ -43,6 +43,12 @@ class DockerError(BottleError):
     """A docker command failed; the message carries what docker said."""
 
     exit_code = 70
+
+
+class RepositoryError(BottleError):
+    """A repository cannot be taken in, or a bottle's work did not come back to it."""
+
+    exit_code = 74
 
 
 class LeftBehindError(BottleError):

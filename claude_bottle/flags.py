@@ -30,6 +30,8 @@ def described(plan: Plan) -> tuple[str, ...]:
         "manifest": bottle.path.absolute(),
         "base": plan.base.tag,
     }
+    if plan.repository:
+        known["repository"] = plan.repository.work.label
     return labelled(f"{PREFIX}.{key}={value}" for key, value in known.items())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from claude_bottle.bottle import Bottle, Limits, read_bottle
-from claude_bottle.checks import Fault, Shelf, Value, file_problem, inside, name_problem, nearest, read
+from claude_bottle.checks import Fault, Shelf, Value, file_path, file_problem, inside, name_problem, nearest, read
 from claude_bottle.env import EnvVar
 from claude_bottle.errors import ManifestError
 from claude_bottle.text import harmless
@@ -14,7 +14,7 @@ from claude_bottle.text import harmless
 __all__ = ["Agent", "Bottle", "EnvVar", "Limits", "Skill", "load_agent", "load_agents"]
 
 PROMPT_BYTES = 120_000  # the kernel takes no single argument of 128 KiB or more
-_KEYS = ("description", "bottle", "skills", "prompt")
+_KEYS = ("description", "bottle", "skills", "prompt", "repo")
 _SUFFIX = ".yaml"
 
 
@@ -36,6 +36,7 @@ class Agent:
     bottle: Bottle
     skills: tuple[Skill, ...] = ()
     prompt: str | None = None
+    repo: Path | None = None
 
 
 def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Path) -> Agent:
@@ -81,7 +82,9 @@ class _Loader:
         line = " ".join((description.text() or "").split()) if description else ""
         chosen = _skills(skills, self.shelf) if skills else ()
         first = _prompt(prompt) if prompt else None
-        return Agent(name, path, line, bottle, chosen, first) if bottle else None
+        repo = top.get("repo")
+        taken = file_path(repo, self.shelf.home) if repo else None
+        return Agent(name, path, line, bottle, chosen, first, taken) if bottle else None
 
     def _bottle_of(self, top: Value) -> Bottle | None:
         named = top.get("bottle")

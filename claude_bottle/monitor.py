@@ -28,13 +28,14 @@ class Monitor:
         bottle: Client,
         started: Callable[[int], None],
         key_holder: Client | None = None,
+        last: Callable[[], None] = lambda: None,
     ) -> None:
         """Watch the session of `plan` from now on.
 
         The stdin of the client `bottle` is its lifeline, and so is the key-holder's; `started` hears the pid of each
-        client that follows the log.
+        client that follows the log; `last` is done before the bottle is ended.
         """
-        self._started = started
+        self._started, self._last = started, last
         self.tally = Tally()
         self.ended: BottleError | None = None
         self._sidecar, self._env, self._bottle = plan.sidecar, env, bottle
@@ -69,8 +70,12 @@ class Monitor:
                 reason = error
         if not self._over.is_set():
             # Fail closed: without its sidecar the bottle reaches nothing, and another would come without the gate.
-            self.ended = reason
-            self._bottle.finish()
+            self._end(reason)
+
+    def _end(self, reason: BottleError | None) -> None:
+        self.ended = reason
+        self._last()
+        self._bottle.finish()
 
     def _why(self) -> BottleError | None:
         """Return why a log that was followed has ended; None where only the following ended."""
@@ -90,6 +95,5 @@ class Monitor:
         """End the session when its key-holder ends: what is left of it could not do what its manifest says."""
         while not self._over.wait(_LOOK):
             if key_holder.ended_within(0) and not self._over.is_set():
-                self.ended = DockerError("the key-holder has ended, so the session was ended too")
-                self._bottle.finish()
+                self._end(DockerError("the key-holder has ended, so the session was ended too"))
                 return

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from claude_bottle import PREFIX, pipelock, ssh, staging
 from claude_bottle.addresses import Addresses
+from claude_bottle.clone import Repository
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.identity import Identity
@@ -64,6 +65,7 @@ class Plan:
     identity: Identity  # git's, inside the bottle
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
+    repository: Repository | None = None  # what is taken in
     icc_off: bool = True  # False where the engine's kernel lacks br_netfilter, and so cannot keep sidecars apart
     ipv6_off: bool = True  # False where the engine's kernel has no IPv6 to switch off
 
@@ -71,6 +73,11 @@ class Plan:
     def name(self) -> str:
         """Return the name of the session's container and network, the beginning of all its other names."""
         return f"{PREFIX}-{self.session}"
+
+    @property
+    def branch(self) -> str:
+        """Return the name of the branch that the bottle's work is on."""
+        return f"bottle/{self.session}"
 
     @property
     def sidecar(self) -> str:

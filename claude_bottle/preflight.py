@@ -10,7 +10,7 @@ from claude_bottle.host import TOKEN_VARIABLE
 from claude_bottle.plan import TOKEN, Plan
 from claude_bottle.ssh import SshHost
 from claude_bottle.steps import Step
-from claude_bottle.text import harmless
+from claude_bottle.text import harmless, quoted
 
 _PROMPT_SHOWN = 60  # characters
 _STDIN_SHOWN = 4096  # bytes
@@ -32,26 +32,24 @@ def ask(question: str) -> None:
 
 def commands(table: Sequence[Step]) -> str:
     """Return every docker command of a session, quoted for a shell, teardown included."""
-    undos = [f"# undo {step.name}\n{_quoted(step.undo)}\n" for step in reversed(table) if step.undo]
+    undos = [f"# undo {step.name}\n{quoted(*step.undo)}\n" for step in reversed(table) if step.undo]
     return "".join((*map(_command, table), *undos))
 
 
 def _command(step: Step) -> str:
-    condition = f"{_quoted(step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
+    condition = f"{quoted(*step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
     # Rules stand there whole, so that they can be read; of a tar stream, a program or certificates the size is told.
     whole = step.stdin.startswith(b"table ") and len(step.stdin) <= _STDIN_SHOWN
-    size = "" if whole or not step.stdin else f": {len(step.stdin)} bytes on stdin"
+    size = "" if whole or step.feed or not step.stdin else f": {len(step.stdin)} bytes on stdin"
     text = f" <<'END'\n{step.stdin.decode()}END\n" if whole else "\n"
-    return f"# {step.name}{size}\n{condition}{_quoted(step.argv)}{text}"
+    return f"# {step.name}{size}\n{condition}{_feed(step)}{quoted(*step.argv)}{text}"
 
 
-def _quoted(argv: Sequence[str]) -> str:
-    """Quote for a shell; a word with control characters, which a manifest may hold, as $'...'."""
-    return " ".join(shlex.quote(word) if harmless(word) == word else f"$'{_escaped(word)}'" for word in argv)
-
-
-def _escaped(word: str) -> str:
-    return harmless(word.replace("\\", "\\\\").replace("'", "\\'"))
+def _feed(step: Step) -> str:
+    if not step.feed:
+        return ""
+    head, asked = (quoted("printf", "%s", text.decode()) for text in (step.stdin, step.feed.stdin))
+    return f"{{ {head}; {asked} | {quoted(*step.feed.argv)}; }} |\n"
 
 
 def _lines(plan: Plan, building: str) -> Iterator[str]:
@@ -63,6 +61,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
         yield "  claude  " + harmless(shlex.join(plan.run.arguments))
+    yield from _repository(plan)
     yield f"bottle  {harmless(bottle.name)}"
     yield "  env     " + harmless(", ".join(_environment(plan)))
     yield from (f"  ssh     {harmless(_ssh(host))}" for host in bottle.ssh)
@@ -76,6 +75,13 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     limits = bottle.limits
     yield f"  limits  {limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes"
     yield f"image   {plan.image.tag} {building}"
+
+
+def _repository(plan: Plan) -> Iterator[str]:
+    if plan.repository:
+        yield f"repo    {harmless(str(plan.repository.work.repository))} at {harmless(plan.repository.ref)}"
+        yield f"  back    as branch {plan.branch}"
+        yield from (f"  note    {harmless(note)}" for note in plan.repository.notes)
 
 
 def _environment(plan: Plan) -> Iterator[str]:

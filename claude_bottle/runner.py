@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from claude_bottle import docker
+from claude_bottle import docker, git, stream
 from claude_bottle.docker import Client, Result
 from claude_bottle.errors import BottleError
 from claude_bottle.steps import Step
@@ -14,6 +14,7 @@ from claude_bottle.teardown import Teardown
 
 _SETTLE = 30.0  # seconds that a failure waits for the steps beside it
 _SILENCE = 120.0  # seconds without an answer after which the engine counts as gone; builds and pulls may take longer
+_LONG = 7200.0  # seconds for a repository to go in
 _RACE = 5.0  # seconds from the refusal of a second network until the first one can be seen; 0.1 were
 _RACED = ("already exists", "Pool overlaps", "conflicts with network")
 
@@ -112,6 +113,9 @@ class Runner:
             client.end()
         if step.holds:
             return client.ready(step.stdin, _SILENCE)
+        if step.feed:
+            fed = git.environment(self._env)
+            return stream.piped(client, step.stdin, step.feed, fed, what=step.name, seconds=_LONG)
         result = client.wait(step.stdin, None if step.shown else _SILENCE)
         if step.unless and not result.ok and self._made_by_another(step, result):
             return Result(0)
@@ -140,7 +144,7 @@ class Runner:
         with self._news:
             self._stopping = True
             self._news.notify_all()
-        shown = {step.name for step in table if step.shown}
+        shown = {step.name for step in table if step.shown or step.feed}
         end = time.monotonic() + _SETTLE
         for name, worker in self._workers.items():
             if name in shown and worker.is_alive():

@@ -1,25 +1,34 @@
 """The story of a session: plan, ask, build, uncork, fill, lock, run, cork."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from claude_bottle import addresses, docker, events, identity, image, preflight, selftest, steps, teardown, tty
+from claude_bottle import (
+    docker,
+    events,
+    preflight,
+    repository,
+    selftest,
+    steps,
+    survey,
+    teardown,
+    tty,
+)
 from claude_bottle import plan as planning
+from claude_bottle.clone import Wanted
 from claude_bottle.engine import Engine
 from claude_bottle.errors import (
     BottleError,
     DockerError,
     EngineError,
-    ManifestError,
     RefusedError,
+    RepositoryError,
     TokenError,
 )
+from claude_bottle.handback import Bottle, HandBack
 from claude_bottle.host import TOKEN_VARIABLE, Host
-from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
 from claude_bottle.monitor import Monitor
 from claude_bottle.plan import Egress, Plan, Run
@@ -34,7 +43,7 @@ _KILLED = 128 + 9
 _LOST = (1, 255)  # of docker's client where the process, or the link to it, is gone; claude may end so by itself, too
 _TIMEOUT = 10.0  # seconds for the engine to say whether the bottle lives
 _GRACE = 10.0  # seconds between claude's end and that of the bottle, where they end together
-_FIRST, _LAST = 1 << 16, -2  # places in the order of teardown
+_WORK, _FIRST, _LAST = 1 << 17, 1 << 16, -2  # places in the order of teardown
 NO_TOKEN = (
     f"{TOKEN_VARIABLE} is not set: make a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
 )
@@ -49,12 +58,15 @@ class Options:
     run: Run
     yes: bool = False
     verbose: bool = False
+    wanted: Wanted | None = None  # the repository to be taken in
 
 
-def dry_run(host: Host, agent: Agent, run: Run) -> None:
+def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
     """Print the preflight and every command of a session, without calling docker."""
-    local = Engine(client_environment(host)).is_local(ask=False)
-    plan = _plan(host, agent, run, Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS), local=local)
+    local = Engine(survey.client_environment(host)).is_local(ask=False)
+    plan = survey.draft(host, agent, run, Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS), local=local)
+    if wanted:
+        plan = replace(plan, repository=repository.survey(wanted, survey.client_environment(host), dry=True))
     with Teardown() as undo:
         stage(plan, undo)
         _show(preflight.summary(plan, "(built if absent)"))
@@ -71,7 +83,8 @@ def start(host: Host, agent: Agent, options: Options) -> int:
     if locked and not host.interactive:
         raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
     with _hands(host, verbose=options.verbose) as hands:
-        plan, done = _surveyed(host, agent, options.run, hands.engine)
+        taken = repository.survey(options.wanted, hands.env) if options.wanted else None
+        plan, done = survey.take(host, agent, options.run, hands.engine, taken)
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
@@ -82,12 +95,24 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
         unlock(plan, hands)
         hands.watchdog.reap()
-        monitor = _watched(plan, hands)
+        back = _handing_back(plan, hands)
+        monitor = _watched(plan, hands, back)
         hands.undo.note("claude ...")
         code = _claude(plan, host, agent)
         if error := _why_cut(code, plan, hands):
             raise monitor.ended or error
-        return code
+    # Only the hand-back's own line says what went wrong: it has been told by now.
+    return RepositoryError.exit_code if back and back.failed and not code else code
+
+
+def _handing_back(plan: Plan, hands: Hands) -> HandBack | None:
+    """Have the bottle's work brought back before anything is undone, whatever ends the session."""
+    if not plan.repository:
+        return None
+    bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, hands.env, hands.watchdog.note)
+    back = HandBack(bottle, teardown.say, _show)
+    hands.undo.arm(_WORK, "hand-back", back.run)
+    return back
 
 
 def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
@@ -104,10 +129,11 @@ def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
     return None if result.stdout.strip() == b"true" else error
 
 
-def _watched(plan: Plan, hands: Hands) -> Monitor:
+def _watched(plan: Plan, hands: Hands, back: HandBack | None) -> Monitor:
     """Start the monitor; its report is told when all else is undone."""
+    last = back.run if back else lambda: None
     key_holder = hands.runner.client("key-holder") if plan.keys else None
-    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note, key_holder)
+    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note, key_holder, last)
     hands.undo.arm(_FIRST, "monitor", monitor.stop)
 
     def report() -> None:
@@ -129,7 +155,7 @@ def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tu
 
 def _verified(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
     with _hands(host, verbose=verbose) as hands:
-        receipt = _proven(*_surveyed(host, agent, Run(terminal=False), hands.engine), hands)[1]
+        receipt = _proven(*survey.take(host, agent, Run(terminal=False), hands.engine), hands)[1]
     if hands.undo.late:  # there may be more agents to verify
         raise SystemExit(128 + hands.undo.late)
     return receipt
@@ -138,7 +164,7 @@ def _verified(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
 @contextlib.contextmanager
 def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
     """Yield what a session works with; at the end undo what it has made."""
-    env = client_environment(host)
+    env = survey.client_environment(host)
     note = teardown.say if verbose else _quiet
     watchdog, undo = Watchdog(env, host.owner), Teardown(note)
     try:
@@ -147,14 +173,6 @@ def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
             yield Hands(env, Engine(env), runner, undo, watchdog)
     finally:
         watchdog.close(clean=undo.clean)
-
-
-def _surveyed(host: Host, agent: Agent, run: Run, engine: Engine) -> tuple[Plan, frozenset[str]]:
-    """Plan with what only the engine knows; return which steps' products are there as well."""
-    chosen = host.setting("EGRESS_NETWORK")
-    plan = _plan(host, agent, run, Egress(chosen or planning.EGRESS), local=engine.is_local())
-    egress, done = engine.survey(steps.table(plan), chosen)
-    return replace(plan, egress=egress), done
 
 
 def _proven(plan: Plan, done: frozenset[str], hands: Hands) -> tuple[Plan, Receipt]:
@@ -167,41 +185,11 @@ def _proven(plan: Plan, done: frozenset[str], hands: Hands) -> tuple[Plan, Recei
 
 def _claude(plan: Plan, host: Host, agent: Agent) -> int:
     step = steps.table(plan)[-1]
-    env = client_environment(host) | planning.environment(host, agent)
+    env = survey.client_environment(host) | planning.environment(host, agent)
     if plan.run.terminal:
         return tty.run(step.argv, env)
     # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
     return docker.attach(step.argv, env, silent=host.interactive)
-
-
-def client_environment(host: Host) -> dict[str, str]:
-    """Return the environment of every docker client but claude's: the user's, without the token."""
-    return {name: value for name, value in host.environ.items() if name != TOKEN_VARIABLE}
-
-
-def _plan(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) -> Plan:
-    bottle = agent.bottle
-    plan = planning.make(
-        host,
-        agent,
-        run,
-        images=images(host, bottle.dockerfile),
-        egress=egress,
-        token=os.urandom(4).hex(),
-        identity=identity.settled(bottle.git, client_environment(host)) if bottle.git or bottle.ssh else None,
-    )
-    return replace(plan, remote=not local, known=addresses.read(local))
-
-
-def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False) -> tuple[Image, Image]:
-    """Return the base image and the bottle's own, which is the base where the bottle has no Dockerfile."""
-    file = host.setting("BUILD_CA")
-    try:
-        ca = host.path(file).read_bytes() if file else b""
-    except OSError as error:
-        raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
-    base = image.base(base_image=host.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
-    return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
 
 
 def _building(plan: Plan, done: frozenset[str]) -> str:
@@ -221,10 +209,10 @@ def _show(text: str) -> None:
 
 def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
     """Build the base image and every bottle's own, whether they are there or not; DockerError where a build fails."""
-    pairs = [images(host, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
+    pairs = [survey.images(host, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
     with Teardown() as undo:
-        runner = Runner(undo, client_environment(host), _quiet)
+        runner = Runner(undo, survey.client_environment(host), _quiet)
         for one in every.values():
             try:
                 runner.run((Step("image", one.argv, stdin=one.context, shown=True),))

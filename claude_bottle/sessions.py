@@ -12,7 +12,7 @@ from claude_bottle.errors import DockerError, UsageError
 from claude_bottle.events import Tally
 from claude_bottle.text import harmless
 
-_KEYS = ("session", "owner", "role", "agent", "bottle", "mode", "manifest", "base")
+_KEYS = ("session", "owner", "role", "agent", "bottle", "mode", "manifest", "base", "repository")
 _UNKNOWN = "-"  # of a session whose agent container is not there, yet or any more
 _READERS = 8  # logs that are read at the same time
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -30,6 +30,7 @@ class Session:
     mode: str = _UNKNOWN
     manifest: str = _UNKNOWN
     base: str = _UNKNOWN
+    repository: str = _UNKNOWN  # the label of its work
 
     @property
     def container(self) -> str:

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from claude_bottle import PREFIX, flags, keyholder, netfilter, selftest, staging
+from claude_bottle import PREFIX, clone, flags, keyholder, netfilter, selftest, sidecar, staging
 from claude_bottle.image import Image
 from claude_bottle.plan import EGRESS, PROXY_PORT, SIDECAR_UID, Plan, egress_subnet
 
 Argv = tuple[str, ...]
 
-_MEMORY = 256 * 1024 * 1024  # bytes for a sidecar; 80 MB were seen with 1023 tunnels
 DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
 # The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline. Over a link
 # that can be cut silently it also wants a line every 45 s; locally not, so that a suspended launcher keeps its bottle.
@@ -32,6 +31,7 @@ class Step:
     env: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    feed: clone.Feed | None = None  # what follows `stdin`
     undo: Argv = ()
     unless: Argv = ()
     holds: bool = False
@@ -52,6 +52,7 @@ def table(plan: Plan) -> tuple[Step, ...]:
         _rules(plan, "lock", plan.name, netfilter.lock(plan), needs=("bottle",)),
         _rules(plan, "gate", plan.sidecar, netfilter.gate(plan), needs=("sidecar-start",)),
         *_certificates(plan),
+        *_clone(plan),
         *_proof(plan),
         *_locked_keys(plan),
         _claude(plan),
@@ -106,38 +107,13 @@ def _network(plan: Plan) -> Step:
 
 
 def _sidecar(plan: Plan) -> tuple[Step, ...]:
-    name, listen = plan.sidecar, f"{plan.sidecar_address}:{PROXY_PORT}"
-    create = (
-        *("docker", "create", "--name", name, "--pull", "never"),
-        *("--network", plan.egress.name),
-        # Nothing that it is asked can change it; its configuration lies in a volume.
-        *("--user", f"{SIDECAR_UID}:{SIDECAR_UID}", "--read-only"),
-        *flags.unprivileged(),
-        *("--pids-limit", "256", *flags.memory(_MEMORY)),
-        # A container inherits 1, and a raw frame through the sidecar would reach the outside.
-        *("--sysctl", "net.ipv4.ip_forward=0"),
-        *flags.without_ipv6(plan),
-        # The image's own check asks 127.0.0.1, where nothing listens.
-        "--no-healthcheck",
-        *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
-        *("--mount", f"type=volume,dst=/config,{flags.volume_labels(plan, 'config')}"),
-        *flags.labels(plan, "sidecar"),
-        *flags.proxy_variables(""),
-        plan.sidecar_image,
-        # Strict on the command line as well: without it a file that says less is an open proxy.
-        *("run", "--config", "/config/pipelock.yaml", "--mode", "strict", "--listen", listen),
-    )
-    copy = ("docker", "cp", "-", f"{name}:/config")
-    connect = (
-        *("docker", "network", "connect", "--ip", str(plan.sidecar_address), "--alias", "pipelock"),
-        *(plan.name, name),
-    )
+    name, copy = plan.sidecar, ("docker", "cp", "-", f"{plan.sidecar}:/config")
     config = staging.archive([staging.Entry("pipelock.yaml", plan.config)], SIDECAR_UID)
     needs = tuple(step.name for step in (*_images(plan), *_egress(plan)))
     return (
-        Step("sidecar", create, needs=needs, undo=_remove(name)),
+        Step("sidecar", sidecar.create(plan), needs=needs, undo=_remove(name)),
         Step("sidecar-config", copy, stdin=config, needs=("sidecar",)),
-        Step("sidecar-connect", connect, needs=("network", "sidecar")),
+        Step("sidecar-connect", sidecar.connect(plan), needs=("network", "sidecar")),
         Step("sidecar-start", ("docker", "start", name), needs=("sidecar-config", "sidecar-connect")),
     )
 
@@ -212,8 +188,18 @@ def _certificates(plan: Plan) -> tuple[Step, ...]:
     return (Step("certificates", argv + append, stdin=plan.certificates, needs=("bottle",)),)
 
 
+def _clone(plan: Plan) -> tuple[Step, ...]:
+    if not plan.repository:
+        return ()
+    taken, head = plan.repository, clone.head(plan.repository, plan.branch)
+    argv = ("docker", "exec", "--interactive", plan.name, *clone.command(taken, plan.branch))
+    # After the lock: what an image's own git does as it checks files out is shut in, too.
+    return (Step("clone", argv, stdin=head, feed=clone.pack(taken), needs=("bottle",), after=("lock",)),)
+
+
 def _proof(plan: Plan) -> tuple[Step, ...]:
-    whole = ("lock", "sidecar-start", *(step.name for step in _certificates(plan)))
+    # Nothing else may start in the bottle meanwhile: what docker has just started is not confined yet.
+    whole = ("lock", "sidecar-start", *(step.name for step in (*_certificates(plan), *_clone(plan))))
     program = selftest.probe_input(plan, plan.known)
     holder = ("key-holder",) if plan.keys else ()
     return (
@@ -233,8 +219,8 @@ def _claude(plan: Plan) -> Step:
         plan.name,
         *_command(plan),
     )
-    keys = (step.name for step in (*_keys(plan), *_locked_keys(plan)))
-    return Step("claude", argv, env=plan.env_names, needs=("gate", "selftest", "inspect", *keys))
+    rest = (step.name for step in (*_keys(plan), *_locked_keys(plan), *_clone(plan)))
+    return Step("claude", argv, env=plan.env_names, needs=("gate", "selftest", "inspect", *rest))
 
 
 def _command(plan: Plan) -> Argv:

@@ -1,5 +1,6 @@
 """Make text that others wrote fit for a terminal."""
 
+import shlex
 from collections.abc import Sequence
 
 # Printable for Python, yet nothing to see: fillers, joiners and the variation selectors (not the two of emoji).
@@ -14,10 +15,19 @@ def harmless(text: str) -> str:
     return "".join(character if _shows(character) else _escape(character) for character in text)
 
 
+def quoted(*words: str) -> str:
+    """Quote words for a shell; one with control characters as $'...'."""
+    return " ".join(shlex.quote(word) if harmless(word) == word else f"$'{_escaped(word)}'" for word in words)
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as a table; the last column is as wide as it is."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
+
+
+def _escaped(word: str) -> str:
+    return harmless(word.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _shows(character: str) -> bool:

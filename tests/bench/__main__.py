@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tests import world
-from tests.bench import crowd, memory, report, rounds
+from tests.bench import crowd, history, memory, report, rounds
 from tests.bench.ground import Ground
 from tests.engine.sessions import CLI
 from tests.world.shell import WorldError
@@ -50,11 +50,13 @@ def _measure(ground: Ground, count: int, most: int) -> report.Results:
     dry = rounds.timed(count, lambda: ground.command(str(CLI), "start", ground.name, "--dry-run"))
     _say("the memory of a session")
     weight = memory.weigh(ground)
+    _say(f"a repository of {history.OBJECTS} objects")
+    journey = history.measure(ground)
     _say(f"{TOGETHER} sessions at once")
     together = crowd.together(ground, TOGETHER)
     _say(f"as many as the machine bears, {most} at most")
     filled = crowd.filled(ground, most)
-    return report.Results(load, ground.world.pipelock_image, taken, help_, dry, weight, together, filled)
+    return report.Results(load, ground.world.pipelock_image, taken, help_, dry, weight, journey, together, filled)
 
 
 def _say(line: str) -> None:

@@ -14,7 +14,7 @@ from claude_bottle import host as hosts
 from claude_bottle import manifest
 from claude_bottle.host import Host
 from claude_bottle.manifest import Agent
-from claude_bottle.session import images
+from claude_bottle.survey import images
 from tests.engine.sessions import CLI, Bench
 from tests.world import World
 
@@ -26,9 +26,9 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
 class Launch:
     """One `./cli.py start` in a session of its own: Ctrl-C reaches the bench alone, which then ends it."""
 
-    def __init__(self, name: str, question: str, env: dict[str, str]) -> None:
+    def __init__(self, name: str, question: str, env: dict[str, str], *words: str) -> None:
         pipe = subprocess.PIPE
-        argv = (str(CLI), "start", name, "--yes", "--print", question)
+        argv = (str(CLI), "start", name, "--yes", "--print", question, *words)
         self.at = time.monotonic()
         self.process = subprocess.Popen(argv, env=env, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
 
@@ -67,9 +67,9 @@ class Ground(Bench):
     def agent(self) -> Agent:
         return manifest.load_agent(self.agents, self.name, environ=self.environ, home=Path.home())
 
-    def launch(self, question: str) -> Launch:
+    def launch(self, question: str, *words: str) -> Launch:
         """Start a session whose claude is asked `question`: "now" or "hold"."""
-        self.launches.append(Launch(self.name, question, self.environ))
+        self.launches.append(Launch(self.name, question, self.environ, *words))
         return self.launches[-1]
 
     def command(self, *argv: str) -> None:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.bench.crowd import LEAST_FREE, LIMIT, Filled, Together
+from tests.bench.history import Journey
 from tests.bench.memory import Weight
 from tests.bench.rounds import Round, Times
 from tests.engine.sessions import docker
@@ -68,6 +69,7 @@ class Results:
     help: Sequence[float]
     dry_run: Sequence[float]
     weight: Weight
+    journey: Journey
     together: Together
     filled: Filled
 
@@ -80,7 +82,10 @@ def p95(values: Iterable[float]) -> float:
 
 def text(results: Results) -> str:
     """Return the report."""
-    parts = (_machine(results), _rounds(results.rounds), _weight(results.weight), _crowd(results), _commands(results))
+    parts = (
+        *(_machine(results), _rounds(results.rounds), _weight(results.weight), _journey(results.journey)),
+        *(_crowd(results), _commands(results)),
+    )
     return "\n".join((METHOD, *("\n".join((*part, "")) for part in parts))).rstrip() + "\n"
 
 
@@ -128,6 +133,14 @@ def _weight(weight: Weight) -> Iterator[str]:
         yield f"| {part.name} | {part.processes} | {_mib(part.pss)} | {_mib(part.rss)} |"
     yield f"| together | {sum(part.processes for part in weight.parts)} | {_mib(weight.pss)} | |"
     yield f"\nThe sidecar's cgroup: {_mib(weight.cgroup)} MiB."
+
+
+def _journey(journey: Journey) -> Iterator[str]:
+    yield "## A large repository\n"
+    yield (
+        f"One of {journey.objects:,} objects, {_mib(journey.bytes)} MiB packed, goes in with `--repo`, and one commit"
+        f" comes back. Claude started after {journey.start:.1f} s; the prompt was back {journey.back:.1f} s after it."
+    )
 
 
 def _crowd(results: Results) -> Iterator[str]:

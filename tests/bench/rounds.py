@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from claude_bottle import addresses, plan, steps
 from claude_bottle.engine import Engine
 from claude_bottle.plan import Plan, Run
-from claude_bottle.session import client_environment, images
 from claude_bottle.steps import Step
+from claude_bottle.survey import client_environment, images
 from tests.bench.ground import Ground
 
 

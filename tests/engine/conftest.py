@@ -9,7 +9,7 @@ import pytest
 
 from claude_bottle import image
 from claude_bottle.host import Host
-from claude_bottle.session import images
+from claude_bottle.survey import images
 from tests import world as test_world
 from tests.engine.matrix import Matrix
 from tests.engine.sessions import PUPPET, Bench

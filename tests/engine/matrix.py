@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from claude_bottle.repository import NOBODY
 from tests import keys
 from tests.engine.sessions import CLI, GUARD, PUPPET, Bench, Ended, Running
+from tests.unit.repos import Repo
 from tests.world import World
 
 SIDE_BY_SIDE = 6
@@ -21,11 +23,17 @@ KILLED_BOUND = 5  # seconds until nothing is left of a session whose launcher wa
 
 
 def write(bench: Bench, prompt: str) -> None:
-    """Give an agent a bottle with an ssh host, whose claude is the puppet, which is beside the manifests."""
+    """Give an agent a repository, and a bottle with an ssh host, whose claude is the puppet beside the manifests."""
+    repo = Repo(bench.folder / "repo", {**os.environ, **NOBODY})
+    if not repo.path.exists():
+        repo.path.mkdir()
+        repo.git("init", "--quiet")
+        repo.commit(file="1")
     key = bench.folder / "key"
     key.write_text(keys.private())
     host = {"host": "git.test", "key": str(key), "known_host": keys.public("host")}
-    bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}, "ssh": [host]}, prompt=prompt)
+    bottle: dict[str, object] = {"image": {"dockerfile": "../puppet/Dockerfile"}, "ssh": [host]}
+    bench.write(bottle, prompt=prompt, repo=str(repo.path))
 
 
 def stays(run: Running) -> None:

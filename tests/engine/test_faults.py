@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import session
+from claude_bottle import survey
 from claude_bottle.host import Host
 from tests.engine.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
 from tests.engine.sessions import CLI, GUARD, Bench, Ended, docker
@@ -81,7 +81,7 @@ def test_build_is_interrupted(bench: Bench) -> None:
         ended = run.end()
     assert (ended.code, ended.out) == (130, b""), ended
     host = Host(bench.environ, Path.home(), interactive=False, owner="test")
-    _, own = session.images(host, folder / "Dockerfile")
+    _, own = survey.images(host, folder / "Dockerfile")
     assert docker("image", "ls", "--quiet", own.tag) == ""
     end = time.monotonic() + GUARD
     while any(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import host, image, session
+from claude_bottle import host, image, survey
 from claude_bottle.image import Image
 from tests.world import World
 
@@ -38,7 +38,7 @@ def docker(*args: str, builder: str = "") -> subprocess.CompletedProcess[str]:
 def base(world: World, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The agent's image, built where it is not there."""
     settings = os.environ | world.environ(tmp_path_factory.getbasetemp())
-    base, _ = session.images(host.Host(settings, Path.home(), interactive=False, owner="test"), None)
+    base, _ = survey.images(host.Host(settings, Path.home(), interactive=False, owner="test"), None)
     if docker("image", "inspect", base.tag).returncode != 0:
         subprocess.run(base.argv, input=base.context, check=True)
     return base

@@ -6,11 +6,12 @@ label. The matrix tells its size and its result in pytest's summary.
 
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from claude_bottle import manifest, session, steps
+from claude_bottle import manifest, repository, steps, survey
 from claude_bottle import plan as planning
 from claude_bottle.host import Host
 from claude_bottle.plan import Egress, Run
@@ -28,9 +29,12 @@ def table(bench: Bench) -> tuple[Step, ...]:
     write(bench, "stay")
     host = Host(bench.environ, Path.home(), interactive=False, owner="test")
     agent = manifest.load_agent(bench.agents, bench.name, environ=host.environ, home=host.home)
-    images = session.images(host, agent.bottle.dockerfile)
+    images = survey.images(host, agent.bottle.dockerfile)
     egress = Egress(planning.EGRESS)
-    return steps.table(planning.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8))
+    made = planning.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
+    wanted = repository.wanted(agent.repo, None, None, with_changes=False)
+    assert wanted
+    return steps.table(replace(made, repository=repository.survey(wanted, bench.environ)))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -46,10 +50,11 @@ def test_signal_when_a_step_starts(matrix: Matrix, number: signal.Signals) -> No
 
 def lacking(bench: Bench, step: Step) -> str:
     """Return a PATH whose docker lacks what a step makes, and asks nobody outside for it: a build or pull lasts."""
-    kind, name, made = (shlex.quote(" ".join(words)) for words in (step.unless[1:3], step.unless[-1:], step.argv[1:]))
+    *question, name = step.unless[1:]
+    asked, made = (shlex.quote(" ".join(words)) for words in (question, step.argv[1:]))
     making = "exec sleep 20" if step.shown else "exec docker version"
-    # A question may be after several things at once.
-    return bench.wrap(f'{kind}" "*" "{name}|{kind}" "*" "{name}" "*) exit 1;;\n{made}) {making};;')
+    # It may be asked for among others of its kind.
+    return bench.wrap(f"{asked}*{shlex.quote(name)}*) exit 1;;\n{made}) {making};;")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

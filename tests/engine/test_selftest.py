@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import addresses, host, manifest, pipelock, reach, selftest, session, staging, steps
+from claude_bottle import addresses, host, manifest, pipelock, reach, selftest, staging, steps, survey
 from claude_bottle import plan as planning
 from claude_bottle.addresses import Addresses
 from claude_bottle.engine import Engine
@@ -226,7 +226,7 @@ def planned(world: World, agents_dir: Path) -> Plan:
     here = dataclasses.replace(host.read(), environ={**os.environ, **world.environ(agents_dir)})
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
     egress = Engine(here.environ).egress(world.network)
-    images, token = session.images(here, None), secrets.token_hex(4)
+    images, token = survey.images(here, None), secrets.token_hex(4)
     return planning.make(here, agent, Run(terminal=False), images=images, egress=egress, token=token)
 
 

@@ -30,6 +30,7 @@ def describe(step: Step) -> str:
     text = f"stdin{'' if whole else ' not shown here'}\n" if step.stdin else ""
     rules = "".join(f"  {line}\n" for line in step.stdin.decode().splitlines()) if whole else ""
     flags = [name for name in ("holds", "shown", "transient") if getattr(step, name)]
+    feed = step.feed
     parts = [
         f"== {step.name}\n",
         f"needs {' '.join(step.needs)}\n" if step.needs else "",
@@ -39,6 +40,7 @@ def describe(step: Step) -> str:
         f"unless\n{lines(step.unless)}" if step.unless else "",
         f"argv\n{lines(step.argv)}",
         text + rules,
+        f"then what comes of\n{lines(feed.argv)}given\n  {feed.stdin.decode()}" if feed else "",
         f"undo\n{lines(step.undo)}" if step.undo else "",
     ]
     return "".join(parts)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from claude_bottle import manifest
 from claude_bottle import plan as planning
+from claude_bottle.clone import Repository, Work
 from claude_bottle.host import Host
 from claude_bottle.image import Image
 from claude_bottle.plan import Egress, Plan, Run
@@ -92,3 +93,11 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
         identity=agent.bottle.git,
     )
     return replace(made, sidecar_image="pipelock:test")
+
+
+def with_repository(made: Plan) -> Plan:
+    """Return a plan that takes a repository in, with uncommitted changes on top."""
+    work = Work(Path("/home/me/it's mine"), "c" * 40, "5" * 40)
+    notes = ("1 uncommitted change taken along as a commit on top",)
+    taken = Repository(work, "main cccccccccc", b"a" * 40 + b"\n", "https://example.com/x", ("A User", "me@x"), notes)
+    return replace(made, repository=taken)

@@ -12,10 +12,11 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 # Each module may import only modules that stand before it. A new one gets a place here, as far to the front as it can.
 ORDER = (
     "__init__", "probe", "errors", "text", "host", "yamldoc", "yamledit", "docker", "tty",
+    "clone", "stream", "git", "repository", "quarantine", "hazards", "changes",
     "pipelock", "events", "checks", "env", "keyfile", "knownhosts", "ssh", "identity", "bottle", "manifest", "image",
-    "staging", "addresses", "plan", "flags", "keyholder", "netfilter", "evidence", "inspection", "reach", "selftest",
-    "steps", "preflight", "engine", "teardown", "runner", "leftovers", "watchdog", "monitor", "uncork", "session",
-    "doctor", "sessions", "allow", "commands", "cli",
+    "staging", "scripts", "handback", "addresses", "plan", "flags", "keyholder", "netfilter", "evidence", "inspection",
+    "reach", "selftest", "sidecar", "steps", "preflight", "engine", "survey", "teardown", "runner", "leftovers",
+    "watchdog", "monitor", "uncork", "session", "doctor", "sessions", "allow", "commands", "work", "cli",
 )  # fmt: skip
 
 OWNERS = {
@@ -31,9 +32,10 @@ STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "
 
 # Values in, values out: what these make is shown by a dry run and compared with golden files.
 PURE = {
-    "events", "flags", "keyfile", "keyholder", "knownhosts", "netfilter", "pipelock", "plan", "steps", "yamledit",
+    "clone", "events", "flags", "hazards", "keyfile", "keyholder", "knownhosts", "netfilter", "pipelock", "plan",
+    "scripts", "sidecar", "steps", "yamledit",
 }  # fmt: skip
-IMPURE = {"datetime", "docker", "os", "random", "secrets", "socket", "tempfile", "time", "tty", "uuid"}
+IMPURE = {"datetime", "docker", "git", "os", "random", "secrets", "socket", "tempfile", "time", "tty", "uuid"}
 
 # Slow to import: `--help` must not pay for them.
 LAZY = {"pexpect", "ruamel"}

@@ -11,6 +11,7 @@ from claude_bottle import manifest
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import Agent, Bottle, EnvVar, Limits, Skill
 from claude_bottle.pipelock import Host
+from tests.unit import plans
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
@@ -342,3 +343,10 @@ def test_a_missing_or_empty_folder_is_one_clear_line(tmp_path: Path) -> None:
 def test_what_ships_is_valid() -> None:
     (demo,) = manifest.load_agents(Path(__file__).parents[2] / "agents", environ={}, home=Path("/nonexistent"))
     assert (demo.name, demo.bottle.name, demo.bottle.allow, len(demo.skills)) == ("demo", "default", (), 1)
+
+
+@pytest.mark.parametrize(("repo", "path"), [("../code", "{agents}/../code"), ("~/code", "/nobody/code"), ("/a", "/a")])
+def test_a_repository_is_named_from_where_its_manifest_stands(tmp_path: Path, repo: str, path: str) -> None:
+    folder = plans.manifests(tmp_path, agent=f"repo: {repo}\n")
+    agent = manifest.load_agent(folder, "demo", environ={}, home=Path("/nobody"))
+    assert str(agent.repo) == path.format(agents=folder)

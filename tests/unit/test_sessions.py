@@ -22,10 +22,10 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LIST = "ps --all --no-trunc"
 
 
-def row(session: str, owner: str, role: str = "agent", agent: str = "demo") -> str:
+def row(session: str, owner: str, role: str = "agent", agent: str = "demo", repository: str = "") -> str:
     """Return a container as `docker ps` tells it."""
-    labels = (session, owner, role, agent, "default", "headless", "/agents/bottles/default.yaml", "claude-bottle:x")
-    return "\t".join(("2026-11-24 11:00:00 +0100 CET", *map(json.dumps, labels))) + "\n"
+    bottle = ("default", "headless", "/agents/bottles/default.yaml", "claude-bottle:x", repository)
+    return "\t".join(("2026-11-24 11:00:00 +0100 CET", *map(json.dumps, (session, owner, role, agent, *bottle)))) + "\n"
 
 
 def objects(session: str, owner: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import steps
+from claude_bottle import preflight, steps
 from claude_bottle.plan import Plan, Run
 from claude_bottle.steps import Step
 from tests.unit import golden, plans
@@ -73,3 +73,10 @@ def test_needs_name_steps_that_come_before(tmp_path: Path) -> None:
     for step in steps.table(plans.plan(plans.everything(tmp_path), TERMINAL, HOST_KEY="x")):
         assert seen.issuperset(step.needs), step.name
         seen.add(step.name)
+
+
+def test_a_repository(tmp_path: Path) -> None:
+    plan = plans.with_repository(plans.plan(plans.manifests(tmp_path), TERMINAL))
+    assert "clone" in _step(plan, "selftest").after
+    shown = preflight.commands([_step(plan, "clone")])
+    golden.same("repository", f"{preflight.summary(plan, '')}{_changed(plan, ('bottle', 'clone', 'claude'))}{shown}")

@@ -1,0 +1,81 @@
+"""What came back from a bottle, told in a few harmless lines, and what of it would run by itself on the host."""
+
+from collections.abc import Iterator
+
+from claude_bottle import git
+from claude_bottle.clone import Work
+from claude_bottle.git import Git
+from claude_bottle.hazards import runs_by_itself
+from claude_bottle.text import harmless, quoted
+
+_LINES = 20  # of log and stat together
+_COMMITS = 9  # lines of the log among them
+_WIDTH = 160  # characters of one line
+_NAMED = 40  # paths that are named one by one
+_SECONDS = 60.0  # for each question; a tree can be made to name more files than anybody could list
+_WARY = {"GIT_ALLOC_LIMIT": str(1 << 25)}
+_SETTINGS = ("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=4m", "-c", "color.ui=false")
+_DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")
+_SUBMODULE = "160000"  # the mode of what is a repository of its own
+
+
+def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
+    """Return what came back as `branch`: its commits, its files, what to do with it, and what to beware of."""
+    lines = [
+        f"branch  {branch} in {harmless(str(work.repository))}",
+        *(f"        {line}" for line in _summary(quarantine, work.start, tip)),
+        *_commands(work, branch),
+        *_warnings(quarantine, work.start, tip),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _summary(quarantine: Git, start: str, tip: str) -> list[str]:
+    """Return `git log --oneline` and `git diff --stat`, cut to the lines that fit."""
+    new = (tip, f"^{start}")
+    log = _asked(quarantine, "log", "--no-show-signature", "--format=%h %s", f"--max-count={_COMMITS}", *new)
+    count = _asked(quarantine, "rev-list", "--count", *new)
+    more = int(count[0]) - len(log) if count and count[0].isdecimal() else 0
+    log += [f"... and {more} more"] if more > 0 else []
+    room = _LINES - len(log) - 2
+    stat = _asked(quarantine, "diff", *_DIFF, "--stat=100", f"--stat-count={room}", start, tip)
+    return [_cut(line) for line in (*log, *stat)]
+
+
+def _commands(work: Work, branch: str) -> Iterator[str]:
+    where = f"git -C {quoted(str(work.repository))}"
+    yield f"  look  {where} diff {work.start[:12]} {branch}"
+    yield f" merge  {where} merge {branch}"
+
+
+def _warnings(quarantine: Git, start: str, tip: str) -> Iterator[str]:
+    listed = quarantine.run(*_SETTINGS, "diff", *_DIFF, "--raw", "-z", start, tip, timeout=_SECONDS, more=_WARY)
+    if not listed.ok:
+        yield f"beware  its files cannot be listed: {git.reason(listed)}"
+        return
+    fields = git.text(listed.stdout).split("\0")
+    there = [(head.split()[1], path) for head, path in zip(fields[::2], fields[1::2], strict=False) if head[-1:] != "D"]
+    found = [path for _, path in there if runs_by_itself(path)]
+    if found:
+        yield "beware  these would run by themselves on this machine, or at an everyday command:"
+        yield from _paths(found)
+    if alone := [path for mode, path in there if mode == _SUBMODULE]:
+        yield "beware  these are repositories of their own, of which only a commit's name came back:"
+        yield from _paths(alone)
+
+
+def _paths(paths: list[str]) -> Iterator[str]:
+    yield from (f"        {_cut(path)}" for path in paths[:_NAMED])
+    if len(paths) > _NAMED:
+        yield f"        ... and {len(paths) - _NAMED} more"
+
+
+def _asked(quarantine: Git, *words: str) -> list[str]:
+    """Return the lines that git prints, harmless whatever is in them; nothing where it cannot say."""
+    result = quarantine.run(*_SETTINGS, *words, timeout=_SECONDS, more=_WARY)
+    return [line.strip() for line in result.stdout.decode(errors="replace").split("\n") if line.strip()]
+
+
+def _cut(line: str) -> str:
+    shown = harmless(line)
+    return shown if len(shown) <= _WIDTH else f"{shown[:_WIDTH]}..."

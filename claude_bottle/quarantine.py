@@ -1,0 +1,137 @@
+"""Where a bundle out of a bottle is unpacked and looked at, before anything of it gets into the user's repository."""
+
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from claude_bottle import git, repository, stream
+from claude_bottle.clone import OUT, Work
+from claude_bottle.docker import Result
+from claude_bottle.errors import RepositoryError
+from claude_bottle.git import Git
+from claude_bottle.text import harmless
+
+MIB = 1 << 20
+BUNDLE = 1024 * MIB  # bytes, the most that is taken out of a bottle
+_OBJECT = 1024 * MIB  # bytes of one object: ten gigabytes of zeros are ten megabytes in a bundle
+_SECONDS = 300.0  # for each command on what came out of a bottle
+_HEAD = 1 << 20  # bytes in which a bundle's head must end
+_NAMES = 9  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
+_ATTEMPTS = 10  # at a branch that another git has locked
+_LANDED = "refs/heads/landed"
+# gitformat-bundle(5), without the filters of a partial clone; a commit it builds on may be followed by its subject.
+_BUNDLE = re.compile(
+    rb"(?:# v2 git bundle\n|# v3 git bundle\n@object-format=(?:sha1|sha256)\n)"
+    rb"(?:-[0-9a-f]{40,64}(?: [^\n]*)?\n)*([0-9a-f]{40}|[0-9a-f]{64}) ([^\n]*)\n\n"
+)
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """An empty repository that sees the objects of the user's, and no configuration but its own."""
+
+    git: Git
+    work: Work
+    theirs: Git  # the user's repository
+
+    @classmethod
+    def make(cls, folder: Path, work: Work, env: Mapping[str, str]) -> "Quarantine":
+        """Make it in `folder`; raises RepositoryError where the user's repository is not what it was."""
+        theirs = repository.opened(work.repository, env)
+        own, lonely = folder / "quarantine", git.nobodys(env)
+        form = theirs.text("rev-parse", "--show-object-format")
+        Git(folder, lonely).text("init", "--quiet", "--bare", "--template=", f"--object-format={form}", str(own))
+        (own / "objects" / "info").mkdir(exist_ok=True)
+        (own / "objects" / "info" / "alternates").write_bytes(bytes(repository.objects(theirs)) + b"\n")
+        if cut := repository.shallow(theirs):
+            (own / "shallow").write_bytes(cut)
+        return cls(Git(own, lonely), work, theirs)
+
+    def admit(self, bundle: IO[bytes]) -> str:
+        """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be."""
+        tip = opened(bundle)
+        argv = self.git.argv(
+            *("-c", "core.bigFileThreshold=64m", "index-pack", "--stdin", "--fix-thin", "--strict"),
+            f"--max-input-size={BUNDLE}",
+        )
+        unpacked = stream.run(argv, self.git.env, what="checking what came back", seconds=_SECONDS, source=bundle)
+        if not unpacked.ok:
+            raise RepositoryError(f"git refuses the bundle: {git.reason(unpacked)}")
+        self._weigh()
+        if self.git.run("cat-file", "-t", tip).stdout != b"commit\n":
+            raise RepositoryError("the bundle's branch has no commit")
+        self.git.text("update-ref", _LANDED, tip)
+        walked = self.git.run("rev-list", "--objects", "--quiet", tip, "--not", self.work.commit, timeout=_SECONDS)
+        if not walked.ok:
+            raise RepositoryError(f"the bundle is not whole: {git.reason(walked)}")
+        return tip
+
+    def land(self, tip: str, session: str) -> str:
+        """Fetch what was admitted into a branch of the user's repository; return its name.
+
+        It is `bottle/<session>`, which only ever moves forward; where it cannot, the same with -2, -3 ...
+        RepositoryError where none can be had.
+        """
+        result = None
+        for branch in _branches(session):
+            if not self._fits(branch, tip):
+                continue
+            for _ in range(_ATTEMPTS):
+                result = self._fetch(branch)
+                if result.ok:
+                    return branch
+                if "refusing to fetch" in result.stderr or "rejected" in result.stderr:  # it is checked out, or moved
+                    break
+                time.sleep(0.2)  # somebody holds a lock
+            else:
+                break
+        why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
+        raise RepositoryError(f"git cannot fetch: {why}")
+
+    def _fetch(self, branch: str) -> Result:
+        words = ("fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-recurse-submodules", "--no-write-fetch-head")
+        spec = f"{_LANDED}:refs/heads/{branch}"
+        # Whatever the user's configuration says of fetching: the one branch, from this very folder.
+        settings = ("-c", "protocol.file.allow=always", "-c", "fetch.prune=false", "-c", "fetch.fsckObjects=true")
+        return self.theirs.run(*settings, *words, str(self.git.path), spec, timeout=_SECONDS, more=git.WARY)
+
+    def _fits(self, branch: str, tip: str) -> bool:
+        """Tell whether a branch is not there, or can move forward to `tip`."""
+        there = self.theirs.run("rev-parse", "--quiet", "--verify", f"refs/heads/{branch}")
+        before = git.text(there.stdout)
+        return not there.ok or self.git.run("merge-base", "--is-ancestor", before, tip, timeout=_SECONDS).ok
+
+    def _weigh(self) -> None:
+        """Refuse an object that would unpack to more than anybody wants on a disk."""
+        for index in (self.git.path / "objects" / "pack").glob("*.idx"):
+            listed = self.git.text("show-index", stdin=index.read_bytes())
+            names = "\n".join(line.split()[1] for line in listed.splitlines())
+            sizes = self.git.text("cat-file", "--batch-check=%(objectsize)", stdin=names.encode()).split()
+            if largest := max((int(size) for size in sizes if int(size) > _OBJECT), default=0):
+                raise RepositoryError(
+                    f"a file in it unpacks to {largest // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
+                )
+
+
+def opened(bundle: IO[bytes]) -> str:
+    """Read a bundle's head and return the commit of its one ref; RepositoryError where it is anything else.
+
+    The file is left where its pack begins.
+    """
+    bundle.seek(0)
+    head = _BUNDLE.match(bundle.read(_HEAD))
+    if not head:
+        raise RepositoryError("what came out is no git bundle with one branch")
+    if head[2] != OUT.encode():
+        raise RepositoryError(f"the bundle has {harmless(head[2].decode(errors='replace'))}, which was not asked for")
+    os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the file itself, which another process reads on
+    return head[1].decode()
+
+
+def _branches(session: str) -> Iterator[str]:
+    yield f"bottle/{session}"
+    yield from (f"bottle/{session}-{number}" for number in range(2, _NAMES + 1))

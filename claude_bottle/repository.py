@@ -1,0 +1,155 @@
+"""Look at a user's repository before a session, and change nothing of what they see in it."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from claude_bottle import git
+from claude_bottle.clone import Repository, Wanted, Work, is_oid, without_secret
+from claude_bottle.errors import RepositoryError, UsageError
+from claude_bottle.git import Git
+from claude_bottle.text import harmless
+
+_NAMES_SHOWN = 3
+_TAKEN = "Take along what was not committed\n\nMade by claude-bottle from the work tree as the session was started."
+# Of a commit that claude-bottle makes where git knows no name for its user.
+NOBODY = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "claude-bottle"), ("EMAIL", "claude-bottle@localhost"))
+}
+
+
+def wanted(manifests: Path | None, repo: Path | None, ref: str | None, *, with_changes: bool) -> Wanted | None:
+    """Return what is wanted by a manifest and the options of a start; UsageError where an option has no repository."""
+    path = repo or manifests
+    if path is None:
+        if ref or with_changes:
+            raise UsageError("--ref and --with-changes say what of a repository is taken along: give --repo, too")
+        return None
+    return Wanted(path, ref or "HEAD", with_changes)
+
+
+def survey(wanted: Wanted, env: Mapping[str, str], *, dry: bool = False) -> Repository:
+    """Return what there is to know of the repository that is wanted; raises RepositoryError.
+
+    Uncommitted changes that are wanted become a commit that nothing refers to; not in a `dry` run, which writes none.
+    """
+    git_ = opened(wanted.path, env)
+    commit = _commit(git_, wanted)
+    if git_.run("rev-parse", "--quiet", "--verify", "refs/heads/bottle").ok:
+        raise RepositoryError(f'{git_.path}: has a branch "bottle", beside which git can have no bottle/...: rename it')
+    known = _configured(git_)
+    repository = Repository(
+        Work(git_.path, commit, commit),
+        _named(git_, wanted.ref, commit),
+        shallow=shallow(git_),
+        origin=without_secret(known.get("remote.origin.url", "")),
+        author=(known.get("user.name", ""), known.get("user.email", "")),
+        notes=(*_submodules(git_, commit), *_lfs(git_, commit)),
+    )
+    return _with_changes(git_, wanted, repository, dry=dry)
+
+
+def opened(path: Path, env: Mapping[str, str]) -> Git:
+    """Return git at the top of the repository that `path` lies in; RepositoryError where it lies in none."""
+    git_ = Git(path.absolute(), git.environment(env))
+    if not path.is_dir():
+        raise RepositoryError(f"{path}: is no folder")
+    if git_.text("rev-parse", "--is-inside-work-tree") == "true":
+        return replace(git_, path=Path(git_.text("rev-parse", "--show-toplevel")))
+    return replace(git_, path=Path(git_.text("rev-parse", "--absolute-git-dir")))
+
+
+def objects(git_: Git) -> Path:
+    """Return the folder of a repository's objects."""
+    return git_.path / git_.text("rev-parse", "--git-path", "objects")
+
+
+def shallow(git_: Git) -> bytes:
+    """Return the lines of a repository's `shallow` file: the commits at which its history was cut off."""
+    try:
+        lines = (git_.path / git_.text("rev-parse", "--git-path", "shallow")).read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return b""
+    return "".join(f"{line}\n" for line in lines if is_oid(line)).encode()
+
+
+def _commit(git_: Git, wanted: Wanted) -> str:
+    found = git_.run("rev-parse", "--quiet", "--verify", "--end-of-options", f"{wanted.ref}^{{commit}}")
+    if found.ok:
+        return git.text(found.stdout)
+    if wanted.ref == "HEAD":
+        raise RepositoryError(f"{git_.path}: has no commit yet")
+    raise RepositoryError(f"{git_.path}: has no revision {wanted.ref!r}")
+
+
+def _named(git_: Git, ref: str, commit: str) -> str:
+    """Return what a person calls a revision, and its commit."""
+    name = git_.text("rev-parse", "--abbrev-ref", "--end-of-options", "HEAD").splitlines()[-1] if ref == "HEAD" else ref
+    return f"{name} {commit[:10]}"
+
+
+def _configured(git_: Git) -> dict[str, str]:
+    listed = git_.run("config", "--null", "--get-regexp", r"^(user\.(name|email)|remote\.origin\.url)$")
+    pairs = (item.partition("\n") for item in git.text(listed.stdout).split("\0") if item)
+    return {key: value for key, _, value in pairs}
+
+
+def _submodules(git_: Git, commit: str) -> Iterator[str]:
+    found = git_.run("config", "--blob", f"{commit}:.gitmodules", "--null", "--get-regexp", r"^submodule\..*\.path$")
+    paths = [item.partition("\n")[2] for item in git.text(found.stdout).split("\0") if item]
+    if paths:
+        more = f", +{len(paths) - _NAMES_SHOWN} more" if len(paths) > _NAMES_SHOWN else ""
+        folders = "its folder is" if len(paths) == 1 else "their folders are"
+        named = harmless(", ".join(paths[:_NAMES_SHOWN]))
+        yield f"{_many(len(paths), 'submodule')} not taken along, {folders} empty: {named}{more}"
+
+
+def _lfs(git_: Git, commit: str) -> Iterator[str]:
+    files = (":(glob)**/.gitattributes",)
+    if git_.run("grep", "--quiet", "--fixed-strings", "--no-textconv", "filter=lfs", commit, "--", *files).ok:
+        yield "files in Git LFS not taken along: they are there as pointers"
+
+
+def _with_changes(git_: Git, wanted: Wanted, found: Repository, *, dry: bool) -> Repository:
+    """Return the repository with its uncommitted changes counted, and taken along where they are wanted."""
+    changes = _changes(git_)
+    if not wanted.with_changes:
+        left = f"{_many(changes, 'uncommitted change')} not taken along; --with-changes takes them"
+        return replace(found, notes=(left, *found.notes)) if changes else found
+    if found.work.commit != git_.text("rev-parse", "HEAD"):
+        raise RepositoryError(f"{git_.path}: uncommitted changes are changes to HEAD: give no other --ref")
+    if not changes:
+        return found
+    start = found.work.commit if dry else _committed(git_, found)
+    taken = f"{_many(changes, 'uncommitted change')} taken along as a commit on top"
+    return replace(found, work=replace(found.work, start=start), notes=(taken, *found.notes))
+
+
+def _changes(git_: Git) -> int:
+    """Count what is not committed; nothing is in a repository without a work tree."""
+    if git_.text("rev-parse", "--is-inside-work-tree") != "true":
+        return 0
+    words = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
+    return git_.text(*words).count("\0")
+
+
+def _committed(git_: Git, found: Repository) -> str:
+    """Make a commit of the work tree as it is, by an index of its own: the user's, and every ref, stay as they are."""
+    with tempfile.TemporaryDirectory(prefix="bottled-index-") as folder:
+        index = Path(folder, "index")
+        own = git_.path / git_.text("rev-parse", "--git-path", "index")
+        if own.exists():
+            shutil.copy2(own, index)  # its time tells git which files to look at again
+        at = {"GIT_INDEX_FILE": str(index)}
+        git_.text("-c", "core.splitIndex=false", "add", "--all", more=at)
+        tree = git_.text("write-tree", more=at)
+    author = {} if all(found.author) else NOBODY
+    return git_.text("commit-tree", "-p", found.work.commit, tree, stdin=_TAKEN.encode(), more=author)
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"

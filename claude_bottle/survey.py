@@ -1,0 +1,59 @@
+"""What a session will be: its plan, with the images it takes and what only the engine knows."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from claude_bottle import addresses, identity, image, steps
+from claude_bottle import plan as planning
+from claude_bottle.clone import Repository
+from claude_bottle.engine import Engine
+from claude_bottle.errors import ManifestError
+from claude_bottle.host import TOKEN_VARIABLE, Host
+from claude_bottle.image import Image
+from claude_bottle.manifest import Agent
+from claude_bottle.plan import Egress, Plan, Run
+
+
+def client_environment(host: Host) -> dict[str, str]:
+    """Return the environment of every docker client but claude's: the user's, without the token."""
+    return {name: value for name, value in host.environ.items() if name != TOKEN_VARIABLE}
+
+
+def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False) -> tuple[Image, Image]:
+    """Return the base image and the bottle's own, which is the base where the bottle has no Dockerfile."""
+    file = host.setting("BUILD_CA")
+    try:
+        ca = host.path(file).read_bytes() if file else b""
+    except OSError as error:
+        raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
+    base = image.base(base_image=host.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
+    return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
+
+
+def draft(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) -> Plan:
+    """Plan with what can be known of this machine alone; raises ManifestError."""
+    bottle = agent.bottle
+    plan = planning.make(
+        host,
+        agent,
+        run,
+        images=images(host, bottle.dockerfile),
+        egress=egress,
+        token=os.urandom(4).hex(),
+        identity=identity.settled(bottle.git, client_environment(host)) if bottle.git or bottle.ssh else None,
+    )
+    return replace(plan, remote=not local, known=addresses.read(local))
+
+
+def take(
+    host: Host, agent: Agent, run: Run, engine: Engine, taken: Repository | None = None
+) -> tuple[Plan, frozenset[str]]:
+    """Plan with what only the engine knows; return which steps' products are there as well."""
+    chosen = host.setting("EGRESS_NETWORK")
+    plan = draft(host, agent, run, Egress(chosen or planning.EGRESS), local=engine.is_local())
+    if taken and agent.bottle.git:  # what the manifest says of who commits counts more than the repository
+        taken = replace(taken, author=("", ""))
+    plan = replace(plan, repository=taken)
+    egress, done = engine.survey(steps.table(plan), chosen)
+    return replace(plan, egress=egress), done

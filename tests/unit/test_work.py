@@ -1,0 +1,133 @@
+"""Sessions with a repository and a fake docker: what is run in which order, what is told, and the exit code."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from claude_bottle import docker, stream
+from claude_bottle.errors import EngineError
+from claude_bottle.git import Git
+from tests.unit.repos import Repo
+from tests.unit.scene import STEPS, USUAL, Scene
+from tests.unit.test_sessions import ELSEWHERE, HERE, LIST, row
+
+KEEP = "tip $(git"  # part of the script that commits what was left
+START = ("start", "demo", "--yes", "--repo", "user")
+
+
+@pytest.fixture
+def user(scene: Scene) -> Repo:
+    """The user's repository, of one commit; git is on the scene's PATH."""
+    (scene.docker.parent / "git").symlink_to(shutil.which("git") or "")
+    repo = Repo(scene.folder / "user", scene.environ | {"PATH": os.environ["PATH"]})
+    repo.path.mkdir()
+    repo.git("init", "--quiet", "--initial-branch=main")
+    repo.git("config", "user.name", "A User")
+    repo.git("config", "user.email", "user@example.com")
+    repo.commit("one", file="1")
+    return repo
+
+
+def test_a_dry_run_shows_the_clone_and_calls_no_docker(scene: Scene, user: Repo) -> None:
+    (user.path / "more").write_text("1")
+    before = user.snapshot()
+    code, out, err = scene.run("start", "demo", "--dry-run", "--repo", "user", "--with-changes")
+    assert (code, scene.log) == (0, [])
+    assert f"# clone\n{{ printf %s $'\\n# v2 git bundle\\n{user.git('rev-parse', 'HEAD')} refs/heads/bottle/" in out
+    assert f"repo    {user.path} at main " in err
+    assert "  note    1 uncommitted change taken along as a commit on top\n" in err
+    assert user.snapshot() == before
+
+
+def test_work_comes_back_before_anything_is_undone(scene: Scene, user: Repo) -> None:
+    commit = user.git("rev-parse", "HEAD")
+    scene.rule(KEEP, stdout=f"tip {commit}\n")
+    code, _, err = scene.run(*START)
+    assert code == 0
+    assert "branch  none: nothing was changed in the bottle\n" in err
+    assert scene.at("end", "unbundle /dev/stdin") < scene.at("start", STEPS["claude"])
+    undone = [place for place, event in enumerate(scene.log) if event.argv in USUAL]
+    assert scene.at("end", STEPS["claude"]) < scene.at("start", KEEP) < min(undone)
+    assert scene.undone == USUAL
+    label = next(word for word in scene.log[scene.at("start", STEPS["bottle"])].argv if "repository=" in word)
+    assert label == f"claude-bottle.repository={commit} {commit} {user.path}"
+
+
+@pytest.mark.parametrize(("claude", "code"), [(0, 74), (7, 7)])
+def test_a_hand_back_that_fails_is_told_and_the_teardown_goes_on(
+    scene: Scene, user: Repo, claude: int, code: int
+) -> None:
+    scene.rule(STEPS["claude"], code=claude)
+    scene.rule(KEEP, stdout="tip \x1b[31m\n")
+    before = user.snapshot()
+    ended, _, err = scene.run(*START)
+    assert ended == code
+    assert "claude-bottle: the bottle has no commit that could be fetched" in err
+    assert scene.undone == USUAL
+    assert user.snapshot() == before
+
+
+def test_a_signal_brings_the_work_back_too(scene: Scene, user: Repo) -> None:
+    scene.rule(STEPS["claude"], fifo="claude")
+    scene.rule(KEEP, fifo="keep", stdout=f"tip {user.git('rev-parse', 'HEAD')}\n")
+    child = scene.launch(*START)
+    with scene.held("claude"):
+        child.send_signal(signal.SIGTERM)
+        with scene.held("keep"):
+            child.send_signal(signal.SIGINT)
+    code, _, err = scene.end(child)
+    assert code == 128 + signal.SIGTERM
+    assert "branch  none" in err
+    assert scene.undone == USUAL
+
+
+@pytest.mark.parametrize(
+    ("owner", "label", "told"),
+    [
+        (HERE, "", "demo-1 has no repository: it was started without --repo"),
+        (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on another machine, which started the session"),
+    ],
+    ids=["none", "elsewhere"],
+)
+def test_fetch_says_why_it_cannot(scene: Scene, owner: str, label: str, told: str) -> None:
+    scene.rule(LIST, stdout=row("demo-1", owner, repository=label))
+    assert scene.run("fetch", "demo")[::2] == (2, f"claude-bottle: {told}\n")
+
+
+def test_without_git_there_is_one_clear_line(scene: Scene) -> None:
+    (scene.folder / "user").mkdir()
+    code, _, err = scene.run(*START)
+    assert (code, err) == (69, "claude-bottle: git is not on PATH: install git\n")
+    with pytest.raises(EngineError):
+        Git(Path("/"), {"PATH": "/nonexistent"}).run("version")
+
+
+def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(stream, "_TICK", 0.0)
+    argv = (sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())")
+    result = stream.run(argv, dict(os.environ), what="clone", seconds=60, head=b"x" * 1_000_000, limit=1_000_000)
+    assert (result.ok, result.stdout) == (True, b"x" * 1_000_000)
+    assert capsys.readouterr().err == "claude-bottle: clone ...\n"
+    with pytest.raises(stream.TooMuch):
+        stream.run(argv, dict(os.environ), what="", seconds=60, head=b"x" * 1_000_000, limit=999_999)
+
+
+def test_a_command_that_does_not_end_is_ended() -> None:
+    client = docker.start(("sleep", "600"), dict(os.environ))
+    result = stream.converse(client, what="", seconds=0.1, head=b"x" * 1_000_000)
+    assert result.timed_out
+    assert client.process.returncode == -signal.SIGTERM
+
+
+def test_one_that_wants_no_more_ends_as_it_likes() -> None:
+    with subprocess.Popen(("yes",), stdout=subprocess.PIPE) as endless:
+        result = stream.run(
+            ("head", "-c", "4"), dict(os.environ), what="", seconds=60, head=b"a", source=endless.stdout
+        )
+        endless.kill()
+    assert result.stdout == b"ay\ny"
