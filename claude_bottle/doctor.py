@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import collapse_addresses
 
 from claude_bottle import PREFIX, flags, leftovers, pipelock, session, survey
 from claude_bottle import plan as planning
@@ -10,7 +10,7 @@ from claude_bottle.engine import Engine
 from claude_bottle.errors import BottleError
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.image import Image
-from claude_bottle.plan import EGRESS, Egress
+from claude_bottle.plan import slots
 
 _DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
 _VSOCK_CLOSED = (23, 0, 0)  # by the engine's default seccomp profile; no rule of nftables sees it
@@ -91,20 +91,16 @@ def _nf_tables(host: Host, engine: Engine, image: Image) -> Finding:
 
 
 def _subnets(host: Host, engine: Engine) -> Finding:
-    chosen = host.setting("EGRESS_NETWORK")
-    egress = engine.egress(chosen) if chosen else Egress(EGRESS)
+    if chosen := host.setting("EGRESS_NETWORK"):
+        engine.egress(chosen)
     addresses = planning.address_range(host)
-    kept = () if egress.name != EGRESS else (planning.egress_subnet(addresses),)
+    kept = planning.reserved(addresses)
     # Each network takes the /29s that it touches; what stands in another is counted once.
     touched = [net.supernet(new_prefix=29) if net.prefixlen > 29 else net for net in engine.subnets()]
     taken = collapse_addresses(net for net in (*touched, *kept) if net.overlaps(addresses))
-    every = _slots(addresses) - sum(map(_slots, kept))
-    free = _slots(addresses) - sum(min(_slots(net), _slots(addresses)) for net in taken)
+    every = slots(addresses) - sum(map(slots, kept))
+    free = slots(addresses) - sum(min(slots(net), slots(addresses)) for net in taken)
     return Finding("subnets", f"{free} of {every} in {addresses} are free", fault=free == 0)
-
-
-def _slots(network: IPv4Network) -> int:
-    return 1 << (29 - network.prefixlen)
 
 
 def _leftovers(host: Host) -> Finding:

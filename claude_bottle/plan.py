@@ -21,6 +21,7 @@ PROXY_PORT = 8888
 SIDECAR_UID = 65534
 TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
 _DEFAULT_RANGE = "10.213.0.0/16"
+_LARGE = 19  # the longest prefix of a range that also has room for the egress network
 _UNASKED = Addresses(why="no engine was asked")
 PASSED_ON = ("TERM", "COLORTERM", "LANG")
 
@@ -141,7 +142,7 @@ def session_id(agent: str, token: str) -> str:
 def address_range(host: Host) -> IPv4Network:
     """Return the range that sessions take their /29 from; ManifestError where the setting is no such range."""
     text = host.setting("SUBNET") or _DEFAULT_RANGE
-    largest = 29 if host.setting("EGRESS_NETWORK") not in (None, EGRESS) else 19
+    largest = 29 if host.setting("EGRESS_NETWORK") not in (None, EGRESS) else _LARGE
     try:
         network = IPv4Network(text)
     except ValueError as error:
@@ -156,10 +157,19 @@ def egress_subnet(addresses: IPv4Network) -> IPv4Network:
     return list(addresses.subnets(new_prefix=20))[-1]
 
 
-def candidates(addresses: IPv4Network, egress: Egress, start: int) -> Iterator[IPv4Network]:
+def slots(network: IPv4Network) -> int:
+    """Return how many /29s a network has room for."""
+    return 1 << (29 - network.prefixlen)
+
+
+def reserved(addresses: IPv4Network) -> tuple[IPv4Network, ...]:
+    """Return what no session takes of a range: other sessions may have the shared egress network there."""
+    return (egress_subnet(addresses),) if addresses.prefixlen <= _LARGE else ()
+
+
+def candidates(addresses: IPv4Network, start: int) -> Iterator[IPv4Network]:
     """Yield every /29 that a session may take, beginning somewhere and going round once."""
-    kept = () if egress.name != EGRESS else tuple(egress_subnet(addresses).subnets(new_prefix=29))
-    count = 2 ** (29 - addresses.prefixlen) - len(kept)
+    count = slots(addresses) - sum(map(slots, reserved(addresses)))
     first = int(addresses.network_address)
     for index in range(count):
         yield IPv4Network((first + (start + index) % count * 8, 29))
@@ -198,7 +208,7 @@ def make(
         image=image,
         sidecar_image=host.setting("PIPELOCK_IMAGE") or pipelock.image(),
         egress=egress,
-        addresses=next(candidates(addresses, egress, int(token, 16))),
+        addresses=next(candidates(addresses, int(token, 16))),
         range=addresses,
         config=pipelock.config(pipelock.allowlist(agent.bottle.reach)),
         home=staging.home(agent.skills, prompt, _git_and_ssh(agent, who)),

@@ -86,7 +86,7 @@ def _others(plan: Plan, engine: Engine) -> Iterator[Plan]:
     """Yield the plan with every other address range that is free on the engine, asked once, when first needed."""
     taken = engine.subnets()
     start = int(plan.session[-8:], 16) + 1
-    for addresses in planning.candidates(plan.range, plan.egress, start):
+    for addresses in planning.candidates(plan.range, start):
         if not any(addresses.overlaps(other) for other in taken):
             yield replace(plan, addresses=addresses)
 
