@@ -44,6 +44,8 @@ def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Pat
     names = _agent_names(folder)
     if name not in names:
         hint = nearest(name, names) or f"; there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
+        if (folder / f"{name}.yml").exists():
+            hint = f"; {name}.yml must be named {name}{_SUFFIX}"
         raise ManifestError(harmless(f'{folder}: no agent "{name}"{hint}'))
     loader = _Loader(Shelf(folder, environ, home))
     agent = loader.agent(name)

@@ -326,6 +326,8 @@ def test_a_manifest_is_never_read_from_outside_the_folder(place: Place) -> None:
 def test_an_unknown_agent_gets_a_suggestion_or_the_list(place: Place) -> None:
     place.write("agents/reviewer.yaml")
     assert place.faults("Reviwer") == [f'{place.agents}: no agent "Reviwer"; did you mean "reviewer"?']
+    (place.agents / "other.yml").write_text("bottle: default\n")
+    assert place.faults("other") == [f'{place.agents}: no agent "other"; other.yml must be named other.yaml']
     assert place.faults("../a\n") == [f'{place.agents}: no agent "../a\\n"; there are a, reviewer']
 
 
