@@ -94,6 +94,8 @@ class Monitor:
     def _hold(self, key_holder: Client) -> None:
         """End the session when its key-holder ends: what is left of it could not do what its manifest says."""
         while not self._over.wait(_LOOK):
-            if key_holder.ended_within(0) and not self._over.is_set():
-                self._end(DockerError("the key-holder has ended, so the session was ended too"))
+            if key_holder.ended_within(0):
+                # A link that was cut ends both: then it is not the key-holder's doing.
+                if not self._bottle.ended_within(_LOOK) and not self._over.is_set():
+                    self._end(DockerError("the key-holder has ended, so the session was ended too"))
                 return

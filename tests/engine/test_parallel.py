@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.matrix import Matrix, machine, running, stays, things, write
+from tests.engine.matrix import Matrix, machine, running, stays, things
 from tests.engine.sessions import CLI, SESSION, Bench, Running, docker
 
 SESSIONS = 40
@@ -45,7 +45,7 @@ def test_two_users_on_one_engine(matrix: Matrix) -> None:
     user = as_another(other)
     with ExitStack() as stack:
         for bench, who in ((root, ()), (other, user)):
-            write(bench, "stay")
+            bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}}, prompt="stay")
             command = (*machine(matrix.name), *who, str(CLI), "start", bench.name, "--yes")
             stays(stack.enter_context(running(command, bench.environ)))
         living = [things(bench) for bench in (root, other)]
