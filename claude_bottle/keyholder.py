@@ -12,15 +12,20 @@ USER = "1000:1000"  # the bottle's: ssh-agent answers its own user alone
 _MEMORY = 64 * 1024 * 1024  # bytes; 3 MB were seen
 _KNOWN_HOSTS = "/tmp/known_hosts"  # noqa: S108  (a tmpfs of the container's own)
 # -P: without it ssh-agent loads PKCS#11 libraries on a client's word (CVE-2023-38408); every path begins with "/", so
-# none matches. It puts itself into the background once it listens, and `up` says so.
-_SERVE = f'{{ printf %s "$1" > {_KNOWN_HOSTS} && ssh-agent -P none -a {SOCKET} > /dev/null; }} || exit; echo up; '
+# none matches. It says where it listens, which is the container's first line, and takes the container along when it
+# ends: a bottle can have it killed for its memory.
+_SERVE = f'printf %s "$1" > {_KNOWN_HOSTS} || exit; {{ ssh-agent -D -P none -a {SOCKET}; kill $$; }} & '
+# What -P does not cover, OpenSSH's own FIDO provider, is a program of its own; so is what loads PKCS#11 libraries.
+_NO_HELPERS = ("--env", "SSH_SK_HELPER=/bin/false", "--env", "SSH_PKCS11_HELPER=/bin/false")
+# Not on the engine's disk. Whoever the engine's users are mapped to can use it; nobody else has it mounted.
+_IN_MEMORY = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m,mode=1777")
 _TAKE = 'umask 077; mkdir "$1" && cat > "$1/$2"'
 _UNLOCK = 'ssh-add "$@"; code=$?; rm -f -- "${@: -1}"; exit $code'
 
 
 def volume(plan: Plan) -> Argv:
     """Return the command that makes the volume for the agent's socket."""
-    return ("docker", "volume", "create", *flags.labels(plan, "key-volume"), plan.key_volume)
+    return ("docker", "volume", "create", *_IN_MEMORY, *flags.labels(plan, "key-volume"), plan.key_volume)
 
 
 def run(plan: Plan, lifeline: str) -> Argv:
@@ -39,6 +44,7 @@ def run(plan: Plan, lifeline: str) -> Argv:
         *flags.labels(plan, "key-holder"),
         *flags.proxy_variables(""),
         *variables(plan),
+        *_NO_HELPERS,
         # The base image, as for lock and gate: what a bottle's own Dockerfile brings does not see the keys.
         *("--entrypoint", "bash", plan.base.tag, "-c", _SERVE + lifeline, "bash", known_hosts(plan.agent.bottle.ssh)),
     )

@@ -287,9 +287,19 @@ def staying(bench: Bench) -> Iterator[tuple[Running, str]]:
         yield run, bench.sessions()[0]
 
 
-def test_a_key_holder_that_dies_ends_the_session(bench: Bench) -> None:
+# What the kernel does where the bottle has made ssh-agent grow beyond the container's memory.
+OUT_OF_MEMORY = (
+    *("exec", "KEY-HOLDER", "bash", "-c"),
+    'for each in /proc/[0-9]*; do [ "$(cat $each/comm)" = ssh-agent ] && kill -KILL ${each#/proc/}; done; true',
+)
+
+
+@pytest.mark.parametrize("death", [("kill", "KEY-HOLDER"), OUT_OF_MEMORY], ids=["container", "agent"])
+def test_a_key_holder_that_dies_ends_the_session(bench: Bench, death: tuple[str, ...]) -> None:
     with staying(bench) as (run, session):
-        docker("kill", f"claude-bottle-{session}-key-holder")
+        holder = f"claude-bottle-{session}-key-holder"
+        assert docker("exec", f"claude-bottle-{session}", "stat", "-f", "-c", "%T", "/run/ssh-agent") == "tmpfs\n"
+        subprocess.run(("docker", *(holder if word == "KEY-HOLDER" else word for word in death)), check=False)
         ended = run.end()
     assert ended.code == 70
     assert "claude-bottle: the key-holder has ended, so the session was ended too" in ended.err

@@ -16,7 +16,7 @@ from tests.unit.test_selftest import answers, judged, shown
 
 HOST = f"{{host: git.example.org, key: ssh/plain, known_host: {keys.public('pinned')}}}"
 LOCKED = HOST.replace("ssh/plain", "ssh/locked")
-SERVE = "ssh-agent -P none"
+SERVE = "ssh-agent -D -P none"
 REMOVED = [("docker", "volume", "rm", f"{NAME}-keys"), *USUAL]  # the others end by their lifelines
 MOUNT = {"Type": "volume", "Name": f"{NAME}-keys", "Destination": "/run/ssh-agent", "RW": False}
 BOTTLE, HOLDER = 0, 3
