@@ -12,13 +12,14 @@ from claude_bottle.plan import Plan
 _BEAT = 10.0  # seconds between two lines to a remote bottle, whose first process gives up after 45
 _LOOK = 1.0  # seconds between two looks at the key-holder's client, which cost no process
 _TIMEOUT = 10.0  # seconds for the engine to say whether the sidecar lives
+KEY_HOLDER_ENDED = "the key-holder has ended, so the session was ended too"
 _LAST_LINES = 5.0  # seconds for the end of the log of a sidecar that is gone
 
 
 class Monitor:
     """Counts what the sidecar lets through, and ends the bottle when the sidecar or the key-holder ends.
 
-    `ended` is why the bottle was ended, None where it was not.
+    `ended` is why the bottle was ended, None where it was not; `last` is done before it is.
     """
 
     def __init__(
@@ -28,14 +29,14 @@ class Monitor:
         bottle: Client,
         started: Callable[[int], None],
         key_holder: Client | None = None,
-        last: Callable[[], None] = lambda: None,
     ) -> None:
         """Watch the session of `plan` from now on.
 
         The stdin of the client `bottle` is its lifeline, and so is the key-holder's; `started` hears the pid of each
-        client that follows the log; `last` is done before the bottle is ended.
+        client that follows the log.
         """
-        self._started, self._last = started, last
+        self._started = started
+        self.last: Callable[[], None] = lambda: None
         self.tally = Tally()
         self.ended: BottleError | None = None
         self._sidecar, self._env, self._bottle = plan.sidecar, env, bottle
@@ -74,7 +75,7 @@ class Monitor:
 
     def _end(self, reason: BottleError | None) -> None:
         self.ended = reason
-        self._last()
+        self.last()
         self._bottle.finish()
 
     def _why(self) -> BottleError | None:
@@ -97,5 +98,5 @@ class Monitor:
             if key_holder.ended_within(0):
                 # A link that was cut ends both: then it is not the key-holder's doing.
                 if not self._bottle.ended_within(_LOOK) and not self._over.is_set():
-                    self._end(DockerError("the key-holder has ended, so the session was ended too"))
+                    self._end(DockerError(KEY_HOLDER_ENDED))
                 return

@@ -1,6 +1,7 @@
 """The story of a session: plan, ask, build, uncork, fill, lock, run, cork."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -93,10 +94,13 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         if receipt.failed:
             raise unproven(plan, receipt, hands.engine)
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
+        monitor = _watched(plan, hands)  # who is asked for a passphrase can take longer than a remote bottle waits
         unlock(plan, hands)
+        if monitor.ended:
+            raise monitor.ended
         hands.watchdog.reap()
-        back = _handing_back(plan, hands)
-        monitor = _watched(plan, hands, back)
+        back = _handing_back(plan, hands, monitor)
+        hands.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
         hands.undo.note("claude ...")
         code = _claude(plan, host, agent)
         if error := _why_cut(code, plan, hands):
@@ -105,13 +109,14 @@ def start(host: Host, agent: Agent, options: Options) -> int:
     return RepositoryError.exit_code if back and back.failed and not code else code
 
 
-def _handing_back(plan: Plan, hands: Hands) -> HandBack | None:
+def _handing_back(plan: Plan, hands: Hands, monitor: Monitor) -> HandBack | None:
     """Have the bottle's work brought back before anything is undone, whatever ends the session."""
     if not plan.repository:
         return None
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, hands.env, hands.watchdog.note)
     back = HandBack(bottle, teardown.say, _show)
     hands.undo.arm(_WORK, "hand-back", back.run)
+    monitor.last = back.run
     return back
 
 
@@ -129,19 +134,16 @@ def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
     return None if result.stdout.strip() == b"true" else error
 
 
-def _watched(plan: Plan, hands: Hands, back: HandBack | None) -> Monitor:
-    """Start the monitor; its report is told when all else is undone."""
-    last = back.run if back else lambda: None
+def _watched(plan: Plan, hands: Hands) -> Monitor:
     key_holder = hands.runner.client("key-holder") if plan.keys else None
-    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note, key_holder, last)
+    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note, key_holder)
     hands.undo.arm(_FIRST, "monitor", monitor.stop)
-
-    def report() -> None:
-        monitor.join()
-        _show(events.report(monitor.tally, plan.agent.bottle.path))
-
-    hands.undo.arm(_LAST, "report", report)
     return monitor
+
+
+def _report(plan: Plan, monitor: Monitor) -> None:
+    monitor.join()
+    _show(events.report(monitor.tally, plan.agent.bottle.path))
 
 
 def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:

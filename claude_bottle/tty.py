@@ -29,19 +29,20 @@ _SCREEN_BACK = f"{_MODES_OFF}\x1b[<u\x1b[?25h\x1b[0m".encode()
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
-def run(argv: Sequence[str], env: Mapping[str, str], shown: int = 1) -> int:
+def run(argv: Sequence[str], env: Mapping[str, str], shown: int = 1, *, full_screen: bool = True) -> int:
     """Run `argv` on the user's terminal, descriptors 0 and `shown`; return its exit code, 128+n after a signal n.
 
     Main thread only. `argv` has at least two words, `env` is the child's whole environment. Where the user's terminal
     goes away the child is ended and the answer is 129. HUP, INT, QUIT and TERM end the child too; their own handlers
-    are called once the terminal is put back, so what they raise comes out of here. Raises EngineError where `argv`
+    are called once the terminal is put back, so what they raise comes out of here. A `full_screen` program that did
+    not end by itself has its screen put back; any other only gets its line ended. Raises EngineError where `argv`
     cannot be started.
     """
     try:
         with _Signals() as signals, _raw(0), _reopened(shown) as screen, _started(argv, env) as child:
             code = _copy(child, 0, screen, signals)
             if code > 128 and os.isatty(screen):  # it did not end by itself
-                _write(screen, bytearray(_SCREEN_BACK))
+                _write(screen, bytearray(_SCREEN_BACK if full_screen else b"\r\n"))
             return code
     except termios.error:
         return _GONE

@@ -8,6 +8,7 @@ from claude_bottle import steps, tty
 from claude_bottle.docker import Result
 from claude_bottle.engine import Engine
 from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
+from claude_bottle.monitor import KEY_HOLDER_ENDED
 from claude_bottle.plan import Plan
 from claude_bottle.runner import Runner, StepError
 from claude_bottle.selftest import Receipt
@@ -20,6 +21,8 @@ _CLASH = ("Pool overlaps", "conflicts with network")  # another network has the 
 _NO_NETFILTER = "restrict inter-container communication"  # a kernel without br_netfilter
 _NO_IPV6 = "disable_ipv6"  # a kernel booted with ipv6.disable=1 has no such setting
 _NO_TARGET = ("non running container", "No such container")  # what was to be locked has ended
+_KILLED = 128 + 9
+_GRACE = 10.0  # seconds between the end of what ran in the key-holder and its own, where they end together
 _STAGE = -1  # the stage dir's place in the order of teardown: last
 
 
@@ -54,12 +57,19 @@ def uncork(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, dict[s
 
 
 def unlock(plan: Plan, hands: Hands) -> None:
-    """Have the key-holder ask for each encrypted key's passphrase, on the terminal; RefusedError where none fits."""
+    """Have the key-holder ask for each encrypted key's passphrase, on the terminal.
+
+    Raises RefusedError where none fits, DockerError where the key-holder ends meanwhile.
+    """
     for step, key in zip((step for step in steps.table(plan) if step.asks), plan.locked_keys, strict=True):
         hands.undo.note(f"{step.name} ...")
         path = harmless(str(key.file.path))
         say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
-        if tty.run(step.argv, hands.env, shown=2):
+        # Both ways on the terminal of stdin: stderr may lead into a file, where nobody would see the question.
+        if code := tty.run(step.argv, hands.env, shown=0, full_screen=False):
+            # What ends the container ends everything in it, by SIGKILL.
+            if hands.runner.client("key-holder").ended_within(_GRACE if code == _KILLED else 0):
+                raise DockerError(KEY_HOLDER_ENDED)
             raise RefusedError(f"{path} was not unlocked; nothing ran in the bottle")
 
 

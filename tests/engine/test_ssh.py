@@ -60,6 +60,8 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         pass
 print(json.dumps(found))
 """
+# A process whose memory, and nothing else of it, holds the word that it reads, in hexadecimal.
+REMEMBERS = 'import sys, time; word = bytes.fromhex(sys.stdin.readline()); print("up", flush=True); time.sleep(600)'
 
 
 def at_home(bench: Bench) -> None:
@@ -157,18 +159,27 @@ def test_the_key_is_nowhere_but_in_its_holder(bench: Bench) -> None:
         bench.running("--yes", "-v", "--print", question) as run,
     ):
         session = bench.held()
-        words = [*needles, bench.token.encode(), public.encode()]
+        remembered = b"in-memory-" + bench.name[2:].encode()
+        words = [*needles, bench.token.encode(), public.encode(), remembered]
         asked = ("docker", "exec", "--interactive", f"claude-bottle-{session}", "python3", "-I", "-c", SEARCH)
         stdin = " ".join(word.hex() for word in words).encode()
+        stays = subprocess.Popen((*asked[:-1], REMEMBERS), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert stays.stdin
+        assert stays.stdout
+        stays.stdin.write(remembered.hex().encode() + b"\n")
+        stays.stdin.flush()
+        assert stays.stdout.readline() == b"up\n"
         found = json.loads(subprocess.run(asked, input=stdin, capture_output=True, check=True).stdout)
         during = on_disk(bench.world, since, [bench.token, *lines])
         told = told_by_docker(bench)
         staged = "".join(path.read_text() for path in bench.stage.rglob("*") if path.is_file())
         bench.world.release(bench.name)
         ended = run.end()
+        stays.communicate()
     after = on_disk(bench.world, since, [bench.token, *lines])
     assert ended.code == 0, ended
     # Each of these looks where something is to be seen: first that it saw that.
+    assert found[remembered.hex()] == ["memory"]
     assert "environ" in found[bench.token.encode().hex()]
     assert f"/home/agent/.ssh/{git.HOST}.pub" in found[public.encode().hex()]
     assert [found[needle.hex()] for needle in needles] == [[], [], []]
@@ -273,7 +284,9 @@ def test_without_its_passphrase_nothing_starts(bench: Bench, typed: bytes) -> No
     with bench.terminal("--yes", screen=False) as terminal:
         terminal.until_bytes(b"Enter passphrase for id_bottle:")
         terminal.type(typed)
+        terminal.until_bytes(b"\r\nclaude-bottle: ")
         assert terminal.code() == 65
+        assert b"\x1b" not in terminal.raw
     assert not bench.world.requests(bench.token)
 
 

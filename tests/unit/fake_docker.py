@@ -55,7 +55,7 @@ def ended(number: int, _frame: object) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, ended)
-    log("start", env=dict(os.environ), tmp=[path.name for path in (FOLDER / "tmp").iterdir()])
+    log("start", pid=os.getpid(), env=dict(os.environ), tmp=[path.name for path in (FOLDER / "tmp").iterdir()])
     what = rule()
     if "fifo" in what:
         (FOLDER / str(what["fifo"])).read_bytes()

@@ -126,12 +126,17 @@ class Scene:
         return child.returncode, out, err
 
     @property
-    def log(self) -> list[Event]:
-        """What the launchers' steps and questions, not their watchdogs and monitors, asked of docker so far."""
+    def calls(self) -> list[Event]:
+        """What was asked of docker so far, by whomever."""
         path = self.folder / "log"
         lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-        own = [line for line in lines if line["parent"] in self.pids and line["argv"][1:3] not in MONITOR]
-        return [Event(line.pop("event"), tuple(line.pop("argv")), line) for line in own]
+        return [Event(line.pop("event"), tuple(line.pop("argv")), line) for line in lines]
+
+    @property
+    def log(self) -> list[Event]:
+        """What the launchers' steps and questions, not their watchdogs and monitors, asked of docker so far."""
+        calls = self.calls
+        return [one for one in calls if one.more["parent"] in self.pids and list(one.argv[1:3]) not in MONITOR]
 
     def at(self, kind: str, what: str) -> int:
         """Return the place in the log of the one start or end of a command."""

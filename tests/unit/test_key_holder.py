@@ -1,10 +1,13 @@
 """A session with ssh hosts: how its key-holder is judged, and what becomes of both when one of them fails."""
 
 import copy
+import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from claude_bottle.plan import Plan, Run
@@ -16,6 +19,7 @@ from tests.unit.test_selftest import answers, judged, shown
 
 HOST = f"{{host: git.example.org, key: ssh/plain, known_host: {keys.public('pinned')}}}"
 LOCKED = HOST.replace("ssh/plain", "ssh/locked")
+UNLOCK = "--workdir /tmp/key-1"
 SERVE = "ssh-agent -D -P none"
 REMOVED = [("docker", "volume", "rm", f"{NAME}-keys"), *USUAL]  # the others end by their lifelines
 MOUNT = {"Type": "volume", "Name": f"{NAME}-keys", "Destination": "/run/ssh-agent", "RW": False}
@@ -142,3 +146,54 @@ def test_a_key_holder_that_does_not_start_is_told(scene: Scene) -> None:
     scene.rule(SERVE, code=127, stderr="bash: line 1: ssh-agent: command not found\n")
     code, _, err = scene.run("start", "demo", "--yes")
     assert (code, "key-holder: bash: line 1: ssh-agent: command not found" in err) == (70, True), err
+
+
+def on_a_terminal(scene: Scene, patches: scenes.Patches, **environ: str) -> "pexpect.spawn[bytes]":
+    """Start a session whose key is encrypted on a terminal, its stderr in the file `err`."""
+    give(scene, LOCKED)
+    argv = [sys.executable, str(scenes.PATCHED), json.dumps(TRUSTING | patches), "start", "demo", "--yes"]
+    script = f'exec "$@" 2> {scene.folder}/err'
+    return pexpect.spawn(
+        "/bin/bash", ["-c", script, "bash", *argv], env={**scene.environ, **environ}, cwd=str(scene.folder), timeout=60
+    )
+
+
+def ended(scene: Scene, child: "pexpect.spawn[bytes]") -> tuple[int | None, str, bytes]:
+    """Wait for its end; return its exit code, the last line of stderr and what the terminal got."""
+    child.expect(pexpect.EOF)
+    child.close()
+    scene.pids.add(child.pid or 0)
+    return child.exitstatus, (scene.folder / "err").read_text().splitlines()[-1], child.before or b""
+
+
+@pytest.mark.parametrize(("code", "shown"), [(1, b"asked"), (130, b"asked\r\n")], ids=["wrong", "ctrl-c"])
+def test_a_passphrase_is_asked_for_on_the_terminal_wherever_stderr_leads(scene: Scene, code: int, shown: bytes) -> None:
+    scene.rule(UNLOCK, stdout="asked", code=code)
+    path = scene.agents / "bottles/ssh/locked"
+    told = f"claude-bottle: {path} was not unlocked; nothing ran in the bottle"
+    assert ended(scene, on_a_terminal(scene, {})) == (65, told, shown)
+    assert scene.undone == REMOVED
+
+
+def await_more_read(scene: Scene, command: str) -> None:
+    """Wait until the fake docker of a command has read more of its stdin than it has now."""
+    [pid] = [event.more["pid"] for event in scene.calls if event.starts(command)]
+    end, before = time.monotonic() + 60, Path(f"/proc/{pid}/io").read_text().split()[1]
+    while Path(f"/proc/{pid}/io").read_text().split()[1] == before:
+        assert time.monotonic() < end, f"nothing is written to {command}"
+
+
+def test_a_remote_key_holder_hears_the_beat_while_the_passphrase_is_asked_for(scene: Scene) -> None:
+    scene.rule(UNLOCK, fifo="asked", code=1)
+    child = on_a_terminal(scene, {"monitor._BEAT": 0.001}, DOCKER_HOST="tcp://198.51.100.129:2375")
+    with scene.held("asked"):
+        for name in (NAME, f"{NAME}-key-holder"):
+            await_more_read(scene, f"run --name {name} ")
+    assert ended(scene, child)[0] == 65
+
+
+def test_a_key_holder_that_ends_at_the_question_is_told_as_that(scene: Scene) -> None:
+    scene.rule(SERVE, stdout="up\n", code=1)
+    scene.rule(UNLOCK, code=137)
+    child = on_a_terminal(scene, {"monitor._LOOK": 3600})  # not the one to tell it
+    assert ended(scene, child)[:2] == (70, "claude-bottle: the key-holder has ended, so the session was ended too")
