@@ -1,7 +1,7 @@
 """Judge what was really built, from `docker inspect`, against the plan."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from claude_bottle import flags, keyholder
 from claude_bottle.evidence import Data, Doubt, Evidence
@@ -69,18 +69,9 @@ def privileges(seen: Evidence) -> Iterator[str]:
 
 def limits(seen: Evidence) -> Iterator[str]:
     """The bottle's limits, as the manifest has them."""
-    config, wanted = seen.bottle["HostConfig"], seen.plan.agent.bottle.limits
-    pairs = {
-        "PidsLimit": wanted.pids,
-        "Memory": wanted.memory,
-        "MemorySwap": wanted.memory,
-        "CpuQuota": int(wanted.cpus * 100_000),
-        "CpuPeriod": 100_000,
-    }
-    wrong = {key: config[key] for key, value in pairs.items() if config[key] != value}
-    if wrong == {"MemorySwap": -1}:  # what the engine makes of it where the kernel does not count swap
-        raise Doubt("the engine's kernel does not limit swap, so the bottle may use more memory than planned")
-    yield from (f"{key} is {value}, not {pairs[key]}" for key, value in wrong.items())
+    wanted = seen.plan.agent.bottle.limits
+    pairs = {"PidsLimit": wanted.pids, "CpuQuota": int(wanted.cpus * 100_000), "CpuPeriod": 100_000}
+    yield from _limited(seen.bottle, pairs, wanted.memory, "so the bottle may use more memory than planned")
 
 
 def restart(seen: Evidence) -> Iterator[str]:
@@ -104,7 +95,7 @@ def sidecar(seen: Evidence) -> Iterator[str]:
 
 
 def key_holder(seen: Evidence) -> Iterator[str]:
-    """What has the ssh keys: no network, nothing that can be written to a disk, nothing mounted but its socket."""
+    """What has the ssh keys: no network, no writable file system, no swap, nothing mounted but its socket."""
     config = seen.key_holder["HostConfig"]
     yield from _confinement(seen.key_holder)
     yield from (f"on network {name}" for name in seen.key_holder["NetworkSettings"]["Networks"] if name != "none")
@@ -120,7 +111,19 @@ def key_holder(seen: Evidence) -> Iterator[str]:
         yield "its socket is not in the session's volume"
     if config["RestartPolicy"]["Name"] not in ("", "no"):
         yield f"its restart policy is {config['RestartPolicy']['Name']}"
+    if config["LogConfig"]["Type"] != "none":
+        yield f"its log driver is {config['LogConfig']['Type']}"
     yield from (f"{name} is in its environment" for name in filter(SECRET.search, _variables(seen.key_holder)))
+    yield from _limited(seen.key_holder, {}, keyholder.MEMORY, "so the ssh keys in the key-holder may be swapped out")
+
+
+def _limited(container: Data, others: Mapping[str, int], memory: int, unless: str) -> Iterator[str]:
+    """Tell limits that are not as planned; Doubt, which says `unless`, where that is swap and the engine's doing."""
+    config, pairs = container["HostConfig"], {**others, "Memory": memory, "MemorySwap": memory}
+    wrong = {key: config[key] for key, value in pairs.items() if config[key] != value}
+    if wrong == {"MemorySwap": -1}:  # what the engine makes of it where the kernel does not count swap
+        raise Doubt(f"the engine's kernel does not limit swap, {unless}")
+    yield from (f"{key} is {value}, not {pairs[key]}" for key, value in wrong.items())
 
 
 def _socket(seen: Evidence, *, writable: bool) -> tuple[str, str, str, bool | None]:

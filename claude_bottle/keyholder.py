@@ -9,7 +9,7 @@ from claude_bottle.ssh import FOLDER, SOCKET, Key, known_hosts
 Argv = tuple[str, ...]
 
 USER = "1000:1000"  # the bottle's: ssh-agent answers its own user alone
-_MEMORY = 64 * 1024 * 1024  # bytes; 3 MB were seen
+MEMORY = 64 * 1024 * 1024  # bytes; 3 MB were seen
 _KNOWN_HOSTS = "/tmp/known_hosts"  # noqa: S108  (a tmpfs of the container's own)
 # -P: without it ssh-agent loads PKCS#11 libraries on a client's word (CVE-2023-38408); every path begins with "/", so
 # none matches. It says where it listens, which is the container's first line, and takes the container along when it
@@ -37,7 +37,7 @@ def run(plan: Plan, lifeline: str) -> Argv:
         *("--network", "none"),
         *("--user", USER, "--read-only", "--tmpfs", "/tmp:size=1m,mode=0700,uid=1000,gid=1000"),  # noqa: S108
         *flags.unprivileged(),
-        *("--pids-limit", "32", *flags.memory(_MEMORY), "--ulimit", "core=0"),
+        *("--pids-limit", "32", *flags.memory(MEMORY), "--ulimit", "core=0"),
         "--no-healthcheck",
         *("--log-driver", "none"),
         *("--mount", _mount(plan)),

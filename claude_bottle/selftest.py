@@ -133,12 +133,15 @@ def judge(plan: Plan, known: Addresses, probe: bytes, inspect: bytes, seconds: f
 
 
 def _check(rule: _Rule, evidence: Evidence) -> Check:
+    faults: list[str] = []
     try:
-        faults = list(rule.faults(evidence))
+        for fault in rule.faults(evidence):
+            faults.append(fault)  # noqa: PERF402  (those before an exception count)
     except Moot as reason:
         return Check(rule.name, Verdict.MOOT, str(reason))
     except Doubt as reason:
-        return Check(rule.name, Verdict.WARNING, _shortened(str(reason)))
+        if not faults:
+            return Check(rule.name, Verdict.WARNING, _shortened(str(reason)))
     except Exception as error:  # whatever others printed must neither pass nor end the launcher
         return Check(rule.name, Verdict.FAILED, _shortened(f"did not run ({type(error).__name__}: {error})"))
     if faults:

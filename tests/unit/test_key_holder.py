@@ -42,7 +42,8 @@ def built(plan: Plan) -> list[Any]:
     bottle["Config"]["Env"] += ["SSH_AUTH_SOCK=/run/ssh-agent/sock"]
     holder = {
         "Name": f"/{plan.name}-key-holder", "Mounts": [MOUNT | {"RW": True}],
-        "HostConfig": copy.deepcopy(sidecar["HostConfig"]) | {"NetworkMode": "none"},
+        "HostConfig": copy.deepcopy(sidecar["HostConfig"]) | {"NetworkMode": "none"}
+        | {"Memory": 1 << 26, "MemorySwap": 1 << 26, "LogConfig": {"Type": "none"}},
         "Config": {"User": "1000:1000", "Env": ["HTTP_PROXY="]}, "NetworkSettings": {"Networks": {"none": {}}},
     }  # fmt: skip
     return [bottle, sidecar, image, holder]
@@ -64,6 +65,8 @@ def test_a_good_key_holder_is_one_check_more(plan: Plan) -> None:
         ((HOLDER, "HostConfig", "RestartPolicy", "Name"), "always", "key-holder", "its restart policy is always"),
         ((HOLDER, "Config", "User"), "", "key-holder", "it runs as root"),
         ((HOLDER, "Config", "Env"), ["A_TOKEN=x"], "key-holder", "A_TOKEN is in its environment"),
+        ((HOLDER, "HostConfig", "MemorySwap"), 1 << 27, "key-holder", "MemorySwap is 134217728, not 67108864"),
+        ((HOLDER, "HostConfig", "LogConfig", "Type"), "json-file", "key-holder", "its log driver is json-file"),
         ((HOLDER, "Mounts"), [MOUNT], "key-holder", "its socket is not in the session's volume"),
         ((HOLDER, "Mounts"), [MOUNT | {"RW": True}, MOUNT | {"Type": "bind", "RW": True}], "key-holder",
          "bind at /run/ssh-agent"),
@@ -83,6 +86,15 @@ def test_what_was_built_is_told(plan: Plan, path: tuple[Any, ...], value: object
         inner = inner[key]
     inner[path[-1]] = value
     assert [(check.name, check.detail) for check in judged(plan, answers(plan), seen).failed] == [(name, detail)]
+
+
+def test_a_kernel_that_does_not_limit_swap_is_told(plan: Plan) -> None:
+    seen = built(plan)
+    seen[HOLDER]["HostConfig"]["MemorySwap"] = -1
+    told = judged(plan, answers(plan), seen).line().splitlines()
+    assert told[1].split()[:4] == ["warning", "key-holder", "the", "engine's"]
+    seen[HOLDER]["HostConfig"]["ReadonlyRootfs"] = False
+    assert [check.detail for check in judged(plan, answers(plan), seen).failed] == ["its file system is writable"]
 
 
 def test_without_ssh_hosts_not_even_the_socket_may_be_mounted(tmp_path: Path) -> None:
