@@ -1,7 +1,6 @@
 """A private key's file: whether a bottle can use it, told without a passphrase and without keeping what is secret."""
 
 import base64
-import binascii
 import re
 import struct
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ _ELSEWHERE = "a key that lives only in an ssh-agent or on a hardware token canno
 _PEM = re.compile(rb"\s*-----BEGIN ((?:[A-Z]+ )*)PRIVATE KEY-----\s(.*)-----END \1PRIVATE KEY-----", re.DOTALL)
 _MAGIC = b"openssh-key-v1\0"  # PROTOCOL.key of OpenSSH
 _LARGEST = 1 << 20  # bytes; an RSA key of 16384 bits has 13 thousand
+_REFUSED = (b"ssh-dss",)  # OpenSSH takes none of a host since 7.0
 _PUBLIC = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) ([A-Za-z0-9+/]+=*)")
 
 
@@ -48,10 +48,11 @@ def public(text: str) -> str | None:
     if not match:
         return None
     try:
-        kind, _ = _string(base64.b64decode(match[2], validate=True))
-    except (binascii.Error, struct.error):
+        kind, *parts = _strings(base64.b64decode(match[2], validate=True))
+    except (ValueError, struct.error):
         return None
-    return match[0] if kind == match[1].encode() else None
+    whole = len(parts[0]) == 32 if kind == b"ssh-ed25519" and len(parts) == 1 else len(parts) > 1
+    return match[0] if kind == match[1].encode() and kind not in _REFUSED and whole else None
 
 
 def _own(path: Path, body: bytes) -> KeyFile:
@@ -87,6 +88,15 @@ def _what_else(text: bytes) -> str:
     if text.startswith(b"PuTTY-User-Key-File-"):
         return "is a key of PuTTY's: convert it with `puttygen -O private-openssh`"
     return f"is no private key; {SUPPORTED}"
+
+
+def _strings(data: bytes) -> list[bytes]:
+    """Split what must consist of strings (RFC 4251, section 5) and of nothing else."""
+    found = []
+    while data:
+        one, data = _string(data)
+        found.append(one)
+    return found
 
 
 def _string(data: bytes) -> tuple[bytes, bytes]:

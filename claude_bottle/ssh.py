@@ -14,8 +14,9 @@ SOCKET = f"{FOLDER}/sock"
 _KEYS = ("host", "port", "user", "key", "known_host", "alias")
 _PORT = 22
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,252}")  # as it stands in ssh_config and known_hosts: no pattern, no list
-_PINNED = 'want the host\'s public key, such as "ssh-ed25519 AAAA..."'
+_ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,249}")  # as it stands in ssh_config and known_hosts: no pattern, no list
+_LONGEST = 250  # characters of a name, which is a file's as well: NAME.pub
+_PINNED = 'want the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SshHost:
 
 @dataclass(frozen=True)
 class Key:
-    """A private key, as its file has it, and all hosts that it may be used for."""
+    """A private key, as its file has it but for blanks, and all hosts that it may be used for."""
 
     step: str  # the name of the step that hands it over
     file: KeyFile
@@ -66,9 +67,14 @@ def keys(hosts: Iterable[SshHost]) -> tuple[Key, ...]:
     for host in hosts:
         groups.setdefault(host.key.public or host.key.path.resolve(), []).append(host)
     return tuple(
-        Key(f"key-{number}", group[0].key, tuple(group), group[0].key.path.read_bytes())
+        Key(f"key-{number}", group[0].key, tuple(group), _tidied(group[0].key.path.read_bytes()))
         for number, group in enumerate(groups.values(), 1)
     )
+
+
+def _tidied(private: bytes) -> bytes:
+    """Return a key's file as ssh-add wants it: no Windows' line ends, no blank lines in front, one line end at last."""
+    return private.replace(b"\r\n", b"\n").strip() + b"\n"
 
 
 def known_hosts(hosts: Iterable[SshHost]) -> str:
@@ -125,7 +131,7 @@ def _host(item: Value, shelf: Shelf) -> SshHost | None:
     name, user, alias = _name(item), _word(item, "user", _USER, "git"), _word(item, "alias", _ALIAS, None)
     port, key = _port(item.get("port")), _key(item, shelf.home)
     known = item.get("known_host")
-    pins = _pinned(known) if known else _looked_up(item, name, port, shelf.home) if name and port else ()
+    pins = _pinned(known, name, port) if known else _looked_up(item, name, port, shelf.home) if name and port else ()
     if name and port and user and key and pins:
         return SshHost(alias or name, name, port, user, key, pins)
     return None
@@ -145,6 +151,9 @@ def _name(item: Value) -> str | None:
         return None
     if ":" in text or "*" in text:
         value.fail(f'"{text}": want one name, the port goes under "port"')
+        return None
+    if len(text) > _LONGEST:
+        value.fail(f"want a name of at most {_LONGEST} characters")
         return None
     return host.name
 
@@ -181,12 +190,15 @@ def _key(item: Value, home: Path) -> KeyFile | None:
         return None
 
 
-def _pinned(value: Value) -> tuple[str, ...]:
+def _pinned(value: Value, host: str | None, port: int | None) -> tuple[str, ...]:
+    """Return a key, or those of the host among lines of known_hosts."""
     text = value.text()
     key = keyfile.public(text.strip()) if text else None
-    if text is not None and key is None:
+    pins = (key,) if key else knownhosts.find(text or "", knownhosts.name(host or "", port or _PORT))
+    if text is not None and not _usable(pins):
         value.fail(_PINNED)
-    return (key,) if key else ()
+        return ()
+    return pins
 
 
 def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]:
@@ -194,7 +206,7 @@ def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]
     name = knownhosts.name(host, port)
     text = "" if file_problem(file) else file.read_bytes().decode("utf-8", "replace")
     pins = knownhosts.find(text, name)
-    if not any(pin for pin in pins if not pin.startswith("@revoked")):
+    if not _usable(pins):
         scan = f"ssh-keyscan{'' if port == _PORT else f' -p {port}'} {host}"
         item.fail(
             f'{name} has no "known_host" here and is not in {file}: get its key with `{scan}`, compare it with what'
@@ -202,3 +214,7 @@ def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]
         )
         return ()
     return pins
+
+
+def _usable(pins: tuple[str, ...]) -> bool:
+    return any(not pin.startswith("@revoked") for pin in pins)

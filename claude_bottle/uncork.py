@@ -1,5 +1,6 @@
 """Run the steps before claude; where the engine refuses what the plan assumed, undo and plan again."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ from claude_bottle.watchdog import Watchdog
 _CLASH = ("Pool overlaps", "conflicts with network")  # another network has the subnet
 _NO_NETFILTER = "restrict inter-container communication"  # a kernel without br_netfilter
 _NO_IPV6 = "disable_ipv6"  # a kernel booted with ipv6.disable=1 has no such setting
+_FORMAT = "invalid format"  # of ssh-add, for an ed25519 key in OpenSSL's format
 _NO_TARGET = ("non running container", "No such container")  # what was to be locked has ended
 _KILLED = 128 + 9
 _GRACE = 10.0  # seconds between the end of what ran in the key-holder and its own, where they end together
@@ -138,8 +140,10 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
-    paths = [f" {harmless(str(key.file.path))} cannot be used:" for key in plan.keys if key.step == step.name]
-    return DockerError(f"{step.name}:{''.join(paths)} {result.reason}{hint}")
+    paths = [harmless(str(key.file.path)) for key in plan.keys if key.step == step.name]
+    if paths and _FORMAT in result.stderr:
+        hint = f"; `ssh-keygen -p -f {shlex.quote(paths[0])}` writes it as OpenSSH's own"
+    return DockerError(f"{step.name}:{''.join(f' {path} cannot be used:' for path in paths)} {result.reason}{hint}")
 
 
 def _died(plan: Plan, what: str, engine: Engine) -> DockerError:

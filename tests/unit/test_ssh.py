@@ -1,6 +1,8 @@
 """SSH hosts: what a manifest may say of them, which keys can be used, and what ssh in the bottle is told."""
 
+import base64
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -24,6 +26,7 @@ ELSEWHERE = "a key that lives only in an ssh-agent or on a hardware token cannot
 SUPPORTED = "a bottle takes the file of a private key, as ssh-keygen writes it"
 
 NAME = 'want a name of letters (an alias: lower-case ones), digits, ".", "_" and "-"'
+PINNED = 'want the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
 
 
 def bottle(folder: Path, text: str) -> Bottle:
@@ -112,7 +115,7 @@ git: {name: "", mail: x}
         '9:5: ssh: "git.example.org" stands here a second time: give one of them another name with "alias"',
         f'10:5: ssh: names no "key"; {SUPPORTED}',
         f"10:36: ssh.alias: {NAME}",
-        '10:55: ssh.known_host: want the host\'s public key, such as "ssh-ed25519 AAAA..."',
+        f"10:55: ssh.known_host: {PINNED}",
         "11:5: ssh: want a mapping (key: value), found text",
         "12:13: git.name: must not be empty or have control characters",
         '12:17: unknown key "git.mail"; did you mean "email"?',
@@ -185,6 +188,56 @@ git.example.org
     for wanted in ("git.example.com", "[git.example.com]:2222"):
         assert knownhosts.find(HASHED, wanted) == (KEY,)
     assert knownhosts.find(HASHED, "other.example.com") == ()
+
+
+DSS = "ssh-dss " + base64.b64encode(b"\0\0\0\7ssh-dss" + 4 * b"\0\0\0\1x").decode()
+ED25519, CUT = KEY.split()[1], "AAAAC3NzaC1lZDI1NTE5AAAAIAd6XFao"
+
+
+@pytest.mark.parametrize(
+    ("text", "pins"),
+    [
+        (f"{KEY} comment", (KEY,)),
+        (f"git.example.com {KEY}\n", (KEY,)),
+        (
+            f"# git.example.com:22 SSH-2.0-x\ngit.example.com {KEY}\ngit.example.com {keys.public()}",
+            (KEY, keys.public()),
+        ),
+        (HASHED, (KEY,)),
+        (f"other.example.com {KEY}", ()),
+        (f"@revoked git.example.com {KEY}", ()),
+        (f"ssh-ed25519 {CUT}", ()),
+        (f"ssh-ed25519 {ED25519[:-2]}", ()),
+        (f"ssh-ed25519 {ED25519}AAAAAWFh", ()),
+        (DSS, ()),
+        (keys.public(kind="ssh-rsa"), ()),
+    ],
+)
+def test_a_host_key_is_given_by_itself_or_as_in_known_hosts(tmp_path: Path, text: str, pins: tuple[str, ...]) -> None:
+    manifest_ = f"ssh: [{{host: git.example.com, key: ~/ssh/plain, known_host: {json.dumps(text)}}}]\n"
+    if pins:
+        assert bottle(tmp_path, manifest_).ssh[0].pins == pins
+    else:
+        assert [fault.partition(" ")[2] for fault in faults(tmp_path, manifest_)] == [f"ssh.known_host: {PINNED}"]
+
+
+@pytest.mark.parametrize("crooked", ["\n\n{}", "{}\n\n", "{}"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_key_is_handed_over_as_ssh_add_wants_it(tmp_path: Path, crooked: str, ending: str) -> None:
+    (tmp_path / "key").write_bytes(crooked.format(keys.private().strip()).replace("\n", ending).encode())
+    host = ssh.SshHost("a", "a.example.org", 22, "git", keyfile.read(tmp_path / "key"), ("x",))
+    assert ssh.keys([host])[0].private.decode() == keys.private()
+
+
+def test_names_are_no_longer_than_a_file_can_have(tmp_path: Path) -> None:
+    label = "a" * 50
+    long = ".".join([label] * 5)[:251]
+    text = f"ssh: [{{host: {long}, alias: {long}, key: ~/ssh/plain, known_host: {KEY}}}]\n"
+    assert [fault.partition(" ")[2] for fault in faults(tmp_path, text)] == [
+        "ssh.host: want a name of at most 250 characters",
+        f"ssh.alias: {NAME}",
+    ]
+    assert bottle(tmp_path / "fits", text.replace(long, long[:250])).ssh[0].alias == long[:250]
 
 
 def test_a_host_of_which_only_revoked_keys_are_known_is_unknown(tmp_path: Path) -> None:
