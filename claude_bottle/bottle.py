@@ -51,6 +51,9 @@ def read_bottle(name: str, top: Value, shelf: Shelf) -> Bottle:
     top.keys(_KEYS)
     env, egress, certs, limits = (top.get(key) for key in ("env", "egress", "ca_certs", "limits"))
     image, ssh, git = (top.get(key) for key in ("image", "ssh", "git"))
+    socket = env.get("SSH_AUTH_SOCK") if env else None
+    if ssh and socket:
+        socket.fail("is set by claude-bottle itself where the bottle has ssh hosts", key=True)
     return Bottle(
         name,
         top.path,

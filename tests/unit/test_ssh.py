@@ -229,6 +229,14 @@ def test_a_key_is_handed_over_as_ssh_add_wants_it(tmp_path: Path, crooked: str, 
     assert ssh.keys([host])[0].private.decode() == keys.private()
 
 
+def test_a_bottle_with_ssh_hosts_has_no_other_agent(tmp_path: Path) -> None:
+    text = "env: {SSH_AUTH_SOCK: /x}\n"
+    assert faults(tmp_path, f"{text}ssh: [{{host: git.example.org, key: ~/ssh/plain}}]\n") == [
+        "1:7: env.SSH_AUTH_SOCK: is set by claude-bottle itself where the bottle has ssh hosts"
+    ]
+    assert bottle(tmp_path / "without", text).ssh == ()
+
+
 def test_names_are_no_longer_than_a_file_can_have(tmp_path: Path) -> None:
     label = "a" * 50
     long = ".".join([label] * 5)[:251]
