@@ -142,7 +142,7 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
     paths = [harmless(str(key.file.path)) for key in plan.keys if key.step == step.name]
     if paths and _FORMAT in result.stderr:
-        hint = f"; `ssh-keygen -p -f {shlex.quote(paths[0])}` writes it as OpenSSH's own"
+        hint = f"; `ssh-keygen -p -f {shlex.quote(paths[0])}`, of OpenSSH 9.6 or newer, writes it as OpenSSH's own"
     return DockerError(f"{step.name}:{''.join(f' {path} cannot be used:' for path in paths)} {result.reason}{hint}")
 
 
