@@ -94,12 +94,6 @@ class Client:
             return Result(0)
         return self.wait(timeout=timeout)
 
-    def let_go(self) -> None:
-        """Give the process in the container its end-of-file, without waiting for what it does then."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
-
     def _feed(self, stdin: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # who does not want it has ended
             self.process.stdin.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
@@ -116,8 +110,10 @@ class Client:
     def finish(self, grace: float = 2) -> None:
         """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
         with self._finishing:  # teardown may come while the monitor is at it
-            self.let_go()
-            self.process.stdin = None
+            if self.process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self.process.stdin.close()
+                self.process.stdin = None
             try:
                 self.process.communicate(timeout=grace)  # unlike wait() it does not look for the end every 50 ms
             except subprocess.TimeoutExpired:

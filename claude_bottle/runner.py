@@ -15,6 +15,7 @@ from claude_bottle.teardown import Teardown
 _SETTLE = 30.0  # seconds that a failure waits for the steps beside it
 _SILENCE = 120.0  # seconds without an answer after which the engine counts as gone; builds and pulls may take longer
 _LONG = 7200.0  # seconds for a repository to go in
+_PARTING = 5.0  # seconds for a step that held to end; its undo makes sure of it
 _RACE = 5.0  # seconds from the refusal of a second network until the first one can be seen; 0.1 were
 _RACED = ("already exists", "Pool overlaps", "conflicts with network")
 
@@ -72,9 +73,8 @@ class Runner:
             with self._teardown.shielded():
                 self._settle(table)
             raise
-        for step in table:
-            if step.transient:
-                self._clients[step.name].let_go()
+        for client in [self._clients[step.name] for step in table if step.transient]:
+            threading.Thread(target=client.finish, args=(_PARTING,), daemon=True).start()
         return results
 
     def client(self, name: str) -> Client:
