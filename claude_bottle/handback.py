@@ -13,7 +13,7 @@ from claude_bottle import changes, docker, stream
 from claude_bottle.clone import OUT, Work, is_oid
 from claude_bottle.docker import Result
 from claude_bottle.errors import BottleError, RepositoryError
-from claude_bottle.quarantine import BUNDLE, MIB, Quarantine
+from claude_bottle.quarantine import BUNDLE, MIB, Quarantine, admitted, discard
 from claude_bottle.scripts import DIFF, KEEP, LEAVE
 from claude_bottle.staging import WORKDIR, StageDir
 from claude_bottle.text import harmless, quoted
@@ -137,26 +137,34 @@ def _landed(bottle: Bottle, bundle: Path, folder: Path) -> tuple[str, str, Quara
 
 
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
-    """Copy a bundle to where it stays, beside the repository if possible; return the error that says so."""
+    """Move a bundle to where it stays, beside the repository if possible; return the error that says so."""
     repository = bottle.work.repository
+    checked = admitted(bundle.parent)
+    discard(bundle.parent)  # the disk may be full of it
     for folder in (repository.parent, bundle.parent.parent):
         with contextlib.suppress(OSError):
-            path = _copied(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
-            hint = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
-            return RepositoryError(f"{why}; the work is saved, unchecked, in {harmless(str(path))} ({hint})")
+            path = _moved(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
+            # Fetched by hand, what was refused would get past the checks: not every git checks a bundle.
+            how = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
+            hint = how if checked else "look at it in an empty repository, never in your own"
+            where = f"{'' if checked else ', unchecked,'} in {harmless(str(path))}"
+            return RepositoryError(f"{why}; the work is saved{where} ({hint})")
     return RepositoryError(f"{why}; nor could it be saved in {harmless(str(repository.parent))}")
 
 
-def _copied(bundle: Path, folder: Path, name: str) -> Path:
-    """Copy a file into a folder under a name that nothing has there; return its path."""
+def _moved(bundle: Path, folder: Path, name: str) -> Path:
+    """Move a file into a folder under a name that nothing has there; return its path."""
     for number in itertools.count(1):
         path = folder / f"{name}{'' if number == 1 else f'-{number}'}.bundle"
         with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             break
     try:
-        with os.fdopen(descriptor, "wb") as file, bundle.open("rb") as source:
-            shutil.copyfileobj(source, file)
+        try:
+            bundle.replace(path)  # which takes no space
+        except OSError:  # another file system
+            with path.open("wb") as file, bundle.open("rb") as source:
+                shutil.copyfileobj(source, file)
     except OSError:
         path.unlink()
         raise

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,16 @@ _SECONDS = 300.0  # for each command on what came out of a bottle
 _HEAD = 1 << 20  # bytes in which a bundle's head must end
 _NAMES = 9  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
 _ATTEMPTS = 10  # at a branch that another git has locked
-_LANDED = "refs/heads/landed"
+_PAUSE = 0.2  # seconds between two of them
+_LOCKED = ("cannot lock", "Unable to create")
+_TAKEN = ("refusing to fetch", "rejected")  # a branch that is checked out, or has moved meanwhile
+_NAME = "quarantine"  # of its folder
+_LANDED = "refs/heads/landed"  # is there once all was checked
+# What hides refs or adds a hook at the other end is nobody's business here; git runs this by a shell.
+_SERVED = (
+    "--upload-pack=HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1"
+    " git upload-pack"
+)
 # gitformat-bundle(5), without the filters of a partial clone; a commit it builds on may be followed by its subject.
 _BUNDLE = re.compile(
     rb"(?:# v2 git bundle\n|# v3 git bundle\n@object-format=(?:sha1|sha256)\n)"
@@ -42,7 +52,7 @@ class Quarantine:
     def make(cls, folder: Path, work: Work, env: Mapping[str, str]) -> "Quarantine":
         """Make it in `folder`; raises RepositoryError where the user's repository is not what it was."""
         theirs = repository.opened(work.repository, env)
-        own, lonely = folder / "quarantine", git.nobodys(env)
+        own, lonely = folder / _NAME, git.nobodys(env)
         form = theirs.text("rev-parse", "--show-object-format")
         Git(folder, lonely).text("init", "--quiet", "--bare", "--template=", f"--object-format={form}", str(own))
         (own / "objects" / "info").mkdir(exist_ok=True)
@@ -64,10 +74,10 @@ class Quarantine:
         self._weigh()
         if self.git.run("cat-file", "-t", tip).stdout != b"commit\n":
             raise RepositoryError("the bundle's branch has no commit")
-        self.git.text("update-ref", _LANDED, tip)
         walked = self.git.run("rev-list", "--objects", "--quiet", tip, "--not", self.work.commit, timeout=_SECONDS)
         if not walked.ok:
             raise RepositoryError(f"the bundle is not whole: {git.reason(walked)}")
+        self.git.text("update-ref", _LANDED, tip)
         return tip
 
     def land(self, tip: str, session: str) -> str:
@@ -84,10 +94,10 @@ class Quarantine:
                 result = self._fetch(branch)
                 if result.ok:
                     return branch
-                if "refusing to fetch" in result.stderr or "rejected" in result.stderr:  # it is checked out, or moved
+                if not any(text in result.stderr for text in _LOCKED):
                     break
-                time.sleep(0.2)  # somebody holds a lock
-            else:
+                time.sleep(_PAUSE)
+            if not any(text in result.stderr for text in _TAKEN):
                 break
         why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
@@ -96,8 +106,13 @@ class Quarantine:
         words = ("fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-recurse-submodules", "--no-write-fetch-head")
         spec = f"{_LANDED}:refs/heads/{branch}"
         # Whatever the user's configuration says of fetching: the one branch, from this very folder.
-        settings = ("-c", "protocol.file.allow=always", "-c", "fetch.prune=false", "-c", "fetch.fsckObjects=true")
-        return self.theirs.run(*settings, *words, str(self.git.path), spec, timeout=_SECONDS, more=git.WARY)
+        settings = ("protocol.file.allow=always", "fetch.prune=false", "fetch.fsckObjects=true", "fetch.unpackLimit=1")
+        given = (word for setting in settings for word in ("-c", setting))
+        folder = str(self.git.path)
+        # No url.*.insteadOf matches more of a path than all of it.
+        itself = {"COUNT": "1", "KEY_0": f"url.{folder}.insteadOf", "VALUE_0": folder}
+        more = {**git.WARY, **{f"GIT_CONFIG_{key}": value for key, value in itself.items()}}
+        return self.theirs.run(*given, *words, _SERVED, folder, spec, timeout=_SECONDS, more=more)
 
     def _fits(self, branch: str, tip: str) -> bool:
         """Tell whether a branch is not there, or can move forward to `tip`."""
@@ -115,6 +130,16 @@ class Quarantine:
                 raise RepositoryError(
                     f"a file in it unpacks to {largest // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
                 )
+
+
+def admitted(folder: Path) -> bool:
+    """Tell whether what came into the quarantine in `folder` has been checked and found good."""
+    return (folder / _NAME / _LANDED).exists()
+
+
+def discard(folder: Path) -> None:
+    """Remove the quarantine in `folder`, if there is one."""
+    shutil.rmtree(folder / _NAME, ignore_errors=True)
 
 
 def opened(bundle: IO[bytes]) -> str:

@@ -1,0 +1,111 @@
+"""What stands between a bundle and the user's repository when something goes wrong there."""
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from claude_bottle import handback, quarantine, stream
+from claude_bottle.clone import OUT
+from claude_bottle.errors import RepositoryError
+from tests.unit.repos import BRANCH, SESSION, Ground, Repo
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    made = Ground(tmp_path)
+    made.user.commit("the user's", kept="1")
+    return made
+
+
+def counted(ground: Ground, body: str) -> Path:
+    """Put a git before the real one that runs `body` at each fetch, and writes a line; return the file of the lines."""
+    log, real = ground.folder / "log", Path("/usr/bin/git")
+    program = ground.folder / "bin" / "git"
+    program.write_text(
+        f'#!/bin/bash\nif [[ " $* " = *" fetch "* ]]; then echo >> {log}; {body}; fi\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+    return log
+
+
+def test_a_fetch_that_takes_too_long_is_not_tried_again(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "_SECONDS", 3.0)
+    bottle = ground.uncork()
+    ground.genie.commit("the work")
+    log = counted(ground, "exec sleep 1000")
+    with pytest.raises(RepositoryError, match=f"no answer within 3 s; the work is saved in .* fetch .* {OUT}"):
+        handback.fetch(bottle)
+    assert log.read_text() == "\n"
+
+
+def test_a_lock_is_waited_for(ground: Ground) -> None:
+    bottle = ground.uncork()
+    tip = ground.genie.commit("the work")
+    lock = ground.user.path / ".git" / "refs" / "heads" / "bottle" / f"{SESSION}.lock"
+    lock.parent.mkdir()
+    lock.touch()
+    log = counted(ground, f"[ $(wc -l < {ground.folder}/log) -lt 3 ] || rm -f {lock}")
+    ground.fetch(bottle)
+    assert (ground.user.git("rev-parse", BRANCH), len(log.read_text())) == (tip, 3)
+
+
+def test_settings_that_would_lead_the_fetch_astray_do_not(ground: Ground) -> None:
+    for key, value in (
+        ("url.https://198.51.100.130/.insteadOf", "/"),
+        ("url.https://198.51.100.130/.insteadOf", f"{ground.folder}/tmp/"),
+        ("transfer.hideRefs", "refs/heads"),
+        ("uploadpack.packObjectsHook", f"touch {ground.folder}/mark #"),
+    ):
+        ground.user.git("config", "--global", "--add", key, value)
+    bottle = ground.uncork()
+    tip = ground.genie.commit("the work")
+    ground.fetch(bottle)
+    assert ground.user.git("rev-parse", BRANCH) == tip
+    assert not (ground.folder / "mark").exists()
+
+
+def test_what_cannot_be_copied_beside_the_repository_stays(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one disk is full and the other takes nothing: what is there is moved, which takes no space."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(ground.folder / "tmp"))
+    bottle = ground.uncork()
+    ground.genie.commit("the work")
+    ground.user.git("branch", "bottle")
+    replace = Path.replace
+
+    def only_within(path: Path, target: Path) -> Path:
+        if target.parent == ground.folder:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        assert not (path.parent / "quarantine").exists()
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", only_within)
+    with pytest.raises(RepositoryError) as caught:
+        handback.fetch(bottle)
+    (saved,) = (ground.folder / "tmp").iterdir()
+    assert f"the work is saved in {saved} (git" in str(caught.value)
+    assert list(ground.folder.glob("*.bundle")) == []
+    Repo(ground.folder, ground.env).git("bundle", "list-heads", str(saved))
+
+
+def test_what_is_taken_in_parts_is_whole() -> None:
+    class Sparing:
+        def __init__(self) -> None:
+            self.data = b""
+
+        def write(self, data: memoryview) -> int:
+            self.data += data[:7]
+            return len(data[:7])
+
+    file = Sparing()
+    argv = ("head", "-c", "100000", "/dev/zero")
+    stream.run(argv, dict(os.environ), what="", seconds=60, into=file)  # type: ignore[arg-type]
+    assert file.data == bytes(100_000)
