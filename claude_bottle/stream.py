@@ -60,7 +60,7 @@ def converse(
 ) -> Result:
     """Do what `run` does with a client that has started."""
     out = bytearray()
-    take: Taken = into.write if into else out.extend  # type: ignore[assignment]  # what they return is of no use
+    take = _whole(into) if into else out.extend
     talk = _Talk(client, head, source, _limited(take, limit), _Progress(what))
     try:
         timed_out = talk.go(time.monotonic() + seconds)
@@ -197,6 +197,15 @@ class _Progress:
             if self._shown and sys.stderr.isatty():
                 sys.stderr.write("\r" + " " * self._shown + "\r")
                 sys.stderr.flush()
+
+
+def _whole(file: IO[bytes]) -> Taken:
+    def taking(data: bytes) -> None:
+        left = memoryview(data)
+        while left:  # an unbuffered file may take only a part: of a disk that fills up
+            left = left[file.write(left) :]
+
+    return taking
 
 
 def _limited(take: Taken, limit: int) -> Taken:
