@@ -9,28 +9,35 @@ _FOLDERS = """
 """
 _NAMES = """
     shells:     .envrc .mise.toml mise.toml .tool-versions .bashrc .bash_profile .profile .zshrc .zshenv
-    editors:    .vimrc .exrc .nvim.lua .dir-locals.el
-    agents:     .mcp.json
+                .zprofile .bash_login .gdbinit
+    editors:    .vimrc .exrc .nvim.lua .lvimrc .dir-locals.el .ycm_extra_conf.py .devcontainer.json
+    agents:     .mcp.json claude.md agents.md .cursorrules copilot-instructions.md
     git:        .gitattributes .gitmodules .gitconfig .lfsconfig .pre-commit-config.yaml .lintstagedrc
                 lefthook.yml lefthook.yaml .lefthook.yml
     githooks(5): applypatch-msg pre-applypatch post-applypatch pre-commit pre-merge-commit prepare-commit-msg commit-msg
                 post-commit pre-rebase post-checkout post-merge pre-push post-rewrite reference-transaction
+                post-index-change pre-auto-gc fsmonitor-watchman sendemail-validate update
     forges:     .gitlab-ci.yml .travis.yml .drone.yml .woodpecker.yml azure-pipelines.yml bitbucket-pipelines.yml
                 jenkinsfile appveyor.yml .appveyor.yml cloudbuild.yaml
     make:       makefile gnumakefile bsdmakefile justfile .justfile taskfile.yml taskfile.yaml rakefile cmakelists.txt
                 meson.build .bazelrc workspace module.bazel
     java:       build.gradle build.gradle.kts settings.gradle settings.gradle.kts gradlew gradlew.bat mvnw mvnw.cmd
+                pom.xml build.sbt
     javascript: package.json .npmrc .yarnrc .yarnrc.yml .pnpmfile.cjs .pnp.cjs pnpm-workspace.yaml binding.gyp
+                .eslintrc.js gulpfile.js
     python:     setup.py setup.cfg pyproject.toml conftest.py tox.ini noxfile.py sitecustomize.py usercustomize.py
     others:     build.rs gemfile dockerfile compose.yaml compose.yml docker-compose.yaml docker-compose.yml vagrantfile
-                flake.nix shell.nix default.nix
+                flake.nix shell.nix default.nix composer.json rust-toolchain.toml
+                directory.build.props
 """
 _FILES = frozenset(_NAMES.split())
-_ENDINGS = (".mk", ".code-workspace", ".pth")
+_ENDINGS = (".mk", ".code-workspace", ".pth", ".csproj", ".gemspec")
+_TOOLS = ("eslint.config.", "vite.config.", "webpack.config.", "jest.config.", "babel.config.")  # .js, .cjs, .mjs, .ts
 
 
 def runs_by_itself(path: str) -> bool:
     """Tell whether a file of this path does; its case is nothing to go by, since macOS ignores it."""
     whole = f"/{path.lower()}/"
     name = whole.split("/")[-2]
-    return name in _FILES or name.endswith(_ENDINGS) or any(f"/{part}/" in whole for part in _FOLDERS.split())
+    named = name in _FILES or name.endswith(_ENDINGS) or name.startswith(_TOOLS)
+    return named or any(f"/{part}/" in whole for part in _FOLDERS.split())
