@@ -46,6 +46,8 @@ def _commands(work: Work, branch: str) -> Iterator[str]:
     where = f"git -C {quoted(str(work.repository))}"
     yield f"  look  {where} diff {work.start[:12]} {branch}"
     yield f" merge  {where} merge {branch}"
+    if work.start != work.commit:
+        yield "        first commit or stash what was taken along, else git refuses to merge: the branch has it, too"
 
 
 def _warnings(quarantine: Git, start: str, tip: str) -> Iterator[str]:
