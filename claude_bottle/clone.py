@@ -26,9 +26,9 @@ while read -r line && [ -n "$line" ]; do echo "$line" >> .git/shallow; done
 cat | git bundle unbundle /dev/stdin > /dev/null
 git update-ref HEAD "$commit"
 GIT_LFS_SKIP_SMUDGE=1 git reset --quiet --hard
-[ -z "$origin" ] || git remote add origin "$origin"
-[ -z "$name" ] || git config user.name "$name"
-[ -z "$email" ] || git config user.email "$email"
+[ -z "$origin" ] || git remote add -- origin "$origin"
+[ -z "$name" ] || git config -- user.name "$name"
+[ -z "$email" ] || git config -- user.email "$email"
 """
 
 
