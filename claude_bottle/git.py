@@ -1,7 +1,7 @@
 """Run git on the host: on a repository, with nothing that it could start by itself, and never without an end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from claude_bottle import stream
@@ -21,7 +21,7 @@ _KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_C
 def environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return the environment in which git is run: the user's, but for what leads it astray."""
     kept = {name: value for name, value in env.items() if not name.startswith("GIT_") or name in _KEPT}
-    return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_GRAFT_FILE": "/nonexistent"}
 
 
 def nobodys(env: Mapping[str, str]) -> dict[str, str]:
@@ -38,6 +38,7 @@ class Git:
 
     path: Path
     env: Mapping[str, str] = field(repr=False)
+    what: str = "looking at the repository"  # what takes long, where it does
 
     def argv(self, *words: str) -> tuple[str, ...]:
         """Return a command with what keeps it from starting anything."""
@@ -48,7 +49,7 @@ class Git:
     ) -> Result:
         """Run a command to its end, with `more` in its environment; EngineError where there is no git."""
         env = {**self.env, **more}
-        return stream.run(self.argv(*words), env, what="git", seconds=timeout, head=stdin, limit=_MOST)
+        return stream.run(self.argv(*words), env, what=self.what, seconds=timeout, head=stdin, limit=_MOST)
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:
         """Return what a command prints, without the newline at its end; RepositoryError where it fails."""
@@ -65,4 +66,5 @@ def text(data: bytes) -> str:
 
 def reason(result: Result) -> str:
     """Return what git said of its failure, in one line."""
-    return result.reason.removeprefix("fatal: ").removeprefix("error: ")
+    said = "\n".join(line for line in result.stderr.splitlines() if not line.startswith("hint:"))
+    return replace(result, stderr=said).reason.removeprefix("fatal: ").removeprefix("error: ")

@@ -38,6 +38,8 @@ def survey(wanted: Wanted, env: Mapping[str, str], *, dry: bool = False) -> Repo
     Uncommitted changes that are wanted become a commit that nothing refers to; not in a `dry` run, which writes none.
     """
     git_ = opened(wanted.path, env)
+    if "\n" in f"{git_.path}{objects(git_)}":
+        raise RepositoryError(f"{harmless(str(git_.path))}: has a line break in its path, which git cannot take")
     commit = _commit(git_, wanted)
     if git_.run("rev-parse", "--quiet", "--verify", "refs/heads/bottle").ok:
         raise RepositoryError(f'{git_.path}: has a branch "bottle", beside which git can have no bottle/...: rename it')
@@ -78,8 +80,10 @@ def shallow(git_: Git) -> bytes:
 
 
 def _commit(git_: Git, wanted: Wanted) -> str:
-    found = git_.run("rev-parse", "--quiet", "--verify", "--end-of-options", f"{wanted.ref}^{{commit}}")
-    if found.ok:
+    # In two steps: of ":/text" what follows would be a part.
+    named = git_.run("rev-parse", "--quiet", "--verify", "--end-of-options", wanted.ref)
+    found = git_.run("rev-parse", "--quiet", "--verify", f"{git.text(named.stdout)}^{{commit}}")
+    if named.ok and found.ok:
         return git.text(found.stdout)
     if wanted.ref == "HEAD":
         raise RepositoryError(f"{git_.path}: has no commit yet")
@@ -120,6 +124,8 @@ def _with_changes(git_: Git, wanted: Wanted, found: Repository, *, dry: bool) ->
     if not wanted.with_changes:
         left = f"{_many(changes, 'uncommitted change')} not taken along; --with-changes takes them"
         return replace(found, notes=(left, *found.notes)) if changes else found
+    if git_.text("rev-parse", "--is-inside-work-tree") != "true":
+        raise RepositoryError(f"{git_.path}: has no work tree, and so no changes: leave --with-changes out")
     if found.work.commit != git_.text("rev-parse", "HEAD"):
         raise RepositoryError(f"{git_.path}: uncommitted changes are changes to HEAD: give no other --ref")
     if not changes:
@@ -145,7 +151,8 @@ def _committed(git_: Git, found: Repository) -> str:
         if own.exists():
             shutil.copy2(own, index)  # its time tells git which files to look at again
         at = {"GIT_INDEX_FILE": str(index)}
-        git_.text("-c", "core.splitIndex=false", "add", "--all", more=at)
+        sparse = git_.run("config", "--type=bool", "core.sparseCheckout").stdout == b"true\n"
+        git_.text("-c", "core.splitIndex=false", "add", "--all", *(("--sparse",) if sparse else ()), more=at)
         tree = git_.text("write-tree", more=at)
     author = {} if all(found.author) else NOBODY
     return git_.text("commit-tree", "-p", found.work.commit, tree, stdin=_TAKEN.encode(), more=author)

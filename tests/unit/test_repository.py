@@ -173,3 +173,30 @@ def test_a_label_holds_all_that_another_command_needs() -> None:
     work = Work(Path("/a b/c"), "1" * 40, "2" * 64)
     assert Work.of_label(work.label) == work
     assert [Work.of_label(text) for text in ("-", "", "1 2 /x", f"{'1' * 40} {'2' * 40} ")] == [None] * 4
+
+
+def test_what_git_makes_hard_to_name_or_to_add_is_taken(ground: Ground) -> None:
+    first = ground.user.commit("needle", kept="1")
+    (ground.user.path / "away").mkdir()
+    (ground.user.path / "away" / "file").write_text("1")
+    second = ground.user.commit("second")
+    assert ground.survey(ref=":/needle").work.commit == first
+    ground.user.git("remote", "add", "origin", "x")
+    ground.user.git("config", "remote.origin.url", "--mirror=push")
+    ground.user.git("config", "user.name", "--unset")
+    ground.user.git("sparse-checkout", "set", "--cone", "near")
+    (ground.user.path / "away").mkdir()
+    (ground.user.path / "away" / "new").write_text("1")
+    ground.uncork(ground.survey(with_changes=True))
+    assert ground.genie.git("diff", "--name-status", second, "HEAD") == "A\taway/new"
+    assert ground.genie.git("config", "remote.origin.url") == "--mirror=push"
+    with pytest.raises(RepositoryError, match="has no work tree"):
+        ground.survey(ground.user.path / ".git", with_changes=True)
+
+
+def test_a_line_break_in_a_path_is_refused(ground: Ground) -> None:
+    path = ground.folder / "a\nb"
+    Repo(ground.folder, ground.env).git("init", "--quiet", str(path))
+    Repo(path, ground.env).commit()
+    with pytest.raises(RepositoryError, match=r"a\\nb: has a line break in its path"):
+        ground.survey(path)
