@@ -13,6 +13,7 @@ _COMMITS = 9  # lines of the log among them
 _WIDTH = 160  # characters of one line
 _NAMED = 40  # paths that are named one by one
 _SECONDS = 60.0  # for each question; a tree can be made to name more files than anybody could list
+SECONDS = 5 * _SECONDS  # for all of them
 _WARY = {"GIT_ALLOC_LIMIT": str(1 << 25)}
 _SETTINGS = ("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=4m", "-c", "color.ui=false")
 _DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")

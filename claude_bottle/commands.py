@@ -98,12 +98,19 @@ def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
         others = len(found) - len(chosen)
         print(f"{_many(others, 'session')} of others left alone" if others else "", end="\n" if others else "")
     asked = {session.id for session in chosen if teardown.ask_to_end(session.owner, machine.owner)}
-    # One that has a repository brings its work back first.
-    working = any(session.id in asked and Work.of_label(session.repository) for session in chosen)
     for session in chosen:
         if session.id not in asked:
             _remove(env, session.id)
-    for name in _await_end(env, asked, _PATIENCE + (handback.SECONDS if working else 0)):
+    left = _await_end(env, asked, _PATIENCE)
+    # One that has a repository brings its work back first: as long as that may take, if its launcher lives.
+    working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
+    for name in working:
+        say(f"{harmless(name)} still brings its work back: waiting for it")
+
+    def living() -> bool:
+        return any(host.fate(owner, machine.owner) == "ours" for owner in working.values())
+
+    for name in left - working.keys() | _await_end(env, working, handback.SECONDS, living):
         say(f"{harmless(name)} does not end by itself: removing what it has")
         _remove(env, name)
     for session in chosen:
@@ -199,11 +206,13 @@ def _remove(env: Mapping[str, str], session: str) -> None:
         raise LeftBehindError(f"not all of session {harmless(session)} could be removed")
 
 
-def _await_end(env: Mapping[str, str], asked: Collection[str], patience: float) -> set[str]:
+def _await_end(
+    env: Mapping[str, str], asked: Collection[str], patience: float, go_on: Callable[[], bool] = lambda: True
+) -> set[str]:
     """Wait until nothing is left of sessions whose launchers end; return those of which something is."""
     end = time.monotonic() + patience
     left = set(asked)
-    while left and time.monotonic() < end:
+    while left and time.monotonic() < end and go_on():
         left &= {item.session for item in (*leftovers.listed(env), *leftovers.stage_dirs())}
         time.sleep(_PAUSE if left else 0)
     return left

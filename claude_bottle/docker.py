@@ -166,10 +166,11 @@ def lines(
     env: Mapping[str, str],
     longest: int = 1 << 22,
     started: Callable[[int], None] = lambda _: None,
+    ended: Callable[[int], None] = lambda _: None,
 ) -> Iterator[bytes]:
     """Yield each line of a docker command's stdout, split at LF alone and cut after `longest` bytes; stderr is dropped.
 
-    The command is ended when nobody asks for more; `started` hears its pid.
+    The command is ended when nobody asks for more; `started` hears its pid, `ended` its exit code.
     """
     null = subprocess.DEVNULL
     process = _popen(argv, env, stdin=null, stdout=subprocess.PIPE, stderr=null)
@@ -180,6 +181,7 @@ def lines(
             if whole:
                 yield chunk.removesuffix(b"\n")
             whole = chunk.endswith(b"\n")
+        ended(process.wait())
     finally:
         Client(process, tuple(argv)).end()
         process.stdout.close()  # type: ignore[union-attr]

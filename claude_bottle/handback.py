@@ -1,6 +1,7 @@
 """Bring a bottle's work back as a branch of the user's repository; only git's objects get out, and only into git."""
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -9,21 +10,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from claude_bottle import changes, docker, stream
+from claude_bottle import changes, docker, quarantine, stream
 from claude_bottle.clone import OUT, Work, is_oid
 from claude_bottle.docker import Result
 from claude_bottle.errors import BottleError, RepositoryError
-from claude_bottle.quarantine import BUNDLE, MIB, Quarantine, admitted, discard
+from claude_bottle.quarantine import BUNDLE, MIB, Quarantine
 from claude_bottle.scripts import DIFF, KEEP, LEAVE
 from claude_bottle.staging import WORKDIR, StageDir
 from claude_bottle.text import harmless, quoted
 
-SECONDS = 600.0  # that a hand-back usually ends within; the bounds of its parts are below
 _ALIVE = 20.0  # seconds for the bottle to say that it is there
 _KEEPING = 180.0  # seconds for a commit of what was left; what runs in the bottle may have made that slow on purpose
 _LEAVING = 600.0  # seconds for the bundle to come out
 _FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay
 _SHOWN = 10
+_EMPTY_TREE = {  # by the length of an object's name
+    40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
 _EMPTY = "Refusing to create empty bundle"
 
 
@@ -73,9 +77,23 @@ def fetch(bottle: Bottle) -> str:
 
 
 def diff(bottle: Bottle) -> Iterator[str]:
-    """Yield the lines of a running bottle's work against its start, uncommitted changes included, made harmless."""
-    for line in docker.lines(bottle.argv(DIFF, bottle.work.start, str(_FILE)), bottle.env, started=bottle.started):
-        yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
+    """Yield the lines of a running bottle's work against its start, uncommitted changes included, made harmless.
+
+    Against nothing where the start is not there any more; RepositoryError where there is no difference to be had.
+    """
+    for start in (bottle.work.start, _EMPTY_TREE[len(bottle.work.start)]):
+        codes, silent = list[int](), True
+        argv = bottle.argv(DIFF, start, str(_FILE))
+        for line in docker.lines(argv, bottle.env, started=bottle.started, ended=codes.append):
+            silent = False
+            yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
+        if codes == [0]:
+            return
+        if not silent:
+            break
+    alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=_ALIVE)
+    why = f"git ended with exit status {codes[0]} there" if alive.ok else alive.reason
+    raise RepositoryError(f"the bottle does not show what has changed: {why}")
 
 
 @dataclass(frozen=True)
@@ -139,8 +157,8 @@ def _landed(bottle: Bottle, bundle: Path, folder: Path) -> tuple[str, str, Quara
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
     """Move a bundle to where it stays, beside the repository if possible; return the error that says so."""
     repository = bottle.work.repository
-    checked = admitted(bundle.parent)
-    discard(bundle.parent)  # the disk may be full of it
+    checked = quarantine.admitted(bundle.parent)
+    quarantine.discard(bundle.parent)  # the disk may be full of it
     for folder in (repository.parent, bundle.parent.parent):
         with contextlib.suppress(OSError):
             path = _moved(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
@@ -178,6 +196,9 @@ def _notes(kept: _Kept) -> Iterator[str]:
             yield f"beware  {what} in the bottle: {', '.join(harmless(name)[:200] for name in names[:_SHOWN])}{more}\n"
 
 
+SECONDS = _ALIVE + _KEEPING + _LEAVING + quarantine.SECONDS + changes.SECONDS  # that a hand-back may take
+
+
 class HandBack:
     """Brings a session's work back once, at its end, whoever notices the end first."""
 
@@ -186,19 +207,27 @@ class HandBack:
         self._bottle, self._say, self._show = bottle, say, show
         self._once = threading.Lock()
         self._over = False
+        self._held: list[Callable[[], None]] = []  # what is still to be told
         self.failed = False
 
     def run(self) -> None:
-        """Bring it back; whatever goes wrong is told, for the rest of the teardown must go on."""
+        """Bring it back; whatever goes wrong is told, for the rest of the teardown must go on.
+
+        Another thread than the main one tells nothing: the terminal is claude's then. The teardown's call tells it.
+        """
         with self._once:
-            if self._over:
-                return
-            self._over = True
-            try:
-                told = fetch(self._bottle)
-            except Exception as error:  # whatever it is, the containers are still to be removed
-                self.failed = True
-                self._say(str(error) or repr(error))
-                return
-            with contextlib.suppress(OSError, ValueError):
-                self._show(told)
+            if not self._over:
+                self._over = True
+                self._held.append(self._fetched())
+            while self._held and threading.current_thread() is threading.main_thread():
+                with contextlib.suppress(OSError, ValueError):
+                    self._held.pop()()
+
+    def _fetched(self) -> Callable[[], None]:
+        """Bring it back; return what tells it."""
+        try:
+            told = fetch(self._bottle)
+        except Exception as error:  # whatever it is, the containers are still to be removed
+            self.failed = True
+            return functools.partial(self._say, str(error) or repr(error))
+        return functools.partial(self._show, told)

@@ -1,12 +1,14 @@
 """Where a bundle out of a bottle is unpacked and looked at, before anything of it gets into the user's repository."""
 
+import contextlib
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from claude_bottle import git, repository, stream
@@ -19,13 +21,17 @@ from claude_bottle.text import harmless
 MIB = 1 << 20
 BUNDLE = 1024 * MIB  # bytes, the most that is taken out of a bottle
 _OBJECT = 1024 * MIB  # bytes of one object: ten gigabytes of zeros are ten megabytes in a bundle
+_OBJECTS = 2_000_000  # at most: each takes git and the disk more than its size
+_LISTED = 128 * _OBJECTS  # bytes of a list of them
 _SECONDS = 300.0  # for each command on what came out of a bottle
+SECONDS = 6 * _SECONDS  # for all of them: unpack, list, weigh, walk, compare, fetch
 _HEAD = 1 << 20  # bytes in which a bundle's head must end
 _NAMES = 9  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
 _ATTEMPTS = 10  # at a branch that another git has locked
 _PAUSE = 0.2  # seconds between two of them
 _LOCKED = ("cannot lock", "Unable to create")
 _TAKEN = ("refusing to fetch", "rejected")  # a branch that is checked out, or has moved meanwhile
+_CHECKING = "checking what came back"
 _NAME = "quarantine"  # of its folder
 _LANDED = "refs/heads/landed"  # is there once all was checked
 # What hides refs or adds a hook at the other end is nobody's business here; git runs this by a shell.
@@ -51,7 +57,7 @@ class Quarantine:
     @classmethod
     def make(cls, folder: Path, work: Work, env: Mapping[str, str]) -> "Quarantine":
         """Make it in `folder`; raises RepositoryError where the user's repository is not what it was."""
-        theirs = repository.opened(work.repository, env)
+        theirs = replace(repository.opened(work.repository, env), what="fetching into the repository")
         own, lonely = folder / _NAME, git.nobodys(env)
         form = theirs.text("rev-parse", "--show-object-format")
         Git(folder, lonely).text("init", "--quiet", "--bare", "--template=", f"--object-format={form}", str(own))
@@ -59,7 +65,7 @@ class Quarantine:
         (own / "objects" / "info" / "alternates").write_bytes(bytes(repository.objects(theirs)) + b"\n")
         if cut := repository.shallow(theirs):
             (own / "shallow").write_bytes(cut)
-        return cls(Git(own, lonely), work, theirs)
+        return cls(Git(own, lonely, _CHECKING), work, theirs)
 
     def admit(self, bundle: IO[bytes]) -> str:
         """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be."""
@@ -68,7 +74,7 @@ class Quarantine:
             *("-c", "core.bigFileThreshold=64m", "index-pack", "--stdin", "--fix-thin", "--strict"),
             f"--max-input-size={BUNDLE}",
         )
-        unpacked = stream.run(argv, self.git.env, what="checking what came back", seconds=_SECONDS, source=bundle)
+        unpacked = stream.run(argv, self.git.env, what=_CHECKING, seconds=_SECONDS, source=bundle)
         if not unpacked.ok:
             raise RepositoryError(f"git refuses the bundle: {git.reason(unpacked)}")
         self._weigh()
@@ -88,7 +94,10 @@ class Quarantine:
         """
         result = None
         for branch in _branches(session):
-            if not self._fits(branch, tip):
+            before = self._there(branch)
+            if before and self._leads(tip, before):  # the user has gone on from it
+                return branch
+            if before and not self._leads(before, tip):
                 continue
             for _ in range(_ATTEMPTS):
                 result = self._fetch(branch)
@@ -97,7 +106,7 @@ class Quarantine:
                 if not any(text in result.stderr for text in _LOCKED):
                     break
                 time.sleep(_PAUSE)
-            if not any(text in result.stderr for text in _TAKEN):
+            if not result or not any(text in result.stderr for text in _TAKEN):
                 break
         why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
@@ -114,22 +123,46 @@ class Quarantine:
         more = {**git.WARY, **{f"GIT_CONFIG_{key}": value for key, value in itself.items()}}
         return self.theirs.run(*given, *words, _SERVED, folder, spec, timeout=_SECONDS, more=more)
 
-    def _fits(self, branch: str, tip: str) -> bool:
-        """Tell whether a branch is not there, or can move forward to `tip`."""
+    def _there(self, branch: str) -> str:
+        """Return the commit of a branch of the user's; nothing where there is none."""
         there = self.theirs.run("rev-parse", "--quiet", "--verify", f"refs/heads/{branch}")
-        before = git.text(there.stdout)
-        return not there.ok or self.git.run("merge-base", "--is-ancestor", before, tip, timeout=_SECONDS).ok
+        return git.text(there.stdout) if there.ok else ""
+
+    def _leads(self, before: str, after: str) -> bool:
+        return self.git.run("merge-base", "--is-ancestor", before, after, timeout=_SECONDS).ok
 
     def _weigh(self) -> None:
-        """Refuse an object that would unpack to more than anybody wants on a disk."""
+        """Refuse an object that would unpack to more than anybody wants on a disk; there may be millions of them."""
         for index in (self.git.path / "objects" / "pack").glob("*.idx"):
-            listed = self.git.text("show-index", stdin=index.read_bytes())
-            names = "\n".join(line.split()[1] for line in listed.splitlines())
-            sizes = self.git.text("cat-file", "--batch-check=%(objectsize)", stdin=names.encode()).split()
-            if largest := max((int(size) for size in sizes if int(size) > _OBJECT), default=0):
+            with TemporaryFile(dir=self.git.path) as names, TemporaryFile(dir=self.git.path) as sizes:
+                with TemporaryFile(dir=self.git.path) as listed:
+                    self._ask("show-index", source=index, into=listed)
+                    listed.seek(0)
+                    names.writelines(line.split()[1] + b"\n" for line in listed)
+                names.seek(0)
+                self._ask("cat-file", "--batch-check=%(objectsize)", source=names, into=sizes)
+                sizes.seek(0)
+                largest = max(map(int, sizes), default=0)
+            if largest > _OBJECT:
                 raise RepositoryError(
                     f"a file in it unpacks to {largest // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
                 )
+
+    def _ask(self, *words: str, source: Path | IO[bytes], into: IO[bytes]) -> None:
+        """Have git read one file and write another."""
+        with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
+            result = stream.run(
+                self.git.argv(*words),
+                self.git.env,
+                what=_CHECKING,
+                seconds=_SECONDS,
+                source=file,
+                into=into,
+                limit=_LISTED,
+            )
+        if not result.ok:
+            raise RepositoryError(f"what came back cannot be checked: {git.reason(result)}")
+        into.flush()
 
 
 def admitted(folder: Path) -> bool:
@@ -153,6 +186,11 @@ def opened(bundle: IO[bytes]) -> str:
         raise RepositoryError("what came out is no git bundle with one branch")
     if head[2] != OUT.encode():
         raise RepositoryError(f"the bundle has {harmless(head[2].decode(errors='replace'))}, which was not asked for")
+    magic, count = os.pread(bundle.fileno(), 4, head.end()), os.pread(bundle.fileno(), 4, head.end() + 8)
+    if magic != b"PACK":
+        raise RepositoryError("the bundle has no pack")
+    if (many := int.from_bytes(count)) > _OBJECTS:
+        raise RepositoryError(f"the bundle has {many} objects, more than the {_OBJECTS} that are taken")
     os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the file itself, which another process reads on
     return head[1].decode()
 

@@ -4,6 +4,8 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from claude_bottle import handback, quarantine, stream
 from claude_bottle.clone import OUT
 from claude_bottle.errors import RepositoryError
+from claude_bottle.handback import HandBack
 from tests.unit.repos import BRANCH, SESSION, Ground, Repo
 
 
@@ -109,3 +112,41 @@ def test_what_is_taken_in_parts_is_whole() -> None:
     argv = ("head", "-c", "100000", "/dev/zero")
     stream.run(argv, dict(os.environ), what="", seconds=60, into=file)  # type: ignore[arg-type]
     assert file.data == bytes(100_000)
+
+
+def test_more_objects_than_anybody_makes_are_refused_unread(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarantine, "_OBJECTS", 1)
+    bottle = ground.uncork()
+    ground.genie.commit("the work", new="1")
+    with pytest.raises(RepositoryError, match="the bundle has 2 objects, more than the 1 that are taken"):
+        handback.fetch(bottle)
+
+
+def test_a_branch_that_has_gone_on_is_where_the_work_is(ground: Ground) -> None:
+    bottle = ground.uncork()
+    ground.genie.commit("the work", new="1")
+    ground.fetch(bottle)
+    ground.user.git("checkout", "--quiet", BRANCH)
+    tip = ground.user.commit("the user's own")
+    assert ground.fetch(bottle).startswith(f"branch  {BRANCH} in ")
+    assert ground.user.git("for-each-ref", "--format=%(objectname)", "refs/heads/bottle") == tip
+
+
+def test_another_thread_leaves_the_telling_to_the_main_one(ground: Ground) -> None:
+    back = HandBack(ground.uncork(), (said := list[str]()).append, said.append)
+    thread = threading.Thread(target=back.run)
+    thread.start()
+    thread.join()
+    assert said == []
+    back.run()
+    back.run()
+    assert said == ["branch  none: nothing was changed in the bottle\n"]
+
+
+def test_a_difference_is_shown_without_its_start_and_a_failure_told(ground: Ground) -> None:
+    bottle = ground.uncork()
+    gone = replace(bottle, work=replace(bottle.work, start="1" * 40))
+    assert "+1\n" in list(handback.diff(gone))
+    (ground.folder / "bin" / "docker").write_text("#!/bin/sh\necho 'No such container: x' >&2; exit 1\n")
+    with pytest.raises(RepositoryError, match="does not show what has changed: No such container: x"):
+        list(handback.diff(bottle))
