@@ -22,6 +22,17 @@ _MIB = 1 << 20
 Taken = Callable[[bytes], None]
 
 
+class _Patience:
+    """How often the user has asked, during a teardown, that it end sooner; and how much of that they know we heard."""
+
+    asked = told = 0
+
+
+def hurry() -> None:
+    """Hear that the user wants to wait no longer: told at first, obeyed when it comes again; for signal handlers."""
+    _Patience.asked += 1
+
+
 class TooMuch(RepositoryError):
     """A command printed more than was to be taken."""
 
@@ -119,9 +130,17 @@ class _Talk:
             if writable:
                 self._write()
             self.told.tick()
+            self._be_patient()
             if not self.open and self.process.poll() is not None:
                 return False  # whatever is still to be written
         return not self.client.ended_within(max(1.0, deadline - time.monotonic()))
+
+    def _be_patient(self) -> None:
+        if _Patience.asked > _Patience.told > 0:
+            raise RepositoryError(f"given up while {self.told.what}")
+        if _Patience.asked and not _Patience.told:
+            _Patience.told = _Patience.asked
+            self.told.hurried()
 
     def close(self) -> None:
         """End a client that has not come to its end, and leave no pipe open."""
@@ -175,7 +194,7 @@ class _Progress:
         self.what, self.count = what, 0
         self._start = self._next = time.monotonic()
         self._next += _TICK
-        self._shown = 0
+        self._shown = False
 
     def tick(self) -> None:
         now = time.monotonic()
@@ -186,16 +205,22 @@ class _Progress:
         line = f"claude-bottle: {self.what}: {now - self._start:.0f} s{size}"
         with contextlib.suppress(OSError, ValueError):
             if sys.stderr.isatty():
-                sys.stderr.write("\r" + line.ljust(self._shown))
+                sys.stderr.write(f"\r{line}\x1b[K")
             elif not self._shown:
                 sys.stderr.write(f"claude-bottle: {self.what} ...\n")
             sys.stderr.flush()
-        self._shown = max(self._shown, len(line))
+        self._shown = True
+
+    def hurried(self) -> None:
+        """Say how the wait can be ended."""
+        self.over()
+        with contextlib.suppress(OSError, ValueError):
+            print(f"claude-bottle: {self.what}: Ctrl-C again gives it up", file=sys.stderr, flush=True)
 
     def over(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             if self._shown and sys.stderr.isatty():
-                sys.stderr.write("\r" + " " * self._shown + "\r")
+                sys.stderr.write("\r\x1b[K")
                 sys.stderr.flush()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Self
 
-from claude_bottle import docker, host
+from claude_bottle import docker, host, stream
 from claude_bottle.errors import BottleError, LeftBehindError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -118,6 +118,8 @@ class Teardown:
         del frame
         if self._done:
             self.late = self.late or number
+            if number in (signal.SIGINT, signal.SIGTERM):  # a terminal that closes sends others, and more than one
+                stream.hurry()
         if self._signal or self._done:
             return  # teardown has begun or is about to
         self._signal = number

@@ -131,3 +131,18 @@ def test_one_that_wants_no_more_ends_as_it_likes() -> None:
         )
         endless.kill()
     assert result.stdout == b"ay\ny"
+
+
+def test_a_second_late_signal_gives_the_hand_back_up(scene: Scene, user: Repo) -> None:
+    scene.rule(KEEP, fifo="keep", stdout=f"tip {user.git('rev-parse', 'HEAD')}\n")
+    child = scene.launch(*START)
+    with scene.held("keep"):
+        child.send_signal(signal.SIGINT)
+        assert child.stderr
+        while "Ctrl-C again gives it up" not in (line := str(child.stderr.readline())):
+            assert line
+        child.send_signal(signal.SIGINT)
+        code, _, err = scene.end(child)
+    assert code == 74
+    assert "claude-bottle: given up while committing what was left\n" in err
+    assert scene.undone == USUAL
