@@ -5,75 +5,48 @@ import functools
 import itertools
 import os
 import shutil
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from claude_bottle import changes, docker, quarantine, stream
-from claude_bottle.clone import OUT, Work, is_oid
-from claude_bottle.docker import Result
+from claude_bottle import changes, docker, leaving, quarantine
+from claude_bottle.clone import OUT
 from claude_bottle.errors import BottleError, RepositoryError
-from claude_bottle.quarantine import BUNDLE, MIB, Quarantine
-from claude_bottle.scripts import DIFF, KEEP, LEAVE
-from claude_bottle.staging import WORKDIR, StageDir
+from claude_bottle.leaving import FILE, Bottle, Kept, Withheld
+from claude_bottle.quarantine import BUNDLE, Quarantine
+from claude_bottle.scripts import DIFF
+from claude_bottle.staging import StageDir
 from claude_bottle.text import harmless, quoted
 
-_ALIVE = 20.0  # seconds for the bottle to say that it is there
-_KEEPING = 180.0  # seconds for a commit of what was left; what runs in the bottle may have made that slow on purpose
-_LEAVING = 600.0  # seconds for the bundle to come out
-_FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay
-_SHOWN = 10
+__all__ = ("SECONDS", "Bottle", "HandBack", "diff", "fetch")
+
+_LEAVING = 600.0  # seconds for the bundles to come out
 _EMPTY_TREE = {  # by the length of an object's name
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
 }
-_EMPTY = "Refusing to create empty bundle"
 
 
-@dataclass(frozen=True)
-class Bottle:
-    """A bottle that runs, and what it works on."""
-
-    session: str
-    owner: str  # of whoever asks: of the temporary files
-    container: str
-    work: Work
-    env: Mapping[str, str] = field(repr=False)
-    started: Callable[[int], None] = lambda _: None  # hears the pid of each docker client
-
-    def argv(self, script: str, *words: str) -> tuple[str, ...]:
-        """Return the command that runs a script in the bottle, as its agent."""
-        return ("docker", "exec", "--interactive", self.container, "bash", "-c", script, "bash", WORKDIR, *words)
+def _print(text: str) -> None:
+    sys.stdout.write(text)
 
 
-def fetch(bottle: Bottle) -> str:
+def fetch(bottle: Bottle, show: Callable[[str], None] = _print, *, last: bool = False) -> str:
     """Bring the work back as it is now and return what there is to say of it; raises RepositoryError or EngineError.
 
-    What came out and could not be fetched is saved beside the repository, and the error says where.
+    Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out
+    and could not be fetched is saved beside the repository, and the error says where. `last`: the bottle is about to
+    go, and what does not come is lost.
     """
-    kept = _keep(bottle)
-    notes = "".join(_notes(kept))
-    if kept.tip == bottle.work.start:
-        return f"branch  none: nothing was changed in the bottle\n{notes}"
-    try:
-        stage = StageDir.make(bottle.session)
-    except OSError as error:
-        raise RepositoryError(f"the work could not be fetched: {error.strerror}") from None
-    try:
-        stage.write("owner", bottle.owner.encode())
-        bundle = stage.path / "bundle"
-        if not _leave(bottle, kept.tip, bundle):
-            return f"branch  none: no commit in the bottle is new\n{notes}"
-        try:
-            branch, tip, quarantine = _landed(bottle, bundle, stage.path)
-        except (BottleError, OSError) as error:
-            raise _saved(bottle, bundle, str(error)) from None
-        return changes.told(quarantine.git, bottle.work, tip, branch) + notes
-    except OSError as error:
-        raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
-    finally:
-        stage.remove()
+    trip = _Trip(bottle, leaving.keep(bottle, last=last), last=last)
+    told = trip.told()
+    if trip.faults:
+        if told:
+            show(told)
+        raise RepositoryError("; ".join(trip.faults))
+    return told
 
 
 def diff(bottle: Bottle) -> Iterator[str]:
@@ -83,7 +56,7 @@ def diff(bottle: Bottle) -> Iterator[str]:
     """
     for start in (bottle.work.start, _EMPTY_TREE[len(bottle.work.start)]):
         codes, silent = list[int](), True
-        argv = bottle.argv(DIFF, start, str(_FILE))
+        argv = bottle.argv(DIFF, start, str(FILE))
         for line in docker.lines(argv, bottle.env, started=bottle.started, ended=codes.append):
             silent = False
             yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
@@ -91,67 +64,100 @@ def diff(bottle: Bottle) -> Iterator[str]:
             return
         if not silent:
             break
-    alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=_ALIVE)
+    alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=leaving.ALIVE)
     why = f"git ended with exit status {codes[0]} there" if alive.ok else alive.reason
     raise RepositoryError(f"the bottle does not show what has changed: {why}")
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What the bottle says of its work: its commit, and what does not come out with it."""
+class _Trip:
+    """All commits of one bottle, one after the other: its HEAD, then what is on no way to that."""
 
-    tip: str
-    others: tuple[str, ...] = ()
-    large: tuple[str, ...] = ()
+    def __init__(self, bottle: Bottle, kept: Kept, *, last: bool) -> None:
+        self.bottle, self.kept, self.last = bottle, kept, last
+        self.where = "is lost with the bottle" if last else "stays in the bottle"
+        self.faults: list[str] = []
+        self._branches: list[str] = []
+        self._room, self._end = BUNDLE, time.monotonic() + _LEAVING
 
+    def told(self) -> str:
+        """Bring everything; return what there is to say of it. What went wrong is in `faults`."""
+        head = self._head()
+        also = "".join(self._also())
+        notes = "".join(self.kept.notes(self.where))
+        if self.kept.failed:
+            self.faults.append("not all that was left uncommitted came back")
+        if not head and not self.faults:
+            changed = self.kept.tip != self.bottle.work.start
+            why = "no commit in the bottle is new" if changed else "nothing was changed in the bottle"
+            head = f"branch  none: {'nothing is new on the HEAD' if also or notes else why}\n"
+        return head + also + notes
 
-def _keep(bottle: Bottle) -> _Kept:
-    """Have what was left uncommitted committed in the bottle."""
-    alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=_ALIVE)
-    if not alive.ok:
-        raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
-    argv = bottle.argv(KEEP, bottle.work.start, str(_FILE))
-    result = _run(argv, bottle, "committing what was left", _KEEPING)
-    lines = [line.partition(" ") for line in result.stdout.decode(errors="surrogateescape").split("\n")]
-    said = {word: tuple(rest for first, _, rest in lines if first == word) for word in ("tip", "other", "large")}
-    tip = said["tip"][0] if said["tip"] else "HEAD" if result.timed_out else ""
-    if tip != "HEAD" and not is_oid(tip):
-        raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
-    slow = ("what was left uncommitted, which took too long",) if result.timed_out else ()
-    return _Kept(tip, said["other"], said["large"] + slow)
-
-
-def _leave(bottle: Bottle, tip: str, into: Path) -> bool:
-    """Write the bundle that comes out of the bottle to a file; RepositoryError where it does not come whole.
-
-    False where there would be nothing in it.
-    """
-    argv = bottle.argv(LEAVE, bottle.work.commit, tip)
-    with into.open("xb", buffering=0) as file:
-        into.chmod(0o600)
+    def _head(self) -> str:
+        tip, before, start = self.kept.tip, self.kept.before, self.bottle.work.start
+        if tip == start:
+            return ""
         try:
-            result = _run(argv, bottle, "fetching the work", _LEAVING, into=file, limit=BUNDLE)
-        except stream.TooMuch:
-            raise RepositoryError(
-                f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched: see what it is with"
-                f" `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"
-            ) from None
-    if _EMPTY in result.stderr:
-        return False
-    if not result.ok:
-        raise RepositoryError(f"the bottle does not give its work: {result.reason}")
-    return True
+            return self._brought(tip)[1]
+        except Withheld as error:
+            if before in ("", tip):
+                self.faults.append(f"{error}; it {self.where}")
+                return ""
+            self.faults.append(f"what was left uncommitted {self.where}: {error}")
+        except RepositoryError as error:
+            self.faults.append(str(error))
+            return ""
+        try:
+            return self._brought(before)[1] if before != start else ""
+        except Withheld:
+            self.faults.append(f"so is what was committed before: it {self.where}")
+        except RepositoryError as error:
+            self.faults.append(str(error))
+        return ""
+
+    def _also(self) -> Iterator[str]:
+        for oid, what in self.kept.also:
+            try:
+                branch, told = self._brought(oid)
+            except Withheld as error:
+                self.faults.append(f"{what} {self.where}: {error}")
+            except RepositoryError as error:
+                self.faults.append(f"{what}: {error}")
+            else:
+                if branch:
+                    beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
+                    yield f"also    {branch}: {what}\n{''.join(beware[1:])[1:]}"
+
+    def _brought(self, tip: str) -> tuple[str, str]:
+        """Bring one commit; return its branch and what there is to say of it, nothing where it has nothing new."""
+        bottle = self.bottle
+        try:
+            stage = StageDir.make(bottle.session)
+        except OSError as error:
+            raise RepositoryError(f"the work could not be fetched: {error.strerror}") from None
+        try:
+            stage.write("owner", bottle.owner.encode())
+            bundle = stage.path / "bundle"
+            seconds = max(1.0, self._end - time.monotonic())
+            if not leaving.leave(bottle, tip, bundle, seconds=seconds, limit=self._room, last=self.last):
+                return "", ""
+            self._room -= bundle.stat().st_size
+            try:
+                branch, tip, apart = _landed(bottle, bundle, stage.path, self._branches)
+            except (BottleError, OSError) as error:
+                raise _saved(bottle, bundle, str(error)) from None
+            self._branches.append(branch)
+            return branch, changes.told(apart.git, bottle.work, tip, branch)
+        except OSError as error:
+            raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
+        finally:
+            stage.remove()
 
 
-def _run(argv: tuple[str, ...], bottle: Bottle, what: str, seconds: float, **more: object) -> Result:
-    return stream.run(argv, bottle.env, what=what, seconds=seconds, started=bottle.started, **more)  # type: ignore[arg-type]
-
-
-def _landed(bottle: Bottle, bundle: Path, folder: Path) -> tuple[str, str, Quarantine]:
-    quarantine = Quarantine.make(folder, bottle.work, bottle.env)
+def _landed(bottle: Bottle, bundle: Path, folder: Path, taken: Sequence[str]) -> tuple[str, str, Quarantine]:
+    apart = Quarantine.make(folder, bottle.work, bottle.env)
     with bundle.open("rb", buffering=0) as file:
-        tip = quarantine.admit(file)
-    return quarantine.land(tip, bottle.session), tip, quarantine
+        tip = apart.admit(file)
+    return apart.land(tip, bottle.session, taken), tip, apart
 
 
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
@@ -189,14 +195,8 @@ def _moved(bundle: Path, folder: Path, name: str) -> Path:
     return path
 
 
-def _notes(kept: _Kept) -> Iterator[str]:
-    for what, names in (("other branches stay", kept.others), ("too large, stays", kept.large)):
-        if names:
-            more = f", +{len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            yield f"beware  {what} in the bottle: {', '.join(harmless(name)[:200] for name in names[:_SHOWN])}{more}\n"
-
-
-SECONDS = _ALIVE + _KEEPING + _LEAVING + quarantine.SECONDS + changes.SECONDS  # that a hand-back may take
+# That a hand-back may take, in all its parts, with all the commits that it brings.
+SECONDS = leaving.SECONDS + _LEAVING + leaving.COMMITS * (quarantine.SECONDS + changes.SECONDS)
 
 
 class HandBack:
@@ -225,9 +225,16 @@ class HandBack:
 
     def _fetched(self) -> Callable[[], None]:
         """Bring it back; return what tells it."""
+        shown, why = list[str](), ""
         try:
-            told = fetch(self._bottle)
+            shown.append(fetch(self._bottle, shown.append, last=True))
         except Exception as error:  # whatever it is, the containers are still to be removed
             self.failed = True
-            return functools.partial(self._say, str(error) or repr(error))
-        return functools.partial(self._show, told)
+            why = str(error) or repr(error)
+        return functools.partial(self._tell, "".join(shown), why)
+
+    def _tell(self, shown: str, why: str) -> None:
+        if shown:
+            self._show(shown)
+        if why:
+            self._say(why)

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -86,14 +86,16 @@ class Quarantine:
         self.git.text("update-ref", _LANDED, tip)
         return tip
 
-    def land(self, tip: str, session: str) -> str:
+    def land(self, tip: str, session: str, taken: Collection[str] = ()) -> str:
         """Fetch what was admitted into a branch of the user's repository; return its name.
 
-        It is `bottle/<session>`, which only ever moves forward; where it cannot, the same with -2, -3 ...
-        RepositoryError where none can be had.
+        It is `bottle/<session>`, which only ever moves forward; where it cannot, or is `taken` by another commit,
+        the same with -2, -3 ... RepositoryError where none can be had.
         """
         result = None
         for branch in _branches(session):
+            if branch in taken:
+                continue
             before = self._there(branch)
             if before and self._leads(tip, before):  # the user has gone on from it
                 return branch

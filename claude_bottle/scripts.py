@@ -2,58 +2,155 @@
 
 from claude_bottle.clone import OUT
 
-_NAMED = 20  # branches, and files, at most
+_NAMED = 20  # files, at most
+_TOLD = 100  # branches, at most
 # $1 is the work directory, $2 the commit where it began, $3 a size in bytes or a commit. Whatever the agent has made of
-# its .git: one that cannot be used is left as it is, and one of our own is put on top of its objects; an index that is
-# locked or broken is replaced by one of our own. No hook, no signature, no file monitor; what is found is told a line
-# each.
-_GIT = """
+# its .git: one that cannot be used, or written to, is left as it is, and one of our own, without filters, is put on top
+# of its objects; an index that is locked or broken is replaced by one of our own. No hook, no signature, no file
+# monitor; what is found is told a line each.
+_GIT = r"""
 cd "$1" || exit
-start=$2 size=$3
+start=$2 size=$3 theirs=$PWD/.git
 git() { command git -c core.hooksPath=/dev/null -c core.fsmonitor= -c gc.auto=0 -c advice.addEmbeddedRepo=false "$@"; }
-top=$(git rev-parse --show-toplevel 2>/dev/null)
-if ! [ "$top" -ef . ]; then
+own() {
   export GIT_DIR=${TMPDIR:-/tmp}/.claude-bottle.git GIT_WORK_TREE=$PWD
-  git init --quiet || exit
-  echo "$PWD/.git/objects" > "$GIT_DIR/objects/info/alternates"
-  git rev-parse --quiet --verify HEAD > /dev/null || git update-ref HEAD "$start" 2> /dev/null
-fi
+  git init --quiet && mkdir -p "$GIT_DIR/info" || { unset GIT_DIR GIT_WORK_TREE; return 1; }
+  echo "$theirs/objects" > "$GIT_DIR/objects/info/alternates"
+  echo '* -filter' > "$GIT_DIR/info/attributes"
+  cp "$theirs/shallow" "$GIT_DIR/shallow" 2> /dev/null
+  git update-ref HEAD "$(git rev-parse --quiet --verify "${1:-HEAD}" || echo "$start")" 2> /dev/null
+  :
+}
+top=$(git rev-parse --show-toplevel 2>/dev/null)
+if [ "$top" -ef . ]; then theirs=$(git rev-parse --absolute-git-dir); else own || exit; fi
 index=$(git rev-parse --git-path index)
-large() { find . -name .git -prune -o -type f -size +"$size"c -printf "$1\\\\0"; }
+large() { find . -name .git -prune -o -type f -size +"$size"c -printf '%P\0'; }
+nested() {
+  find . -mindepth 2 -name .git -prune -printf '%h\0' | while read -r -d '' at; do printf '%s\0' "${at#./}"; done
+}
 add() {
-  { printf '.\\0'; large ':(exclude,literal)%P'; } |
-    git add --all --ignore-errors --pathspec-from-file=- --pathspec-file-nul 2> /dev/null
-  [ $? -le 1 ]
+  {
+    printf '.\0'
+    { large; nested; } | while read -r -d '' at; do  # git takes amiss what is ignored and excluded
+      git check-ignore --quiet -- "$at" 2> /dev/null || printf ':(exclude,literal)%s\0' "$at"
+    done
+  } | git add --all --ignore-errors --pathspec-from-file=- --pathspec-file-nul
 }
 copied() { export GIT_INDEX_FILE; GIT_INDEX_FILE=$(mktemp -d)/index; cp -p "$index" "$GIT_INDEX_FILE" 2> /dev/null; }
 fresh() { export GIT_INDEX_FILE; GIT_INDEX_FILE=$(mktemp -d)/index; git read-tree HEAD 2> /dev/null; }
+readable() { git ls-files > /dev/null 2>&1; }
 """
-KEEP = f"""{_GIT}
-old=$(git rev-parse --quiet --verify 'HEAD^{{commit}}')
-add || {{ copied; add; }} || {{ fresh; add; }}
-tree=$(git write-tree) || {{ fresh; add; tree=$(git write-tree); }}
-if [ "$tree" ] && [ "$tree" != "$(git rev-parse --quiet --verify 'HEAD^{{tree}}')" ]; then
+KEEP = (
+    _GIT
+    + rf"""
+named={_NAMED} told={_TOLD}
+"""
+    + r"""
+alone() { (unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE; cd "$1" && shift && git "$@" 2> /dev/null); }
+# A submodule as it came, or another work tree of this very repository, whose branch comes by itself.
+known() {
+  [ -e "$1/.git" ] || return
+  [ "$(alone "$1" rev-parse --path-format=absolute --git-common-dir)" -ef "$theirs" ] && return
+  [ "$(git rev-parse --quiet --verify "$start:$1")" = "$(alone "$1" rev-parse HEAD)" ] &&
+    [ -z "$(alone "$1" status --porcelain || echo fault)" ]
+}
+# Put the files of a repository inside this one, or where a submodule would be, in place of what the index has of it.
+plain() {
+  [ -d "$1" ] && ! [ -L "$1" ] && ! git check-ignore --quiet -- "$1" && ! known "$1" || return 0
+  local tree
+  tree=$(
+    export GIT_DIR GIT_WORK_TREE=$PWD/$1 GIT_INDEX_FILE
+    GIT_DIR=$(git rev-parse --absolute-git-dir) GIT_INDEX_FILE=$(mktemp -d)/index
+    cd "$1" && add && git write-tree
+  ) || return
+  [ "$tree" != "$(git hash-object -t tree /dev/null)" ] || return 0
+  git --literal-pathspecs ls-files -z -- "$1" | git update-index -z --force-remove --stdin &&
+    git read-tree --prefix="$1/" "$tree" || return
+  echo "nested ${1//$'\n'/ }"
+}
+folders() {
+  nested
+  git ls-files --stage -z | while IFS=$'\t' read -r -d '' mode path; do
+    [ "${mode%% *}" != 160000 ] || [ -e "$path/.git" ] || printf '%s\0' "$path"
+  done
+}
+# All of it: $said is why not.
+whole() {
+  said=$(add 2>&1) || return
+  found=$(folders | { bad=0; while read -r -d '' at; do plain "$at" || bad=1; done; exit $bad; } 2>&1) && return
+  said=$found; return 1
+}
+tree() { tree=$(git write-tree 2> /dev/null) || { why=${why:-$(git write-tree 2>&1)}; return 1; }; }
+commit() {
   export GIT_AUTHOR_NAME=claude-bottle GIT_AUTHOR_EMAIL=claude-bottle@localhost
   export GIT_COMMITTER_NAME=claude-bottle GIT_COMMITTER_EMAIL=claude-bottle@localhost
-  new=$(git commit-tree ${{old:+-p}} $old "$tree" <<'END'
+  new=$(git commit-tree ${old:+-p} $old "$tree" 2> /dev/null << 'END'
 Keep what was left uncommitted
 
 Made by claude-bottle as the work was fetched out of the bottle: no commit of the agent's.
 END
-  ) && git update-ref HEAD "$new" $old
+  ) && { git update-ref HEAD "$new" $old 2> /dev/null || :; }
+}
+old=$(git rev-parse --quiet --verify 'HEAD^{commit}')
+code=0
+whole || { copied; readable || fresh; whole; } || { why=$said; own "$old" && whole; } || code=1
+tree || { copied; tree; } || { own "$old" && tree; } || { fresh; whole; tree; } || code=1
+if [ "$tree" ] && [ "$tree" != "$(git rev-parse --quiet --verify "$old^{tree}")" ]; then
+  commit || { own "$old" && commit; } || code=1
 fi
-echo "tip $(git rev-parse --quiet --verify 'HEAD^{{commit}}')"
-git for-each-ref --count={_NAMED} --no-merged=HEAD --format='other %(refname:short)' refs/heads refs/stash
-large %P | head --zero-terminated --lines {_NAMED} | while read -r -d '' file; do
+echo "tip ${new:-$old}"
+echo "before $old"
+[ $code = 0 ] || echo "failed $(echo "${why:-git cannot write}" | grep -v '^nested ' | tail -n 1)"
+echo "$found" | grep '^nested '
+# What is on no way to that commit: other branches, stashes, commits that were made on none.
+theirs() { command git --git-dir="$theirs" "$@" 2> /dev/null; }
+! theirs cat-file -e "$start" || not=--no-merged=$start
+form='also %(objectname) branch %(refname:lstrip=2)'
+refs() { theirs for-each-ref ${old:+--no-merged=$old} $not --format="$form" "$@"; }
+{
+  refs refs/heads/bottle; refs refs/heads
+  theirs reflog show --format='also %H stash %gd' refs/stash --
+  theirs reflog show --format=%gs HEAD -- | sed -n 's/^checkout: moving from \([0-9a-f]\{40,\}\) to .*/\1/p' | sort -u |
+    while read -r left; do
+      theirs merge-base --is-ancestor "$left" "${old:-$start}" || theirs merge-base --is-ancestor "$left" "$start" ||
+        [ "$(theirs for-each-ref --count=1 --contains="$left" refs/heads)" ] || echo "also $left commit ${left::12}"
+    done
+} | head -n $told
+large | head --zero-terminated --lines $named | while read -r -d '' file; do
   [ -z "$(git --literal-pathspecs status --porcelain -- "$file")" ] || echo "large $file"
 done
 """
-LEAVE = f"""{_GIT}
-git update-ref {OUT} "$3" || exit
-not=; git cat-file -e "$start" 2> /dev/null && not="^$start"
-git bundle create --quiet - {OUT} $not
+)
+LEAVE = (
+    _GIT
+    + rf"""
+out={OUT}
 """
+    + r"""
+git cat-file -e "$3^{commit}" 2> /dev/null || own || exit
+git update-ref "$out" "$3" 2> /dev/null || { own && git update-ref "$out" "$3"; } || exit
+not=; git cat-file -e "$start" 2> /dev/null && not="^$start"
+git bundle create --quiet - "$out" $not
+"""
+)
 DIFF = f"""{_GIT}
-copied; add || {{ fresh; add; }}
+copied; add 2> /dev/null || {{ readable || fresh; add; }}
 git -c core.quotePath=false -c color.ui=false diff --cached --no-ext-diff --no-textconv "$start" --
+"""
+# With no program but bash itself, which a bottle without room for another process can still start: stop all that the
+# agent runs, so that nothing new comes of it, and end it, but not what holds the bottle: that reads the input of its
+# first process. What the agent has given that input too lives on.
+CLEAR = r"""
+holder=
+for each in /proc/[0-9]*; do
+  each=${each#/proc/}
+  [ "$each" = 1 ] || [ "$each" = $$ ] || ! [ "/proc/$each/fd/0" -ef /proc/1/fd/0 ] || holder+=" $each"
+done
+[ "$holder" ] || exit
+kill -STOP -1
+for each in /proc/[0-9]*; do
+  each=${each#/proc/}
+  [ "$each" = 1 ] || [ "$each" = $$ ] || [[ " $holder " = *" $each "* ]] || kill -KILL "$each"
+done 2> /dev/null
+kill -CONT $holder
 """

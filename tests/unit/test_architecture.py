@@ -14,8 +14,8 @@ ORDER = (
     "__init__", "probe", "errors", "text", "host", "yamldoc", "yamledit", "docker", "tty",
     "clone", "stream", "git", "repository", "quarantine", "hazards", "changes",
     "pipelock", "events", "checks", "env", "keyfile", "knownhosts", "ssh", "identity", "bottle", "manifest", "image",
-    "staging", "scripts", "handback", "addresses", "plan", "flags", "keyholder", "netfilter", "evidence", "inspection",
-    "reach", "selftest", "sidecar", "steps", "preflight", "engine", "survey", "teardown", "runner", "leftovers",
+    "staging", "scripts", "leaving", "handback", "addresses", "plan", "flags", "keyholder", "netfilter", "evidence",
+    "inspection", "reach", "selftest", "sidecar", "steps", "preflight", "engine", "survey", "teardown", "runner", "leftovers",
     "watchdog", "monitor", "uncork", "session", "doctor", "sessions", "allow", "commands", "work", "cli",
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import handback, quarantine
+from claude_bottle import handback, leaving, quarantine
 from claude_bottle.clone import OUT
 from claude_bottle.errors import RepositoryError
 from claude_bottle.handback import Bottle, HandBack
@@ -117,14 +117,15 @@ def test_a_branch_moves_forward_and_else_another_is_made(ground: Ground) -> None
     assert [ground.user.git("rev-parse", name) for name in names] == [two, three, four]
 
 
-def test_the_head_comes_back_and_other_branches_are_named(ground: Ground) -> None:
+def test_the_head_comes_back_and_so_do_other_branches(ground: Ground) -> None:
     bottle = ground.uncork()
     ground.genie.git("checkout", "--quiet", "-b", "aside")
     ground.genie.commit("aside")
     ground.genie.git("checkout", "--quiet", "-b", "onward", BRANCH)
     tip = ground.genie.commit("onward")
-    assert "beware  other branches stay in the bottle: aside\n" in ground.fetch(bottle)
+    assert f"also    {BRANCH}-2: the agent's branch aside\n" in ground.fetch(bottle)
     assert ground.user.git("rev-parse", BRANCH) == tip
+    assert ground.user.git("log", "--max-count=1", "--format=%s", f"{BRANCH}-2") == "aside"
 
 
 def ruin_index(work: Path) -> None:
@@ -160,9 +161,12 @@ def test_work_comes_back_whatever_became_of_its_git(ground: Ground, ruin: Callab
     bottle = ground.uncork()
     (ground.genie.path / "left").write_text("the work")
     ruin(ground.genie.path)
-    ground.fetch(bottle)
+    told = ground.fetch(bottle)
     assert ground.user.git("show", f"{BRANCH}:left") == "the work"
     assert ground.user.git("show", f"{BRANCH}:kept") == "1"
+    if ruin is nest:
+        assert ground.user.git("show", f"{BRANCH}:nested/inside") == "1"
+        assert "of which the files come but the history stays in the bottle: nested\n" in told
 
 
 def test_large_files_stay_in_the_bottle(ground: Ground) -> None:
@@ -178,18 +182,18 @@ def test_a_bottle_that_gives_no_end_is_cut_off(ground: Ground, monkeypatch: pyte
     monkeypatch.setattr(handback, "BUNDLE", 1 << 20)
     bottle, before = ground.uncork(), ground.user.snapshot()
     (ground.genie.path / "noise").write_bytes(os.urandom(2 << 20))
-    with pytest.raises(RepositoryError, match="the work is larger than 1 MiB"):
+    with pytest.raises(RepositoryError, match="the work is larger than 1024 MiB"):
         handback.fetch(bottle)
     assert ground.user.snapshot() == before
 
 
 def test_a_bottle_that_hangs_gives_what_was_committed(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handback, "_KEEPING", 1.0)
+    monkeypatch.setattr(leaving, "_KEEPING", 1.0)
     bottle = ground.uncork()
     tip = ground.genie.commit("committed")
     ground.genie.git("config", "filter.hang.clean", "sleep 1000 #")
     (ground.genie.path / ".gitattributes").write_text("* filter=hang\n")
-    assert "what was left uncommitted, which took too long" in ground.fetch(bottle)
+    assert "what was left uncommitted took too long to commit: it stays in the bottle" in ground.fetch(bottle)
     assert ground.user.git("rev-parse", BRANCH) == tip
 
 
@@ -510,3 +514,165 @@ def test_the_difference_is_shown_with_what_is_not_committed(ground: Ground) -> N
     assert ground.genie.git("-c", "diff.external=", "status", "--porcelain").splitlines() == [" M changed", "?? left"]
     assert ground.user.snapshot() == before
     assert not (ground.folder / "mark").exists()
+
+
+# --- what could be lost ---------------------------------------------------------------------------------------------
+
+
+def partly(bottle: Bottle, *, last: bool = False) -> tuple[str, str]:
+    """Fetch what does not come whole; return what is shown, and the error."""
+    shown = list[str]()
+    with pytest.raises(RepositoryError) as caught:
+        handback.fetch(bottle, shown.append, last=last)
+    assert len(str(caught.value).splitlines()) == 1
+    return "".join(shown), str(caught.value)
+
+
+def test_files_of_repositories_inside_come_back_and_ignored_ones_do_not(ground: Ground) -> None:
+    ground.user.commit("ignoring", **{".gitignore": "deps/\n"})
+    ground.user.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},module")
+    ground.user.git("commit", "--quiet", "--message", "a submodule")
+    bottle, work = ground.uncork(), ground.genie.path
+    (work / "module" / "in it").write_text("1")
+    for name in ("new\tone", "deps/one", "old"):
+        (work / name).mkdir(parents=True)
+        one = Repo(work / name, ground.genie.env)
+        one.git("init", "--quiet")
+        (one.path / "file").write_text("1")
+        if name == "old":
+            one.git("config", "user.email", "a@b")
+            one.git("config", "user.name", "A")
+            one.commit()
+            ground.genie.git("-c", "advice.addEmbeddedRepo=false", "add", "old")
+            ground.genie.git("commit", "--quiet", "--message", "as a submodule")
+    (work / "old" / ".gitignore").write_text("*.log\n")
+    (work / "old" / "a.log").touch()
+    ground.fetch(bottle)
+    listed = ground.user.git("ls-tree", "-r", "-z", "--name-only", BRANCH).split("\0")
+    assert set(listed) == {
+        *(".gitignore", "changed", "kept", "module/in it", "new\tone/file", "old/.gitignore", "old/file", "")
+    }
+
+
+def test_a_work_tree_of_the_same_repository_brings_its_branch(ground: Ground) -> None:
+    bottle = ground.uncork()
+    ground.genie.git("worktree", "add", "--quiet", "-b", "aside", ".claude/worktrees/aside")
+    tip = Repo(ground.genie.path / ".claude/worktrees/aside", ground.genie.env).commit("aside", new="1")
+    told = ground.fetch(bottle)
+    assert told == f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's branch aside\n"
+    assert ground.user.git("rev-parse", BRANCH) == tip
+
+
+def fill_objects(ground: Ground) -> None:
+    for number in range(256):
+        path = ground.genie.path / ".git" / "objects" / f"{number:02x}"
+        if not path.exists():
+            path.touch()
+
+
+def require_filter(ground: Ground) -> None:
+    ground.genie.git("config", "filter.x.clean", "false")
+    ground.genie.git("config", "filter.x.required", "true")
+    (ground.genie.path / ".gitattributes").write_text("left filter=x\n")
+
+
+@pytest.mark.parametrize("hinder", [fill_objects, require_filter])
+def test_what_the_agents_git_does_not_take_comes_back(ground: Ground, hinder: Callable[[Ground], None]) -> None:
+    bottle = ground.uncork()
+    tip = ground.genie.commit("by the genie")
+    (ground.genie.path / "left").write_text("the work")
+    hinder(ground)
+    ground.fetch(bottle)
+    assert ground.user.git("show", f"{BRANCH}:left") == "the work"
+    assert ground.user.git("rev-parse", f"{BRANCH}~1") == tip
+    assert ground.genie.git("rev-parse", "HEAD") in (tip, ground.user.git("rev-parse", BRANCH))
+
+
+def test_what_cannot_be_committed_is_a_failure(ground: Ground) -> None:
+    bottle = ground.uncork()
+    tip = ground.genie.commit("by the genie")
+    (ground.genie.path / "left").write_text("the work")
+    fill_objects(ground)
+    (ground.folder / "genie" / ".claude-bottle.git").touch()
+    told, error = partly(bottle)
+    assert "beware  not all that was left uncommitted could be committed, the rest stays in the bottle: " in told
+    assert "left" in told.partition("the rest stays in the bottle: ")[2]  # git's own words
+    assert error == "not all that was left uncommitted came back"
+    assert ground.user.git("rev-parse", BRANCH) == tip
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_what_is_too_large_leaves_what_was_committed(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, *, last: bool
+) -> None:
+    monkeypatch.setattr(handback, "BUNDLE", 1 << 20)
+    bottle = ground.uncork()
+    tip = ground.genie.commit("committed")
+    (ground.genie.path / "noise").write_bytes(os.urandom(2 << 20))
+    told, error = partly(bottle, last=last)
+    assert told.startswith(f"branch  {BRANCH} in ")
+    where = "is lost with the bottle" if last else "stays in the bottle"
+    assert error.startswith(f"what was left uncommitted {where}: the work is larger than ")
+    assert ("cli.py diff" in error) is not last
+    assert ground.user.git("rev-parse", BRANCH) == tip
+
+
+def test_commits_that_are_not_on_the_head_come_back(ground: Ground) -> None:
+    bottle = ground.uncork()
+    tips = {"branch feature/x": ground.genie.commit("feature")}
+    ground.genie.git("branch", "feature/x")
+    ground.genie.git("checkout", "--quiet", "--detach", bottle.work.start)
+    left = ground.genie.commit("detached")
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    ground.genie.git("reset", "--quiet", "--hard", bottle.work.start)
+    tips[f"branch {BRANCH}"] = ground.genie.commit("the branch itself")
+    ground.genie.git("checkout", "--quiet", "--detach", bottle.work.start)
+    (ground.genie.path / "changed").write_text("stashed")
+    ground.genie.git("stash", "--quiet")
+    tips |= {"stash stash@{0}": ground.genie.git("rev-parse", "stash"), f"commit {left[:12]}": left}
+    told = ground.fetch(bottle)
+    assert told.startswith(f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's branch {BRANCH}\n")
+    also = [line.split(maxsplit=1)[1] for line in told.splitlines() if line.startswith("also")]
+    named = {what.removeprefix("the agent's "): branch for branch, _, what in (line.partition(": ") for line in also)}
+    assert {what: ground.user.git("rev-parse", branch) for what, branch in named.items()} == tips
+    assert ground.fetch(bottle) == told  # each into the branch that it has
+
+
+def test_a_branch_ahead_of_the_head_leaves_the_heads_alone(ground: Ground) -> None:
+    bottle = ground.uncork()
+    tip = ground.genie.commit("on the head")
+    ground.genie.git("checkout", "--quiet", "-b", "ahead")
+    (ground.genie.path / "Makefile").touch()
+    ahead = ground.genie.commit("ahead")
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    told = ground.fetch(bottle)
+    assert told.endswith(
+        f"also    {BRANCH}-2: the agent's branch ahead\n"
+        "beware  these would run by themselves on this machine, or at an everyday command:\n        Makefile\n"
+    )
+    assert [ground.user.git("rev-parse", name) for name in (BRANCH, f"{BRANCH}-2")] == [tip, ahead]
+
+
+def crowd(ground: Ground) -> None:
+    """Have the bottle refuse to run anything until it was made room in."""
+    docker, room = ground.folder / "bin" / "docker", ground.folder / "room"
+    docker.write_text(
+        f"""#!/bin/bash
+[ "$1" = inspect ] && echo "true 64" && exit
+[ "$1" = update ] && echo "$@" > {room} && exit
+[ -e {room} ] || {{ echo "cannot fork" >&2; exit 126; }}
+[[ "$*" = *"kill -STOP"* ]] && exit
+{docker.read_text().removeprefix("#!/bin/bash")}"""
+    )
+
+
+def test_a_full_bottle_is_made_room_in_at_the_end_of_a_session(ground: Ground) -> None:
+    bottle = ground.uncork()
+    tip = ground.genie.commit("the work")
+    crowd(ground)
+    assert "nothing can be run in the bottle, which is there: cannot fork" in partly(bottle)[1]
+    assert not (ground.folder / "room").exists()
+    back = HandBack(bottle, (said := list[str]()).append, said.append)
+    back.run()
+    assert (back.failed, ground.user.git("rev-parse", BRANCH)) == (False, tip)
+    assert (ground.folder / "room").read_text() == "update --pids-limit 1088 x\n"
