@@ -15,8 +15,8 @@ ORDER = (
     "clone", "stream", "git", "repository", "quarantine", "hazards", "changes",
     "pipelock", "events", "checks", "env", "keyfile", "knownhosts", "ssh", "identity", "bottle", "manifest", "image",
     "staging", "scripts", "leaving", "handback", "addresses", "plan", "flags", "keyholder", "netfilter", "evidence",
-    "inspection", "reach", "selftest", "sidecar", "steps", "preflight", "engine", "survey", "teardown", "runner", "leftovers",
-    "watchdog", "monitor", "uncork", "session", "doctor", "sessions", "allow", "commands", "work", "cli",
+    "inspection", "reach", "selftest", "sidecar", "steps", "preflight", "engine", "survey", "teardown", "runner",
+    "leftovers", "watchdog", "monitor", "uncork", "session", "doctor", "sessions", "allow", "commands", "work", "cli",
 )  # fmt: skip
 
 OWNERS = {
