@@ -101,17 +101,22 @@ class Quarantine:
                 return branch
             if before and not self._leads(before, tip):
                 continue
-            for _ in range(_ATTEMPTS):
-                result = self._fetch(branch)
-                if result.ok:
-                    return branch
-                if not any(text in result.stderr for text in _LOCKED):
-                    break
-                time.sleep(_PAUSE)
-            if not result or not any(text in result.stderr for text in _TAKEN):
+            result = self._unlocked(branch)
+            if result.ok:
+                return branch
+            if not any(text in result.stderr for text in _TAKEN):
                 break
         why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
+
+    def _unlocked(self, branch: str) -> Result:
+        """Fetch, again and again where another git has the branch locked."""
+        for _ in range(_ATTEMPTS - 1):
+            result = self._fetch(branch)
+            if result.ok or not any(text in result.stderr for text in _LOCKED):
+                return result
+            time.sleep(_PAUSE)
+        return self._fetch(branch)
 
     def _fetch(self, branch: str) -> Result:
         words = ("fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-recurse-submodules", "--no-write-fetch-head")
