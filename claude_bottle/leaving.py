@@ -21,6 +21,7 @@ _ROOM = 1024  # processes that a bottle may have beyond its limit, once it is to
 _BRANCHES = 20  # that come out beside the HEAD
 COMMITS = 1 + _BRANCHES
 _SHOWN = 10
+_ENDED = "is not running"  # what `docker exec` says of a container that has ended
 _EMPTY = "Refusing to create empty bundle"
 _WORDS = ("tip", "before", "failed", "also", "nested", "large")
 
@@ -89,7 +90,7 @@ def _await(bottle: Bottle) -> None:
     alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
     if alive.ok:
         return
-    if _limit(bottle) is None:
+    if alive.absent or _ENDED in alive.stderr or _limit(bottle) is None:
         raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
     raise RepositoryError(f"nothing can be run in the bottle, which is there: {alive.reason}")
 

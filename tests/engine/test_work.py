@@ -246,7 +246,7 @@ def test_a_bottle_whose_git_is_hostile(bench: Bench, user: Repo, gives: str, tol
     before = user.snapshot()
     ended = bench.start("--yes", "--repo", str(user.path), "--print", "RUN: git tag x; head -c 4096 /dev/urandom > new")
     assert ended.code == 74, ended
-    assert [line for line in ended.err.splitlines() if f"claude-bottle: {told}" in line], ended.err
+    assert [line for line in ended.err.splitlines() if line.startswith("claude-bottle: ") and told in line], ended.err
     assert user.snapshot() == before
 
 
