@@ -160,6 +160,6 @@ class Runner:
         client = self._clients.get(step.name)
         if step.holds and client is not None:
             client.finish()  # ends the container faster than `rm --force`
-            if client.process.returncode == 0:  # docker's client waits for the removal that --rm asks for
+            if client.process.returncode == 0 and "--rm" in step.argv:  # docker's client has waited for the removal
                 return None
         return self._teardown.remove(step.undo, self._env)
