@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import addresses, host, manifest, pipelock, reach, selftest, staging, steps, survey
+from claude_bottle import addresses, host, leftovers, manifest, pipelock, reach, selftest, staging, steps, survey
 from claude_bottle import plan as planning
 from claude_bottle.addresses import Addresses
 from claude_bottle.engine import Engine
@@ -244,6 +244,7 @@ def receipt(plan: Plan, case: Case) -> Receipt:
     with Teardown() as undo:
         done = Engine(os.environ).present(table)
         results = Runner(undo, os.environ, lambda _: None).run(table, done)
+    assert leftovers.listed(os.environ, plan.session) == ()  # however it was edited
     return selftest.judge(plan, case.known, results["selftest"].stdout, results["inspect"].stdout, 0.2)
 
 
