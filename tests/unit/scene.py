@@ -75,8 +75,7 @@ class Scene:
         self.docker = folder / "bin" / "docker"
         for each in (self.tmp, self.docker.parent):
             each.mkdir()
-        self.docker.write_text(f"#!{sys.executable} -IS\n{FAKE.read_text()}")
-        self.docker.chmod(0o755)
+        self.bring_back()
         self.environ = {
             "PATH": str(self.docker.parent), "HOME": str(folder), "TMPDIR": str(self.tmp), "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT), "CLAUDE_BOTTLE_AGENTS": str(self.agents), "CLAUDE_BOTTLE_OAUTH_TOKEN": SECRET,
@@ -92,6 +91,13 @@ class Scene:
             os.mkfifo(self.folder / what["fifo"])
         self._rules.append({"match": match, **what})
         self._write()
+
+    def bring_back(self) -> None:
+        """Put the fake docker on PATH, whole at once; again, where it has vanished."""
+        back = self.docker.with_name("back")
+        back.write_text(f"#!{sys.executable} -IS\n{FAKE.read_text()}")
+        back.chmod(0o755)
+        back.rename(self.docker)
 
     def _write(self) -> None:
         (self.folder / "rules.json").write_text(json.dumps(self._rules))

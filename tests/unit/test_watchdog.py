@@ -93,15 +93,11 @@ def test_it_waits_for_an_engine_that_does_not_answer(dog: Dog, scene: Scene) -> 
 
 def test_it_waits_for_a_docker_that_has_vanished(dog: Dog, scene: Scene) -> None:
     scene.rule("rm --force", vanish=True, times=1)
-    program = scene.docker.read_text()
     dog.end.watch(SESSION, USUAL)
     dog.end.close(clean=False)
     while scene.docker.exists():
         time.sleep(0.01)
-    back = scene.docker.with_name("back")
-    back.write_text(program)
-    back.chmod(0o755)
-    back.rename(scene.docker)
+    scene.bring_back()
     assert dog.let_go()[-6:] == [*LISTINGS, *LISTINGS]
 
 
