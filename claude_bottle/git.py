@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from claude_bottle import stream
+from claude_bottle import docker, stream
 from claude_bottle.clone import SETTINGS
 from claude_bottle.docker import Result
 from claude_bottle.errors import RepositoryError
@@ -49,7 +49,9 @@ class Git:
     ) -> Result:
         """Run a command to its end, with `more` in its environment; EngineError where there is no git."""
         env = {**self.env, **more}
-        return stream.run(self.argv(*words), env, what=self.what, seconds=timeout, head=stdin, limit=_MOST)
+        return stream.converse(
+            docker.start(self.argv(*words), env), what=self.what, seconds=timeout, head=stdin, limit=_MOST
+        )
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:
         """Return what a command prints, without the newline at its end; RepositoryError where it fails."""

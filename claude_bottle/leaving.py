@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claude_bottle import docker, stream
 from claude_bottle.clone import Work, is_oid
-from claude_bottle.docker import Result
+from claude_bottle.docker import Client
 from claude_bottle.errors import RepositoryError
 from claude_bottle.quarantine import BUNDLE, MIB
 from claude_bottle.scripts import CLEAR, KEEP, LEAVE
@@ -117,8 +117,8 @@ def _cleared(bottle: Bottle) -> bool:
 
 
 def _kept(bottle: Bottle) -> Kept:
-    argv = bottle.argv(KEEP, bottle.work.start, str(FILE))
-    result = _run(argv, bottle, "committing what was left", _KEEPING)
+    client = _started(bottle, KEEP, bottle.work.start, str(FILE))
+    result = stream.converse(client, what="committing what was left", seconds=_KEEPING)
     lines = [line.partition(" ") for line in result.stdout.decode(errors="surrogateescape").split("\n")]
     said = {word: [harmless(rest)[:200] for first, _, rest in lines if first == word] for word in _WORDS}
     tip = said["tip"][0] if said["tip"] else "HEAD" if result.timed_out else ""
@@ -142,11 +142,11 @@ def leave(bottle: Bottle, tip: str, into: Path, *, seconds: float, limit: int, l
 
     False where there would be nothing in it. `limit` is a size in bytes.
     """
-    argv = bottle.argv(LEAVE, bottle.work.commit, tip)
     with into.open("xb", buffering=0) as file:
         into.chmod(0o600)
         try:
-            result = _run(argv, bottle, "fetching the work", seconds, into=file, limit=limit)
+            client = _started(bottle, LEAVE, bottle.work.commit, tip)
+            result = stream.converse(client, what="fetching the work", seconds=seconds, into=file, limit=limit)
         except stream.TooMuch:
             hint = f": see what it is with `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"
             raise Withheld(
@@ -159,5 +159,7 @@ def leave(bottle: Bottle, tip: str, into: Path, *, seconds: float, limit: int, l
     return True
 
 
-def _run(argv: tuple[str, ...], bottle: Bottle, what: str, seconds: float, **more: object) -> Result:
-    return stream.run(argv, bottle.env, what=what, seconds=seconds, started=bottle.started, **more)  # type: ignore[arg-type]
+def _started(bottle: Bottle, script: str, *words: str) -> Client:
+    client = docker.start(bottle.argv(script, *words), bottle.env)
+    bottle.started(client.pid)
+    return client

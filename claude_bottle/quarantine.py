@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from claude_bottle import git, repository, stream
+from claude_bottle import docker, git, repository, stream
 from claude_bottle.clone import OUT, Work
 from claude_bottle.docker import Result
 from claude_bottle.errors import RepositoryError
@@ -74,7 +74,7 @@ class Quarantine:
             *("-c", "core.bigFileThreshold=64m", "index-pack", "--stdin", "--fix-thin", "--strict"),
             f"--max-input-size={BUNDLE}",
         )
-        unpacked = stream.run(argv, self.git.env, what=_CHECKING, seconds=_SECONDS, source=bundle)
+        unpacked = stream.converse(docker.start(argv, self.git.env), what=_CHECKING, seconds=_SECONDS, source=bundle)
         if not unpacked.ok:
             raise RepositoryError(f"git refuses the bundle: {git.reason(unpacked)}")
         self._weigh()
@@ -158,9 +158,8 @@ class Quarantine:
     def _ask(self, *words: str, source: Path | IO[bytes], into: IO[bytes]) -> None:
         """Have git read one file and write another."""
         with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
-            result = stream.run(
-                self.git.argv(*words),
-                self.git.env,
+            result = stream.converse(
+                docker.start(self.git.argv(*words), self.git.env),
                 what=_CHECKING,
                 seconds=_SECONDS,
                 source=file,

@@ -6,7 +6,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import IO
 
 from claude_bottle import docker
@@ -37,28 +37,6 @@ class TooMuch(RepositoryError):
     """A command printed more than was to be taken."""
 
 
-def run(
-    argv: Sequence[str],
-    env: Mapping[str, str],
-    *,
-    what: str,
-    seconds: float,
-    head: bytes = b"",
-    source: IO[bytes] | None = None,
-    into: IO[bytes] | None = None,
-    limit: int = 1 << 24,
-    started: Callable[[int], None] = lambda _: None,
-) -> Result:
-    """Run a command that reads `head` and then all of the file or pipe `source`; end it after `seconds`.
-
-    What it prints, `limit` bytes at most, goes `into` a file or else into the result; TooMuch where there is more.
-    `what` names it while it takes longer than a second; `started` hears its pid.
-    """
-    client = docker.start(argv, env)
-    started(client.pid)
-    return converse(client, what=what, seconds=seconds, head=head, source=source, into=into, limit=limit)
-
-
 def converse(
     client: Client,
     *,
@@ -69,7 +47,11 @@ def converse(
     into: IO[bytes] | None = None,
     limit: int = 1 << 24,
 ) -> Result:
-    """Do what `run` does with a client that has started."""
+    """Give a client `head` and then all of the file or pipe `source`; end it after `seconds`.
+
+    What it prints, `limit` bytes at most, goes `into` a file or else into the result; TooMuch where there is more.
+    `what` names it while it takes longer than a second.
+    """
     out = bytearray()
     take = _whole(into) if into else out.extend
     talk = _Talk(client, head, source, _limited(take, limit), _Progress(what))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import handback, quarantine, stream
+from claude_bottle import docker, handback, quarantine, stream
 from claude_bottle.clone import OUT
 from claude_bottle.errors import RepositoryError
 from claude_bottle.handback import HandBack
@@ -110,7 +110,7 @@ def test_what_is_taken_in_parts_is_whole() -> None:
 
     file = Sparing()
     argv = ("head", "-c", "100000", "/dev/zero")
-    stream.run(argv, dict(os.environ), what="", seconds=60, into=file)  # type: ignore[arg-type]
+    stream.converse(docker.start(argv, dict(os.environ)), what="", seconds=60, into=file)  # type: ignore[arg-type]
     assert file.data == bytes(100_000)
 
 

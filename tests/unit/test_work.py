@@ -110,11 +110,12 @@ def test_without_git_there_is_one_clear_line(scene: Scene) -> None:
 def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(stream, "_TICK", 0.0)
     argv = (sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())")
-    result = stream.run(argv, dict(os.environ), what="clone", seconds=60, head=b"x" * 1_000_000, limit=1_000_000)
-    assert (result.ok, result.stdout) == (True, b"x" * 1_000_000)
+    text = b"x" * 1_000_000
+    result = stream.converse(docker.start(argv, os.environ), what="clone", seconds=60, head=text, limit=len(text))
+    assert (result.ok, result.stdout) == (True, text)
     assert capsys.readouterr().err == "claude-bottle: clone ...\n"
     with pytest.raises(stream.TooMuch):
-        stream.run(argv, dict(os.environ), what="", seconds=60, head=b"x" * 1_000_000, limit=999_999)
+        stream.converse(docker.start(argv, os.environ), what="", seconds=60, head=text, limit=len(text) - 1)
 
 
 def test_a_command_that_does_not_end_is_ended() -> None:
@@ -126,9 +127,8 @@ def test_a_command_that_does_not_end_is_ended() -> None:
 
 def test_one_that_wants_no_more_ends_as_it_likes() -> None:
     with subprocess.Popen(("yes",), stdout=subprocess.PIPE) as endless:
-        result = stream.run(
-            ("head", "-c", "4"), dict(os.environ), what="", seconds=60, head=b"a", source=endless.stdout
-        )
+        client = docker.start(("head", "-c", "4"), os.environ)
+        result = stream.converse(client, what="", seconds=60, head=b"a", source=endless.stdout)
         endless.kill()
     assert result.stdout == b"ay\ny"
 

@@ -1,5 +1,6 @@
 """debian:bookworm-slim, made with debootstrap: no image registry is asked."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -85,3 +86,12 @@ def _import(root: Path) -> None:
         )  # fmt: skip
     if imported.returncode or tar.returncode:
         raise WorldError(f"docker import failed: {imported.stderr.decode(errors='replace').strip()}")
+
+
+def built(name: str, dockerfile: bytes) -> str:
+    """Return an image's tag, which tells what it is built from; build it if it is not there."""
+    tag = f"{name}:{hashlib.sha256(dockerfile).hexdigest()[:12]}"
+    if attempt("docker", "image", "inspect", tag).returncode != 0:
+        run("docker", "build", "--force-rm", "--tag", tag, "-", stdin=dockerfile)
+        say(f"built {tag}")
+    return tag

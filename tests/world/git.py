@@ -5,6 +5,7 @@ import subprocess
 
 from tests.world import api
 from tests.world.base import IMAGE as BASE
+from tests.world.base import built
 from tests.world.shell import WorldError, attempt, run, say
 
 CONTAINER = "claude-bottle-world-git"
@@ -50,7 +51,7 @@ WORKDIR /home/{USER}
 
 def ensure() -> None:
     """Make the container if it is not there; the network is the stand-in API's."""
-    image = _image()
+    image = built("claude-bottle-world-git", DOCKERFILE)
     label = f"{api.LABEL}={hashlib.sha256(image.encode() + SERVE.encode()).hexdigest()}"
     shown = "{{.State.Running}} " + api.LABEL + '={{index .Config.Labels "' + api.LABEL + '"}}'
     if attempt("docker", "inspect", "--format", shown, CONTAINER).stdout.decode().split() == ["true", label]:
@@ -107,14 +108,6 @@ def inside(script: str, *words: str, stdin: str = "") -> str:
     """Run a shell script in the container; return its output."""
     argv = ("docker", "exec", "--interactive", CONTAINER, "bash", "-euc", script, "bash", *words)
     return run(*argv, stdin=stdin.encode())
-
-
-def _image() -> str:
-    tag = f"claude-bottle-world-git:{hashlib.sha256(DOCKERFILE).hexdigest()[:12]}"
-    if attempt("docker", "image", "inspect", tag).returncode != 0:
-        run("docker", "build", "--force-rm", "--tag", tag, "-", stdin=DOCKERFILE)
-        say(f"built {tag}")
-    return tag
 
 
 def _await_listening() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.world import certificates
 from tests.world.base import IMAGE as BASE
+from tests.world.base import built
 from tests.world.shell import WorldError, attempt, run, say
 
 NETWORK = "claude-bottle-world"
@@ -39,7 +40,7 @@ def ensure() -> Path:
     """Make the network and the container that are not there; return the authority's certificate."""
     tls = certificates.ensure((*HOSTS, EXTRA_HOST))
     _network()
-    _container(_image(), tls)
+    _container(built("claude-bottle-world-api", DOCKERFILE), tls)
     return tls / certificates.CA
 
 
@@ -68,14 +69,6 @@ def _network() -> None:
         NETWORK,
     )
     say(f"made the network {NETWORK}, {SUBNET}, with no way out")
-
-
-def _image() -> str:
-    tag = f"claude-bottle-world-api:{hashlib.sha256(DOCKERFILE).hexdigest()[:12]}"
-    if attempt("docker", "image", "inspect", tag).returncode != 0:
-        run("docker", "build", "--force-rm", "--tag", tag, "-", stdin=DOCKERFILE)
-        say(f"built {tag}")
-    return tag
 
 
 def _container(image: str, tls: Path) -> None:
