@@ -129,11 +129,17 @@ class _Trip:
 
     def _brought(self, tip: str) -> tuple[str, str]:
         """Bring one commit; return its branch and what there is to say of it, nothing where it has nothing new."""
-        bottle = self.bottle
         try:
-            stage = StageDir.make(bottle.session)
+            try:
+                return self._through(tip, None)
+            except OSError:  # a full disk for temporary files need not be the repository's
+                return self._through(tip, self.bottle.work.repository.parent)
         except OSError as error:
-            raise RepositoryError(f"the work could not be fetched: {error.strerror}") from None
+            raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
+
+    def _through(self, tip: str, folder: Path | None) -> tuple[str, str]:
+        """Bring one commit through a stage dir in `folder`, else in the temporary directory."""
+        bottle, stage = self.bottle, StageDir.make(self.bottle.session, folder)
         try:
             stage.write("owner", bottle.owner.encode())
             bundle = stage.path / "bundle"
@@ -147,8 +153,6 @@ class _Trip:
                 raise _saved(bottle, bundle, str(error)) from None
             self._branches.append(branch)
             return branch, changes.told(apart.git, bottle.work, tip, branch)
-        except OSError as error:
-            raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
         finally:
             stage.remove()
 

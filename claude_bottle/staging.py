@@ -111,9 +111,9 @@ class StageDir:
     path: Path
 
     @classmethod
-    def make(cls, session: str) -> "StageDir":
-        """Make the folder below the temporary directory, by a name that tells its session."""
-        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-")))
+    def make(cls, session: str, folder: Path | None = None) -> "StageDir":
+        """Make it in `folder`, else in the temporary directory, by a name that tells its session."""
+        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-", dir=folder)))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file that its user alone can read."""

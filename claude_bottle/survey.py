@@ -41,7 +41,7 @@ def draft(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) ->
         images=images(host, bottle.dockerfile),
         egress=egress,
         token=os.urandom(4).hex(),
-        identity=identity.settled(bottle.git, client_environment(host)) if bottle.git or bottle.ssh else None,
+        identity=identity.settled(bottle.git, client_environment(host)),
     )
     return replace(plan, remote=not local, known=addresses.read(local))
 

@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from hashlib import sha1
@@ -483,6 +484,16 @@ def test_work_is_saved_where_the_repository_cannot_take_it(ground: Ground) -> No
     with pytest.raises(RepositoryError):
         handback.fetch(bottle)
     assert {path.name for path in ground.folder.glob("*.bundle")} == {saved.name, f"user-bottle-{SESSION}-2.bundle"}
+
+
+def test_work_lands_where_there_is_no_room_for_temporary_files(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    bottle = ground.uncork()
+    ground.genie.commit("by the genie", new="1")
+    before, beside = ground.user.snapshot(), sorted(ground.folder.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(ground.folder / "none"))
+    ground.fetch(bottle)
+    landed(ground, before, BRANCH)
+    assert sorted(ground.folder.iterdir()) == beside
 
 
 def test_a_bottle_that_has_ended_is_told(ground: Ground) -> None:

@@ -393,3 +393,10 @@ def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, cod
     assert list(scene.tmp.iterdir()) == []
     asked = {("image", "inspect"), ("network", "inspect")}
     assert ({event.argv[1:3] for event in scene.log} == asked) == (code != 5)
+
+
+def test_who_commits_is_the_user_where_no_manifest_says_otherwise(scene: Scene) -> None:
+    git = scene.docker.with_name("git")
+    git.write_text('#!/bin/sh\nprintf "user.name\\nAda\\0user.email\\nada@example.org\\0"\n')
+    git.chmod(0o755)
+    assert "\n  git     Ada <ada@example.org>\n" in scene.run("start", "demo", "--dry-run")[2]
