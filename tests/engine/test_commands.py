@@ -127,11 +127,13 @@ def test_from_another_machine_stop_removes_and_cleanup_does_not_judge(bench: Ben
 
 
 def test_cleanup_removes_what_the_dead_left_and_spares_the_living(bench: Bench) -> None:
-    """Where no other test's session, which would do the same in passing, can judge these launchers."""
+    """Where no session that would do the same in passing can judge these launchers: the living one's watchdog waits."""
     bench.puppet("stay")
     path = bench.wrap(KEEP_EGRESS)
     with staying(bench, ELSEWHERE) as (dead, first), staying(bench, ELSEWHERE) as (living, _):
         [second] = [one for one in bench.sessions() if one != first]
+        judge = watchdog(living.process.pid)
+        os.kill(judge, signal.SIGSTOP)
         os.kill(watchdog(dead.process.pid), signal.SIGKILL)
         dead.process.kill()
         dead.end()
@@ -145,6 +147,7 @@ def test_cleanup_removes_what_the_dead_left_and_spares_the_living(bench: Bench) 
         assert bench.sessions() == [second]
         assert [one for one in bench.left() if first in one] == []
         assert living.process.poll() is None
+        os.kill(judge, signal.SIGCONT)
 
 
 def watchdog(launcher: int) -> int:
