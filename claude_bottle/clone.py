@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from claude_bottle.identity import Identity
+
 Argv = tuple[str, ...]
 
 OUT = "refs/claude-bottle/out"  # what comes back: the one ref of a bundle out of a bottle
@@ -19,7 +21,7 @@ _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # may be another user's pipe. What Git LFS keeps elsewhere stays there: the bottle could not reach it.
 _CLONE = r"""
 set -eu -o pipefail
-branch=$1 commit=$2 origin=$3 name=$4 email=$5
+branch=$1 commit=$2 origin=$3
 format=; [ ${#commit} = 40 ] || format=--object-format=sha256
 git init --quiet --initial-branch="$branch" $format
 while read -r line && [ -n "$line" ]; do echo "$line" >> .git/shallow; done
@@ -27,8 +29,6 @@ cat | git bundle unbundle /dev/stdin > /dev/null
 git update-ref HEAD "$commit"
 GIT_LFS_SKIP_SMUDGE=1 git reset --quiet --hard
 [ -z "$origin" ] || git remote add -- origin "$origin"
-[ -z "$name" ] || git config -- user.name "$name"
-[ -z "$email" ] || git config -- user.email "$email"
 """
 
 
@@ -81,7 +81,7 @@ class Repository:
     ref: str  # as a person knows it
     shallow: bytes = field(default=b"", repr=False)  # git's file of that name: where a history was cut off
     origin: str = ""
-    author: tuple[str, str] = ("", "")  # name and e-mail address
+    author: Identity = field(default_factory=Identity)  # who commits there
     notes: tuple[str, ...] = ()  # what the user is to know of it: what stays behind
 
 
@@ -92,7 +92,7 @@ def is_oid(text: str) -> bool:
 
 def command(repository: Repository, branch: str) -> Argv:
     """Return the words that make the clone, of bash and what it is given."""
-    return ("bash", "-c", _CLONE, "bash", branch, repository.work.start, repository.origin, *repository.author)
+    return ("bash", "-c", _CLONE, "bash", branch, repository.work.start, repository.origin)
 
 
 def head(repository: Repository, branch: str) -> bytes:

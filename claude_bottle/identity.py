@@ -47,11 +47,9 @@ def told(output: bytes) -> Identity:
     return Identity(fit.get("user.name"), fit.get("user.email"))
 
 
-def settled(own: Identity | None, env: Mapping[str, str]) -> Identity:
-    """Return a manifest's identity, what it lacks taken from the host's git, which gets `env` as its environment."""
-    if own and own.name and own.email:
-        return own
-    return (own or Identity()).completed(told(docker.output(ASK, env)))
+def settled(known: Identity, env: Mapping[str, str]) -> Identity:
+    """Return what is `known`, what it lacks taken from the host's git, which gets `env` as its environment."""
+    return known if known.name and known.email else known.completed(told(docker.output(ASK, env)))
 
 
 def _text(value: Value | None) -> str | None:

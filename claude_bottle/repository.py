@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from claude_bottle import git
+from claude_bottle import git, identity
 from claude_bottle.clone import Repository, Wanted, Work, is_oid, without_secret
 from claude_bottle.errors import RepositoryError, UsageError
 from claude_bottle.git import Git
 from claude_bottle.text import harmless
 
 _NAMES_SHOWN = 3
+_KNOWN = r"^(user\.(name|email)|remote\.origin\.url)$"  # what is taken from the configuration
 _TAKEN = "Take along what was not committed\n\nMade by claude-bottle from the work tree as the session was started."
 # Of a commit that claude-bottle makes where git knows no name for its user.
 NOBODY = {
@@ -43,13 +44,13 @@ def survey(wanted: Wanted, env: Mapping[str, str], *, dry: bool = False) -> Repo
     commit = _commit(git_, wanted)
     if git_.run("rev-parse", "--quiet", "--verify", "refs/heads/bottle").ok:
         raise RepositoryError(f'{git_.path}: has a branch "bottle", beside which git can have no bottle/...: rename it')
-    known = _configured(git_)
+    known = git_.run("config", "--null", "--get-regexp", _KNOWN).stdout
     repository = Repository(
         Work(git_.path, commit, commit),
         _named(git_, wanted.ref, commit),
         shallow=shallow(git_),
-        origin=without_secret(known.get("remote.origin.url", "")),
-        author=(known.get("user.name", ""), known.get("user.email", "")),
+        origin=without_secret(_origin(known)),
+        author=identity.told(known),
         notes=(*_submodules(git_, commit), *_lfs(git_, commit)),
     )
     return _with_changes(git_, wanted, repository, dry=dry)
@@ -96,10 +97,9 @@ def _named(git_: Git, ref: str, commit: str) -> str:
     return f"{name} {commit[:10]}"
 
 
-def _configured(git_: Git) -> dict[str, str]:
-    listed = git_.run("config", "--null", "--get-regexp", r"^(user\.(name|email)|remote\.origin\.url)$")
-    pairs = (item.partition("\n") for item in git.text(listed.stdout).split("\0") if item)
-    return {key: value for key, _, value in pairs}
+def _origin(known: bytes) -> str:
+    pairs = (item.partition("\n") for item in git.text(known).split("\0"))
+    return {key: value for key, _, value in pairs}.get("remote.origin.url", "")
 
 
 def _submodules(git_: Git, commit: str) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _committed(git_: Git, found: Repository) -> str:
         sparse = git_.run("config", "--type=bool", "core.sparseCheckout").stdout == b"true\n"
         git_.text("-c", "core.splitIndex=false", "add", "--all", *(("--sparse",) if sparse else ()), more=at)
         tree = git_.text("write-tree", more=at)
-    author = {} if all(found.author) else NOBODY
+    author = {} if found.author.name and found.author.email else NOBODY
     return git_.text("commit-tree", "-p", found.work.commit, tree, stdin=_TAKEN.encode(), more=author)
 
 

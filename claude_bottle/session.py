@@ -4,7 +4,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from claude_bottle import (
     docker,
@@ -64,10 +64,11 @@ class Options:
 
 def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
     """Print the preflight and every command of a session, without calling docker."""
-    local = Engine(survey.client_environment(host)).is_local(ask=False)
-    plan = survey.draft(host, agent, run, Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS), local=local)
-    if wanted:
-        plan = replace(plan, repository=repository.survey(wanted, survey.client_environment(host), dry=True))
+    env = survey.client_environment(host)
+    local = Engine(env).is_local(ask=False)
+    taken = repository.survey(wanted, env, dry=True) if wanted else None
+    egress = Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS)
+    plan = survey.draft(host, agent, run, egress, local=local, taken=taken)
     with Teardown() as undo:
         stage(plan, undo)
         _show(preflight.summary(plan, "(built if absent)"))

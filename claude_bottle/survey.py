@@ -10,6 +10,7 @@ from claude_bottle.clone import Repository
 from claude_bottle.engine import Engine
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import TOKEN_VARIABLE, Host
+from claude_bottle.identity import Identity
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
 from claude_bottle.plan import Egress, Plan, Run
@@ -31,9 +32,10 @@ def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache:
     return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
 
 
-def draft(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) -> Plan:
+def draft(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool, taken: Repository | None = None) -> Plan:
     """Plan with what can be known of this machine alone; raises ManifestError."""
     bottle = agent.bottle
+    who = (bottle.git or Identity()).completed(taken.author if taken else Identity())
     plan = planning.make(
         host,
         agent,
@@ -41,9 +43,9 @@ def draft(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool) ->
         images=images(host, bottle.dockerfile),
         egress=egress,
         token=os.urandom(4).hex(),
-        identity=identity.settled(bottle.git, client_environment(host)),
+        identity=identity.settled(who, client_environment(host)),
     )
-    return replace(plan, remote=not local, known=addresses.read(local))
+    return replace(plan, remote=not local, known=addresses.read(local), repository=taken)
 
 
 def take(
@@ -51,9 +53,6 @@ def take(
 ) -> tuple[Plan, frozenset[str]]:
     """Plan with what only the engine knows; return which steps' products are there as well."""
     chosen = host.setting("EGRESS_NETWORK")
-    plan = draft(host, agent, run, Egress(chosen or planning.EGRESS), local=engine.is_local())
-    if taken and agent.bottle.git:  # what the manifest says of who commits counts more than the repository
-        taken = replace(taken, author=("", ""))
-    plan = replace(plan, repository=taken)
+    plan = draft(host, agent, run, Egress(chosen or planning.EGRESS), local=engine.is_local(), taken=taken)
     egress, done = engine.survey(steps.table(plan), chosen)
     return replace(plan, egress=egress), done

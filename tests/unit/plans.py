@@ -8,6 +8,7 @@ from claude_bottle import manifest
 from claude_bottle import plan as planning
 from claude_bottle.clone import Repository, Work
 from claude_bottle.host import Host
+from claude_bottle.identity import Identity
 from claude_bottle.image import Image
 from claude_bottle.plan import Egress, Plan, Run
 from tests import keys
@@ -99,5 +100,5 @@ def with_repository(made: Plan) -> Plan:
     """Return a plan that takes a repository in, with uncommitted changes on top."""
     work = Work(Path("/home/me/it's mine"), "c" * 40, "5" * 40)
     notes = ("1 uncommitted change taken along as a commit on top",)
-    taken = Repository(work, "main cccccccccc", b"a" * 40 + b"\n", "https://example.com/x", ("A User", "me@x"), notes)
+    taken = Repository(work, "main cccccccccc", b"a" * 40 + b"\n", "https://example.com/x", Identity("A User"), notes)
     return replace(made, repository=taken)

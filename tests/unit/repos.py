@@ -93,6 +93,7 @@ class Ground:
     def uncork(self, taken: Repository | None = None) -> Bottle:
         """Take a repository, the user's if none is given, into the bottle."""
         taken = taken or self.survey()
+        (self.folder / "genie" / ".gitconfig").write_bytes(taken.author.config())
         client = start(("docker", "exec", "--interactive", "x", *clone.command(taken, BRANCH)), self.env)
         fed = git.environment(self.env)
         result = stream.piped(client, clone.head(taken, BRANCH), clone.pack(taken), fed, what="", seconds=60)

@@ -8,6 +8,7 @@ import pytest
 from claude_bottle import clone, repository
 from claude_bottle.clone import Wanted, Work
 from claude_bottle.errors import RepositoryError, UsageError
+from claude_bottle.identity import Identity
 from tests.unit.repos import BRANCH, Ground, Repo
 
 
@@ -25,7 +26,7 @@ def test_a_history_goes_in_whole_and_the_origin_as_information(ground: Ground) -
     assert ground.genie.git("symbolic-ref", "HEAD") == f"refs/heads/{BRANCH}"
     assert ground.genie.git("status", "--porcelain") == ""
     assert ground.genie.git("config", "remote.origin.url") == "https://example.com/x.git"
-    assert ground.genie.git("config", "user.name") == "A User"
+    assert ground.survey().author == Identity("A User", "user@example.com")
     assert ground.genie.git("fsck") == ""
 
 
@@ -183,7 +184,6 @@ def test_what_git_makes_hard_to_name_or_to_add_is_taken(ground: Ground) -> None:
     assert ground.survey(ref=":/needle").work.commit == first
     ground.user.git("remote", "add", "origin", "x")
     ground.user.git("config", "remote.origin.url", "--mirror=push")
-    ground.user.git("config", "user.name", "--unset")
     ground.user.git("sparse-checkout", "set", "--cone", "near")
     (ground.user.path / "away").mkdir()
     (ground.user.path / "away" / "new").write_text("1")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import stat
 import sys
@@ -11,6 +12,7 @@ import sys
 import pexpect
 import pytest
 
+from tests.unit.repos import Repo
 from tests.unit.scene import NAME, PATCHED, ROOT, SECRET, SESSION, STEPS, TRUSTING, UNDO, USUAL, Argv, Patches, Scene
 
 START = ("start", "demo", "--yes")
@@ -395,8 +397,19 @@ def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, cod
     assert ({event.argv[1:3] for event in scene.log} == asked) == (code != 5)
 
 
-def test_who_commits_is_the_user_where_no_manifest_says_otherwise(scene: Scene) -> None:
-    git = scene.docker.with_name("git")
-    git.write_text('#!/bin/sh\nprintf "user.name\\nAda\\0user.email\\nada@example.org\\0"\n')
-    git.chmod(0o755)
-    assert "\n  git     Ada <ada@example.org>\n" in scene.run("start", "demo", "--dry-run")[2]
+def test_who_commits_is_told_by_the_manifest_then_the_repository_then_the_user(scene: Scene) -> None:
+    program = shutil.which("git")
+    assert program
+    scene.docker.with_name("git").symlink_to(program)
+    repo = Repo(scene.folder / "repo", scene.environ)
+    repo.path.mkdir()
+    repo.git("config", "--global", "user.name", "Ada")
+    repo.git("config", "--global", "user.email", "ada@example.org")
+    repo.git("init", "--quiet")
+    repo.commit()
+    repo.git("config", "user.name", "Ada at work")
+    start = ("start", "demo", "--dry-run")
+    assert "\n  git     Ada <ada@example.org>\n" in scene.run(*start)[2]
+    assert "\n  git     Ada at work <ada@example.org>\n" in scene.run(*start, "--repo", "repo")[2]
+    (scene.agents / "bottles" / "default.yaml").write_text("git: {email: bot@example.org}\n")
+    assert "\n  git     Ada at work <bot@example.org>\n" in scene.run(*start, "--repo", "repo")[2]

@@ -281,6 +281,6 @@ def test_the_host_is_asked_for_its_own_settings_alone(tmp_path: Path, monkeypatc
     assert identity.settled(Identity("Own"), environ) == Identity("Own", "h@example.org")
     assert "--global --includes" in (tmp_path / "asked").read_text()
     program.write_text("#!/bin/sh\nexit 1\n")
-    assert identity.settled(None, environ) == Identity()
+    assert identity.settled(Identity(), environ) == Identity()
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert identity.settled(None, {"PATH": str(tmp_path / "empty")}) == Identity()
+    assert identity.settled(Identity(), {"PATH": str(tmp_path / "empty")}) == Identity()
