@@ -17,7 +17,7 @@ from tests.world import REPOSITORY, World
 CLI = REPOSITORY / "cli.py"
 INSIDE = Path(__file__).with_name("inside")
 EGRESS = "claude-bottle-egress"
-AGENTS = ("genie", "neighbour", "flooded")
+AGENTS = ("genie", "neighbour", "crowded", "flooded")
 PIDS, MEMORY = 256, 768 << 20  # the bottles' limits
 
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from tests.battery import naive, product, watch
@@ -17,12 +17,13 @@ from tests.battery.places import NOWHERE, Place
 from tests.battery.product import EGRESS, Session
 from tests.battery.rows import ROWS, Row
 from tests.world import World
+from tests.world.shell import WorldError
 
 AT_ONCE = 6
 RECEIVER = ("python3", f"{naive.LIBRARY}/receiver.py", "--tcp", "9000", "--udp", "9000")
 # What of a container can be seen from outside: mounts, names of its own, and files that are no plain files.
 LOOK = "cat /proc/1/mountinfo /proc/sys/kernel/domainname /proc/sys/kernel/hostname; find /tmp -name 'cb*' ! -type f"
-# The genie and another end by waiting in a tool call: neither a full process table nor a stalled API can disturb that.
+# The genie and others end by waiting in a tool call: a stalled API cannot disturb that.
 WAIT = "RUN: mkfifo /tmp/end; read -r _ <>/tmp/end; echo"
 
 
@@ -34,7 +35,8 @@ class Battery:
     evidence: Evidence
     genie: Session
     neighbour: Session
-    flooded: Session
+    spare: dict[str, Session]
+    """By row, whose command may end its own bottle: claude aborts where it wants a thread and gets none."""
     naive: Naive
     place: Place
     senders: dict[str, tuple[str, ...]]
@@ -50,7 +52,12 @@ def battery(world: World, *images: str) -> Evidence:
         place.load(*images)
         undo.enter_context(watch.processes(odd))
         up = _up(place, world, evidence, undo)
-        _run_all(up)
+        try:
+            _run_all(up)
+        except WorldError as error:
+            for one in (up.genie, up.neighbour, *up.spare.values()):
+                error.add_note(f"{one.agent}: {one.output()}")
+            raise
         evidence.seen["process"] = "\n".join(odd)
     return evidence
 
@@ -68,7 +75,10 @@ def _up(machine: Machine, world: World, evidence: Evidence, undo: ExitStack) -> 
     with ThreadPoolExecutor(1) as pool:
         others = pool.submit(naive.up, machine, image)
         genie = start("genie", f"{_prompt(evidence, neighbour)}{WAIT} {machine.name}-genie\n")
-        flooded = start("flooded", f"{WAIT} {machine.name}-flooded\n")
+        spare = {
+            row: start(agent, f"{WAIT} {machine.name}-{agent}\n")
+            for row, agent in (("exhaustion of processes", "crowded"), ("sidecar flooded", "flooded"))
+        }
     place = product.place(machine, genie, neighbour, others.result().third)
     naive.receive(machine, "our-loopback", image, naive.among("sidecar", genie.sidecar, ""))
     for name, argv in (("neighbour", RECEIVER), ("beats", ("attack", "beats"))):
@@ -77,7 +87,7 @@ def _up(machine: Machine, world: World, evidence: Evidence, undo: ExitStack) -> 
         side: tuple(machine.network(*one)[key] for key in ("IPAddress", "MacAddress"))
         for side, one in (("bottle", (genie.bottle, genie.bottle)), ("anti-test", ("open", "open")))
     }
-    return Battery(machine, evidence, genie, neighbour, flooded, others.result(), place, senders)
+    return Battery(machine, evidence, genie, neighbour, spare, others.result(), place, senders)
 
 
 def _prompt(evidence: Evidence, neighbour: Session) -> str:
@@ -182,14 +192,12 @@ def _look(up: Battery) -> None:
 
 def _strains(up: Battery, row: Row) -> Iterator[str]:
     """Run what uses something up: in the bottle with a heart beating beside it, and where the heart is its own."""
-    for side, container, shell, place in (
-        ("bottle", up.genie.bottle, up.genie.shell(), up.place),
-        ("anti-test", "open", naive.shell("open", ""), up.naive.places["open"]),
-    ):
+    for side, session in (("bottle", up.spare.get(row.name, up.genie)), ("anti-test", None)):
+        container = session.bottle if session else "open"
         mark, before = up.evidence.tokens[side][row.name], len(up.machine.log("beats"))
-        with ThreadPoolExecutor(1) as pool:
-            job = pool.submit(_run, up, shell, place, side, [row])
-            processes, memory = _most(up.machine, container, job)
+        whole = up.machine.docker("inspect", "--format", "{{.Id}}", container).strip()
+        with _begun(up, side, session, row) as program:
+            processes, memory = _most(whole, program)
         if processes > product.PIDS or memory > product.MEMORY * 1.1:
             yield f"{mark} {container} had {processes} processes and {memory >> 20} MB"
         known = up.machine.log("beats").count("\n")
@@ -198,34 +206,36 @@ def _strains(up: Battery, row: Row) -> Iterator[str]:
         yield from (f"{mark} {line}" for line in beats.splitlines() if "failed" in line)
 
 
-def _most(machine: Machine, container: str, job: Future[None]) -> tuple[int, int]:
-    """Return the most processes and bytes that a container has until the job is done."""
-    whole = machine.docker("inspect", "--format", "{{.Id}}", container).strip()
+def _most(container: str, program: subprocess.Popen[str]) -> tuple[int, int]:
+    """Return the most processes and bytes that a container (its whole id) has until the program ends."""
     processes = memory = 0
-    while not job.done():
-        used = watch.use(whole)
+    while program.poll() is None:
+        used = watch.use(container)
         processes, memory = max(processes, used[0]), max(memory, used[1])
         time.sleep(0.1)
-    job.result()
     return processes, memory
 
 
 def _fatal(up: Battery, row: Row) -> None:
     """Run what may end its own bottle; once it has begun, kill the sidecar, if that is the row."""
-    bottle, place = up.flooded if row.name == "sidecar flooded" else up.genie, up.naive.places["open"]
-    for side, sidecar, argv, command in (
-        ("bottle", bottle.sidecar, bottle.shell(), up.place),
-        ("anti-test", "proxy", naive.shell("open", ""), place),
-    ):
-        mark = up.evidence.tokens[side][row.name]
-        words = ("docker", *argv, "-c", command.command(f"echo begun; {row.command}", mark))
-        env, pipe = os.environ | up.machine.env, subprocess.PIPE
-        with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=pipe, text=True) as program:
-            assert program.stdout
-            assert program.stdout.readline() == "begun\n"
+    for side, session in (("bottle", up.spare.get(row.name, up.genie)), ("anti-test", None)):
+        with _begun(up, side, session, row):
             if row.name == "sidecar killed":
-                up.machine.docker("kill", sidecar)
-            up.evidence.outputs[mark] = program.stdout.read()
+                up.machine.docker("kill", session.sidecar if session else "proxy")
+
+
+@contextmanager
+def _begun(up: Battery, side: str, session: Session | None, row: Row) -> Iterator[subprocess.Popen[str]]:
+    """Run a row's command in a bottle, or in the open, and yield once it has begun; keep what it prints."""
+    shell, place = (session.shell(), up.place) if session else (naive.shell("open", ""), up.naive.places["open"])
+    mark = up.evidence.tokens[side][row.name]
+    words = ("docker", *shell, "-c", place.command(f"echo begun; {row.command}", mark))
+    env, pipe = os.environ | up.machine.env, subprocess.PIPE
+    with subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=pipe, text=True) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "begun\n"
+        yield program
+        up.evidence.outputs[mark] = program.stdout.read()
 
 
 def _last_call(up: Battery) -> None:
