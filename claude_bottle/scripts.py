@@ -102,23 +102,43 @@ echo "tip ${new:-$old}"
 echo "before $old"
 [ $code = 0 ] || echo "failed $(echo "${why:-git cannot write}" | grep -v '^nested ' | tail -n 1)"
 echo "$found" | grep '^nested '
+oversize() {
+  large | head --zero-terminated --lines $named | while read -r -d '' file; do
+    [ -z "$(git --literal-pathspecs status --porcelain -- "$file")" ] || echo "large $1$file"
+  done
+}
+oversize
 # What is on no way to that commit: other branches, stashes, commits that were made on none.
 theirs() { command git --git-dir="$theirs" "$@" 2> /dev/null; }
+known=${old:-$start}
+loose() {
+  theirs merge-base --is-ancestor "$1" "$known" || theirs merge-base --is-ancestor "$1" "$start" ||
+    [ "$(theirs for-each-ref --count=1 --contains="$1" refs/heads)" ] || echo "also $1 $2"
+}
+# What was left in another work tree becomes a commit there.
+beside() (
+  unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE why new
+  ! [ "$1" -ef . ] && cd -- "$1" 2> /dev/null && [ "$(git rev-parse --show-toplevel 2> /dev/null)" -ef . ] &&
+    old=$(git rev-parse --quiet --verify 'HEAD^{commit}') || exit
+  index=$(git rev-parse --git-path index)
+  whole || { copied; readable || fresh; whole; } || why=$said
+  tree && { [ "$tree" = "$(git rev-parse "$old^{tree}")" ] || commit; } || why=${why:-git cannot write}
+  [ -z "$why" ] || echo "failed in $1: $(echo "$why" | grep -v '^nested ' | tail -n 1)"
+  echo "$found" | sed -n 's/^nested //p' | while read -r at; do echo "nested $1/$at"; done
+  oversize "$1/"
+  loose "${new:-$old}" "work tree $1"
+)
 ! theirs cat-file -e "$start" || not=--no-merged=$start
 form='also %(objectname) branch %(refname:lstrip=2)'
 refs() { theirs for-each-ref ${old:+--no-merged=$old} $not --format="$form" "$@"; }
+theirs worktree list --porcelain -z | sed -nz 's/^worktree //p' |
+  while read -r -d '' at; do beside "$at" < /dev/null; done
 {
   refs refs/heads/bottle; refs refs/heads
   theirs reflog show --format='also %H stash %gd' refs/stash --
   theirs reflog show --format=%gs HEAD -- | sed -n 's/^checkout: moving from \([0-9a-f]\{40,\}\) to .*/\1/p' | sort -u |
-    while read -r left; do
-      theirs merge-base --is-ancestor "$left" "${old:-$start}" || theirs merge-base --is-ancestor "$left" "$start" ||
-        [ "$(theirs for-each-ref --count=1 --contains="$left" refs/heads)" ] || echo "also $left commit ${left::12}"
-    done
+    while read -r left; do loose "$left" "commit ${left::12}"; done
 } | head -n $told
-large | head --zero-terminated --lines $named | while read -r -d '' file; do
-  [ -z "$(git --literal-pathspecs status --porcelain -- "$file")" ] || echo "large $file"
-done
 """
 )
 LEAVE = (

@@ -574,6 +574,23 @@ def test_a_work_tree_of_the_same_repository_brings_its_branch(ground: Ground) ->
     assert ground.user.git("rev-parse", BRANCH) == tip
 
 
+def test_what_was_left_in_another_work_tree_comes_back(ground: Ground) -> None:
+    bottle = ground.uncork()
+    for name, options in (("aside", ("-b", "aside")), ("bare head", ("--detach",)), ("clean", ("--detach",))):
+        ground.genie.git("worktree", "add", "--quiet", *options, str(ground.folder / name))
+        (ground.folder / name / "left").write_text(name)
+    (ground.folder / "clean" / "left").unlink()
+    told = ground.fetch(bottle)
+    where = ground.folder / "bare head"
+    assert told == (
+        f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's work tree {where}\n"
+        f"also    {BRANCH}-2: the agent's branch aside\n"
+    )
+    assert [ground.user.git("show", f"{name}:left") for name in (BRANCH, f"{BRANCH}-2")] == ["bare head", "aside"]
+    assert Repo(where, ground.genie.env).git("status", "--porcelain") == ""
+    assert ground.fetch(bottle) == told
+
+
 def fill_objects(ground: Ground) -> None:
     for number in range(256):
         path = ground.genie.path / ".git" / "objects" / f"{number:02x}"
