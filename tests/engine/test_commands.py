@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.matrix import machine
 from tests.engine.sessions import CLI, Bench, Ended, Running, Terminal, docker
 
 EXTRA = "extra.test"
-# Another machine, as far as anybody can tell who looks at its name.
-ELSEWHERE = ("unshare", "--uts", "bash", "-c", 'hostname elsewhere && exec "$@"', "bash")
 # Another test counts the egress networks that sessions make.
 KEEP_EGRESS = "'network ls --quiet --filter name=^claude-bottle-egress'*) exit 0;;"
 
@@ -113,13 +112,13 @@ def test_a_shell_has_the_terminal(bench: Bench) -> None:
 
 def test_from_another_machine_stop_removes_and_cleanup_does_not_judge(bench: Bench) -> None:
     bench.puppet("stay")
-    path = bench.wrap(KEEP_EGRESS)
+    path, elsewhere = bench.wrap(KEEP_EGRESS), machine(bench.name)
     with staying(bench) as (run, session):
-        cleaned = command(bench, "cleanup", before=ELSEWHERE, PATH=path)
+        cleaned = command(bench, "cleanup", before=elsewhere, PATH=path)
         assert "of other hosts, not judged" in cleaned.out.decode(), cleaned
         assert bench.sessions() == [session]
-        assert command(bench, "allow", session, EXTRA, "--save", before=ELSEWHERE).code == 64
-        stopped = command(bench, "stop", session, before=ELSEWHERE)
+        assert command(bench, "allow", session, EXTRA, "--save", before=elsewhere).code == 64
+        stopped = command(bench, "stop", session, before=elsewhere)
         assert (stopped.code, stopped.out.decode()) == (0, f"stopped {session}\n"), stopped
         ended = run.end()
     assert ended.code == 70
@@ -127,27 +126,35 @@ def test_from_another_machine_stop_removes_and_cleanup_does_not_judge(bench: Ben
 
 
 def test_cleanup_removes_what_the_dead_left_and_spares_the_living(bench: Bench) -> None:
-    """Where no session that would do the same in passing can judge these launchers: the living one's watchdog waits."""
+    """On a machine where nobody else does that in passing: it is this test's own, and the living watchdog waits."""
     bench.puppet("stay")
-    path = bench.wrap(KEEP_EGRESS)
-    with staying(bench, ELSEWHERE) as (dead, first), staying(bench, ELSEWHERE) as (living, _):
+    path, own = bench.wrap(KEEP_EGRESS), machine(bench.name)
+    with staying(bench, own) as (dead, first), staying(bench, own) as (living, _):
         [second] = [one for one in bench.sessions() if one != first]
-        judge = watchdog(living.process.pid)
-        os.kill(judge, signal.SIGSTOP)
-        os.kill(watchdog(dead.process.pid), signal.SIGKILL)
-        dead.process.kill()
-        dead.end()
-        would = command(bench, "cleanup", "--dry-run", before=ELSEWHERE, PATH=path)
-        assert f"would remove container claude-bottle-{first}-sidecar\n" in would.out.decode()
-        assert first in bench.sessions()
-        done = command(bench, "cleanup", before=ELSEWHERE, PATH=path)
+        with paused(watchdog(living.process.pid)):
+            os.kill(watchdog(dead.process.pid), signal.SIGKILL)
+            dead.process.kill()
+            dead.end()
+            would = command(bench, "cleanup", "--dry-run", before=own, PATH=path)
+            assert f"would remove container claude-bottle-{first}-sidecar\n" in would.out.decode()
+            assert first in bench.sessions()
+            done = command(bench, "cleanup", before=own, PATH=path)
         assert done.code == 0, done
         assert f"removed network claude-bottle-{first}\n" in done.out.decode()
         assert "removed stage dir" in done.out.decode()
         assert bench.sessions() == [second]
         assert [one for one in bench.left() if first in one] == []
         assert living.process.poll() is None
-        os.kill(judge, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """Have a process wait."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def watchdog(launcher: int) -> int:
