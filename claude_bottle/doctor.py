@@ -19,16 +19,17 @@ _GATEWAY_MODES = (28, 0, 0)  # gateway_mode_ipv4=isolated; older engines accept 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `fault` where a start cannot work because of it."""
+    """One thing that was looked at: a `fault` where a start cannot work because of it, `open` where a bottle leaks."""
 
     name: str
     detail: str
     fault: bool = False
+    open: bool = False
 
     @property
     def line(self) -> str:
         """Return the finding as one line."""
-        return f"{'FAULT' if self.fault else 'ok':<6} {self.name:<15} {self.detail}"
+        return f"{'FAULT' if self.fault else 'open' if self.open else 'ok':<6} {self.name:<15} {self.detail}"
 
 
 def examine(host: Host) -> Iterator[Finding]:
@@ -58,9 +59,9 @@ def _peculiarities(engine: str) -> Iterator[Finding]:
     affected = not any(version[0] == fixed[0] and version >= fixed for fixed in _DNS_FIXED) and version < _DNS_FIXED[-1]
     cve = "affected: an --internal network leaks names; the bottle's --dns and lock close it" if affected else "fixed"
     yield Finding("CVE-2024-29018", cve)
-    leak = "open to a bottle, from a virtual machine to its hypervisor; engines from 23.0 on close it"
-    closed = "closed" if version >= _VSOCK_CLOSED else leak
-    yield Finding("AF_VSOCK", closed)
+    leak = "to a bottle, from a virtual machine to its hypervisor; engines from 23.0 on close it"
+    closed = version >= _VSOCK_CLOSED
+    yield Finding("AF_VSOCK", "closed" if closed else leak, open=not closed)
     known = "known" if version >= _GATEWAY_MODES else "unknown: inhibit_ipv4 keeps the gateway's address off the host"
     yield Finding("gateway modes", known)
 

@@ -9,11 +9,11 @@ _FOLDERS = """
 """
 _NAMES = """
     shells:     .envrc .mise.toml mise.toml .tool-versions .bashrc .bash_profile .profile .zshrc .zshenv
-                .zprofile .bash_login .gdbinit
+                .zprofile .bash_login .gdbinit .lldbinit .pdbrc .rprofile
     editors:    .vimrc .exrc .nvim.lua .lvimrc .dir-locals.el .ycm_extra_conf.py .devcontainer.json
-    agents:     .mcp.json claude.md agents.md .cursorrules copilot-instructions.md
+    agents:     .mcp.json claude.md agents.md gemini.md .cursorrules .windsurfrules copilot-instructions.md
     git:        .gitattributes .gitmodules .gitconfig .lfsconfig .pre-commit-config.yaml .lintstagedrc
-                lefthook.yml lefthook.yaml .lefthook.yml
+                lefthook.yml lefthook.yaml .lefthook.yml head commondir
     githooks(5): applypatch-msg pre-applypatch post-applypatch pre-commit pre-merge-commit prepare-commit-msg commit-msg
                 post-commit pre-rebase post-checkout post-merge pre-push post-rewrite reference-transaction
                 post-index-change pre-auto-gc fsmonitor-watchman sendemail-validate update

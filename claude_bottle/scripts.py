@@ -16,19 +16,35 @@ own() {
   export GIT_DIR=${TMPDIR:-/tmp}/.claude-bottle.git GIT_WORK_TREE=$PWD
   git init --quiet && mkdir -p "$GIT_DIR/info" || { unset GIT_DIR GIT_WORK_TREE; return 1; }
   echo "$theirs/objects" > "$GIT_DIR/objects/info/alternates"
+  rm -rf "$GIT_DIR"/{packed-refs,refs,logs}
+  cp -R "$theirs"/{packed-refs,refs,logs} "$GIT_DIR" 2> /dev/null
+  git for-each-ref > /dev/null 2>&1 || { rm -rf "$GIT_DIR"/{packed-refs,refs,logs}; mkdir -p "$GIT_DIR/refs"; }
   echo '* -filter' > "$GIT_DIR/info/attributes"
   cp "$theirs/shallow" "$GIT_DIR/shallow" 2> /dev/null
-  git update-ref HEAD "$(git rev-parse --quiet --verify "${1:-HEAD}" || echo "$start")" 2> /dev/null
+  local at; at=$(cat "$theirs/HEAD" 2> /dev/null)
+  at=$(git rev-parse --quiet --verify "${1:-${at#ref: }}^{commit}" 2> /dev/null) || at=$start
+  git update-ref --no-deref HEAD "$at" 2> /dev/null
   :
 }
-top=$(git rev-parse --show-toplevel 2>/dev/null)
+top=$(git rev-parse --show-toplevel 2> /dev/null) || {
+  export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1  # what the agent has set for itself may be at fault
+  top=$(git rev-parse --show-toplevel 2> /dev/null)
+}
 if [ "$top" -ef . ]; then theirs=$(git rev-parse --absolute-git-dir); else own || exit; fi
 index=$(git rev-parse --git-path index)
 large() { find . -name .git -prune -o -type f -size +"$size"c -printf '%P\0'; }
 nested() {
   find . -mindepth 2 -name .git -prune -printf '%h\0' | while read -r -d '' at; do printf '%s\0' "${at#./}"; done
 }
+# Files that the agent has told its git not to look at.
+unhide() {
+  git ls-files -v -z | sed -nz 's/^[a-z] //p' | git update-index --no-assume-unchanged -z --stdin
+  git ls-files -t -z | sed -nz 's/^S //p' | while read -r -d '' at; do
+    ! [ -e "$at" ] && ! [ -L "$at" ] || printf '%s\0' "$at"
+  done | git update-index --no-skip-worktree -z --stdin
+}
 add() {
+  unhide 2> /dev/null
   {
     printf '.\0'
     { large; nested; } | while read -r -d '' at; do  # git takes amiss what is ignored and excluded
@@ -49,7 +65,7 @@ named={_NAMED} told={_TOLD}
 alone() { (unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE; cd "$1" && shift && git "$@" 2> /dev/null); }
 # A submodule as it came, or another work tree of this very repository, whose branch comes by itself.
 known() {
-  [ -e "$1/.git" ] || return
+  [ -e "$1/.git" ] && [ "$(alone "$1" rev-parse --show-toplevel)" -ef "$1" ] || return
   [ "$(alone "$1" rev-parse --path-format=absolute --git-common-dir)" -ef "$theirs" ] && return
   [ "$(git rev-parse --quiet --verify "$start:$1")" = "$(alone "$1" rev-parse HEAD)" ] &&
     [ -z "$(alone "$1" status --porcelain || echo fault)" ]
@@ -110,9 +126,10 @@ oversize() {
 oversize
 # What is on no way to that commit: other branches, stashes, commits that were made on none.
 theirs() { command git --git-dir="$theirs" "$@" 2> /dev/null; }
-known=${old:-$start}
+theirs for-each-ref --count=1 > /dev/null || theirs=${GIT_DIR:-$theirs}
+base=${old:-$start}
 loose() {
-  theirs merge-base --is-ancestor "$1" "$known" || theirs merge-base --is-ancestor "$1" "$start" ||
+  theirs merge-base --is-ancestor "$1" "$base" || theirs merge-base --is-ancestor "$1" "$start" ||
     [ "$(theirs for-each-ref --count=1 --contains="$1" refs/heads)" ] || echo "also $1 $2"
 }
 # What was left in another work tree becomes a commit there.
@@ -136,8 +153,11 @@ theirs worktree list --porcelain -z | sed -nz 's/^worktree //p' |
 {
   refs refs/heads/bottle; refs refs/heads
   theirs reflog show --format='also %H stash %gd' refs/stash --
-  theirs reflog show --format=%gs HEAD -- | sed -n 's/^checkout: moving from \([0-9a-f]\{40,\}\) to .*/\1/p' | sort -u |
-    while read -r left; do loose "$left" "commit ${left::12}"; done
+  cat "$theirs/logs/HEAD" "$theirs"/worktrees/*/logs/HEAD 2> /dev/null |
+    sed -n 's/^\([0-9a-f]\{40,\}\) .*\tcheckout: moving from \([^ ]*\) to .*/\1 \2/p' | sort -u |
+    while read -r left from; do
+      theirs show-ref --verify --quiet "refs/heads/$from" || loose "$left" "commit ${left::12}"
+    done
 } | head -n $told
 """
 )

@@ -63,7 +63,7 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
 
 def find(sessions: Sequence[Session], prefix: str) -> Session:
     """Return the session named `prefix`, or the only one that begins so; raises UsageError, which lists others."""
-    found = [session for session in sessions if session.id.startswith(prefix)]
+    found = [session for session in sessions if prefix and session.id.startswith(prefix)]
     exact = [session for session in found if session.id == prefix]
     if len(exact or found) == 1:
         return (exact or found)[0]

@@ -220,7 +220,7 @@ def test_what_would_run_by_itself_is_named(ground: Ground) -> None:
     bottle = ground.uncork()
     yes = (
         ".github/workflows/a.yml", ".vscode/tasks.json", ".envrc", "sub/Makefile", "web/package.json", ".githooks/x",
-        "tools/hooks/pre-commit", ".claude/settings.json", ".CLAUDE/x", ".gitattributes", "a.MK",
+        "tools/hooks/pre-commit", ".claude/settings.json", ".CLAUDE/x", ".gitattributes", "a.MK", "bare/HEAD",
     )  # fmt: skip
     no = ("src/hooks/use.ts", "make", ".github/README.md", "doc/envrc", "workflows/a.yml")
     for name in (*yes, *no):
@@ -558,10 +558,22 @@ def test_files_of_repositories_inside_come_back_and_ignored_ones_do_not(ground: 
             ground.genie.git("commit", "--quiet", "--message", "as a submodule")
     (work / "old" / ".gitignore").write_text("*.log\n")
     (work / "old" / "a.log").touch()
+    (work / "none" / ".git").mkdir(parents=True)  # to git no repository at all
+    (work / "none" / "file").write_text("1")
     ground.fetch(bottle)
     listed = ground.user.git("ls-tree", "-r", "-z", "--name-only", BRANCH).split("\0")
     assert set(listed) == {
-        *(".gitignore", "changed", "kept", "module/in it", "new\tone/file", "old/.gitignore", "old/file", "")
+        *(
+            ".gitignore",
+            "changed",
+            "kept",
+            "module/in it",
+            "new\tone/file",
+            "none/file",
+            "old/.gitignore",
+            "old/file",
+            "",
+        )
     }
 
 
@@ -604,16 +616,53 @@ def require_filter(ground: Ground) -> None:
     (ground.genie.path / ".gitattributes").write_text("left filter=x\n")
 
 
-@pytest.mark.parametrize("hinder", [fill_objects, require_filter])
+def break_own_settings(ground: Ground) -> None:
+    ground.genie.git("config", "--global", "core.autocrlf", "maybe")
+
+
+def break_settings_of_the_repository(ground: Ground) -> None:
+    ground.genie.git("config", "core.autocrlf", "maybe")
+
+
+def assume_unchanged(ground: Ground) -> None:
+    (ground.genie.path / "left").write_text("before")
+    ground.genie.git("add", "left")
+    ground.genie.git("update-index", "--assume-unchanged", "left")
+    (ground.genie.path / "left").write_text("the work")
+
+
+def skip_work_tree(ground: Ground) -> None:
+    ground.genie.git("add", "left")
+    ground.genie.git("rm", "--cached", "--quiet", "left")
+    (ground.genie.path / "left").write_text("before")
+    ground.genie.git("add", "left")
+    ground.genie.git("update-index", "--skip-worktree", "left")
+    (ground.genie.path / "left").write_text("the work")
+
+
+HINDRANCES = (
+    fill_objects,
+    require_filter,
+    break_own_settings,
+    break_settings_of_the_repository,
+    assume_unchanged,
+    skip_work_tree,
+)
+
+
+@pytest.mark.parametrize("hinder", HINDRANCES)
 def test_what_the_agents_git_does_not_take_comes_back(ground: Ground, hinder: Callable[[Ground], None]) -> None:
     bottle = ground.uncork()
+    ground.genie.git("checkout", "--quiet", "-b", "aside")
+    aside = ground.genie.commit("aside")
+    ground.genie.git("checkout", "--quiet", BRANCH)
     tip = ground.genie.commit("by the genie")
     (ground.genie.path / "left").write_text("the work")
     hinder(ground)
     ground.fetch(bottle)
+    assert ground.user.git("rev-parse", f"{BRANCH}-2") == aside
     assert ground.user.git("show", f"{BRANCH}:left") == "the work"
     assert ground.user.git("rev-parse", f"{BRANCH}~1") == tip
-    assert ground.genie.git("rev-parse", "HEAD") in (tip, ground.user.git("rev-parse", BRANCH))
 
 
 def test_what_cannot_be_committed_is_a_failure(ground: Ground) -> None:
@@ -657,6 +706,11 @@ def test_commits_that_are_not_on_the_head_come_back(ground: Ground) -> None:
     ground.genie.git("checkout", "--quiet", "--detach", bottle.work.start)
     (ground.genie.path / "changed").write_text("stashed")
     ground.genie.git("stash", "--quiet")
+    ground.genie.git("checkout", "--quiet", "-b", "deleted")
+    deleted = ground.genie.commit("on a branch that is no more")
+    ground.genie.git("checkout", "--quiet", "--detach", bottle.work.start)
+    ground.genie.git("branch", "--quiet", "-D", "deleted")
+    tips[f"commit {deleted[:12]}"] = deleted
     tips |= {"stash stash@{0}": ground.genie.git("rev-parse", "stash"), f"commit {left[:12]}": left}
     told = ground.fetch(bottle)
     assert told.startswith(f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's branch {BRANCH}\n")

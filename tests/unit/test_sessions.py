@@ -55,6 +55,8 @@ def test_a_session_is_found_by_whatever_begins_it_alone() -> None:
         sessions.find(found, "x\x1b")
     with pytest.raises(UsageError, match=r'^no session "x"; there is none$'):
         sessions.find([], "x")
+    with pytest.raises(UsageError, match=r'^no session ""; there are demo-0a$'):
+        sessions.find(found[:1], "")  # of a shell's variable that was not set
 
 
 def test_a_process_is_judged_by_machine_boot_and_start() -> None:
