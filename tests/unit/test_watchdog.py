@@ -52,9 +52,11 @@ def dog(scene: Scene) -> Dog:
     return Dog(scene)
 
 
-def stage_dir(scene: Scene, session: str) -> Path:
-    folder = scene.tmp / f"claude-bottle-{session}-x"
+def stage_dir(scene: Scene, session: str, owner: str = "") -> Path:
+    folder = scene.tmp / f"claude-bottle-{session}-x{len(owner)}"
     folder.mkdir()
+    if owner:
+        (folder / "owner").write_text(owner)
     return folder
 
 
@@ -68,12 +70,13 @@ def test_before_the_session_has_a_name_there_is_nothing_to_do(dog: Dog) -> None:
 
 
 def test_it_undoes_in_order_and_looks_twice(dog: Dog, scene: Scene) -> None:
-    own, other = stage_dir(scene, SESSION), stage_dir(scene, "demo-ffffffff")
+    own = (stage_dir(scene, SESSION), stage_dir(scene, SESSION, dog.owner))
+    others = (stage_dir(scene, "demo-ffffffff"), stage_dir(scene, SESSION, "a:fetch:1:1"))
     scene.rule("network rm", code=1, stderr="has active endpoints\n")
     dog.end.watch("demo-00000000", [("docker", "rm", "what-an-earlier-attempt-made")])
     dog.end.watch(SESSION, USUAL)
     assert dog.let_go() == [*(argv[1:] for argv in USUAL), *LISTINGS, *LISTINGS]
-    assert (own.exists(), other.exists()) == (False, True)
+    assert [folder.exists() for folder in (*own, *others)] == [False, False, True, True]
 
 
 def test_it_removes_what_a_client_made_after_the_first_look(dog: Dog, scene: Scene) -> None:
