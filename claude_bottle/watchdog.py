@@ -18,7 +18,8 @@ from claude_bottle import docker, host, leftovers
 from claude_bottle.errors import BottleError
 
 _PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
-_PAUSE = 1.0  # seconds between two listings: a client in flight can create after the first
+_PAUSE = 1.0  # seconds between two listings, at least: a client in flight can create after the first
+_SLOW = 10  # times as long as a listing took is the pause after it: an engine under load takes longer to create, too
 _TIMEOUT = 20.0  # seconds for one undo
 _IN_PASSING = 3.0  # seconds after a start in which the machine is claude's
 # Without site-packages, which it does not need, and with nothing imported, as it lives as long as the session, until
@@ -122,15 +123,17 @@ def _tear_down(env: Mapping[str, str], owner: str, session: str, undos: Iterable
             leftovers.remove(env, (item,), _unheard)
     end, empty = time.monotonic() + _PATIENCE, 0
     while empty < 2 and time.monotonic() < end:
+        begun = time.monotonic()
         try:
             found = leftovers.listed(env, session)
         except BottleError:
             found = None
+        took = time.monotonic() - begun
         if found:
             leftovers.remove(env, found, _unheard)
         empty = empty + 1 if found == () else 0
         if empty < 2:
-            time.sleep(_PAUSE)
+            time.sleep(max(_PAUSE, _SLOW * took) if empty else _PAUSE)
 
 
 def _unheard(message: str) -> None:
