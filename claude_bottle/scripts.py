@@ -134,7 +134,7 @@ loose() {
 }
 # What was left in another work tree becomes a commit there.
 beside() (
-  unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE why new
+  unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE why new found
   ! [ "$1" -ef . ] && cd -- "$1" 2> /dev/null && [ "$(git rev-parse --show-toplevel 2> /dev/null)" -ef . ] &&
     old=$(git rev-parse --quiet --verify 'HEAD^{commit}') || exit
   index=$(git rev-parse --git-path index)
