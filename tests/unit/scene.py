@@ -100,7 +100,9 @@ class Scene:
         back.rename(self.docker)
 
     def _write(self) -> None:
-        (self.folder / "rules.json").write_text(json.dumps(self._rules))
+        new = self.folder / "rules.new"
+        new.write_text(json.dumps(self._rules))
+        new.rename(self.folder / "rules.json")  # whole at once, for a fake docker that reads it meanwhile
 
     @contextlib.contextmanager
     def held(self, fifo: str) -> Iterator[None]:
@@ -135,7 +137,9 @@ class Scene:
     def calls(self) -> list[Event]:
         """What was asked of docker so far, by whomever."""
         path = self.folder / "log"
-        lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # a reader may come in the middle of a write
+        lines = map(json.loads, whole.splitlines())
         return [Event(line.pop("event"), tuple(line.pop("argv")), line) for line in lines]
 
     @property

@@ -1,6 +1,5 @@
 """The watchdog as a real process: what it asks of docker when its launcher, here the test, has let go of it."""
 
-import json
 import os
 import signal
 import subprocess
@@ -41,9 +40,9 @@ def _children() -> set[int]:
 
 def asked(scene: Scene) -> list[Argv]:
     """Return what was asked of docker by others than launchers."""
-    log = scene.folder / "log"
-    lines = map(json.loads, log.read_text().splitlines()) if log.exists() else ()
-    calls = [tuple(line["argv"][1:]) for line in lines if line["event"] == "start" and line["parent"] not in scene.pids]
+    calls = [
+        event.argv[1:] for event in scene.calls if event.kind == "start" and event.more["parent"] not in scene.pids
+    ]
     return [call[:2] if call[:2] in LISTINGS else call for call in calls]
 
 
