@@ -107,49 +107,45 @@ Made by claude-bottle as the work was fetched out of the bottle: no commit of th
 END
   ) && { git update-ref HEAD "$new" $old 2> /dev/null || :; }
 }
-old=$(git rev-parse --quiet --verify 'HEAD^{commit}')
-code=0
-whole || { copied; readable || fresh; whole; } || { why=$said; own "$old" && whole; } || code=1
-tree || { copied; tree; } || { own "$old" && tree; } || { fresh; whole; tree; } || code=1
-if [ "$tree" ] && [ "$tree" != "$(git rev-parse --quiet --verify "$old^{tree}")" ]; then
-  commit || { own "$old" && commit; } || code=1
-fi
-echo "tip ${new:-$old}"
-echo "before $old"
-[ $code = 0 ] || echo "failed $(echo "${why:-git cannot write}" | grep -v '^nested ' | tail -n 1)"
-echo "$found" | grep '^nested '
-oversize() {
+# What was left in this work tree, $1 where it is another than the main one, becomes a commit: $new, on top of $old.
+keep() {
+  local code=0
+  old=$(git rev-parse --quiet --verify 'HEAD^{commit}')
+  whole || { copied; readable || fresh; whole; } || { why=$said; own "$old" && whole; } || code=1
+  tree || { copied; tree; } || { own "$old" && tree; } || { fresh; whole; tree; } || code=1
+  if [ "$tree" ] && [ "$tree" != "$(git rev-parse --quiet --verify "$old^{tree}")" ]; then
+    commit || { own "$old" && commit; } || code=1
+  fi
+  [ "$1" ] || printf 'tip %s\nbefore %s\n' "${new:-$old}" "$old"
+  [ $code = 0 ] || echo "failed ${1:+in $1: }$(echo "${why:-git cannot write}" | grep -v '^nested ' | tail -n 1)"
+  echo "$found" | sed -n 's/^nested //p' | while read -r at; do echo "nested ${1:+$1/}$at"; done
   large | head --zero-terminated --lines $named | while read -r -d '' file; do
-    [ -z "$(git --literal-pathspecs status --porcelain -- "$file")" ] || echo "large $1$file"
+    [ -z "$(git --literal-pathspecs status --porcelain -- "$file")" ] || echo "large ${1:+$1/}$file"
   done
 }
-oversize
+keep
 # What is on no way to that commit: other branches, stashes, commits that were made on none.
-theirs() { command git --git-dir="$theirs" "$@" 2> /dev/null; }
-theirs for-each-ref --count=1 > /dev/null || theirs=${GIT_DIR:-$theirs}
+seen=$theirs
+theirs() { command git --git-dir="$seen" "$@" 2> /dev/null; }
+theirs for-each-ref --count=1 > /dev/null || seen=${GIT_DIR:-$theirs}
 base=${old:-$start}
 loose() {
   theirs merge-base --is-ancestor "$1" "$base" || theirs merge-base --is-ancestor "$1" "$start" ||
     [ "$(theirs for-each-ref --count=1 --contains="$1" refs/heads)" ] || echo "also $1 $2"
 }
-# What was left in another work tree becomes a commit there.
+# What was left in another work tree, which has its index and its HEAD in the folder $1, becomes a commit there.
 beside() (
   unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE why new found
-  ! [ "$1" -ef . ] && cd -- "$1" 2> /dev/null && [ "$(git rev-parse --show-toplevel 2> /dev/null)" -ef . ] &&
-    old=$(git rev-parse --quiet --verify 'HEAD^{commit}') || exit
-  index=$(git rev-parse --git-path index)
-  whole || { copied; readable || fresh; whole; } || why=$said
-  tree && { [ "$tree" = "$(git rev-parse "$old^{tree}")" ] || commit; } || why=${why:-git cannot write}
-  [ -z "$why" ] || echo "failed in $1: $(echo "$why" | grep -v '^nested ' | tail -n 1)"
-  echo "$found" | sed -n 's/^nested //p' | while read -r at; do echo "nested $1/$at"; done
-  oversize "$1/"
-  loose "${new:-$old}" "work tree $1"
-)
+  cd -- "$1" && cd -- "$(dirname -- "$(cat gitdir)")" && [ "$(sed -n 's/^gitdir: //p' .git)" -ef "$1" ] || exit
+  [ "$(git rev-parse --show-toplevel)" -ef . ] || { at=$(cat "$1/HEAD"); own "${at#ref: }" || exit; }
+  index=$1/index
+  keep "$PWD"
+  [ -z "$new$old" ] || loose "${new:-$old}" "work tree $PWD"
+) 2> /dev/null
 ! theirs cat-file -e "$start" || not=--no-merged=$start
 form='also %(objectname) branch %(refname:lstrip=2)'
 refs() { theirs for-each-ref ${old:+--no-merged=$old} $not --format="$form" "$@"; }
-theirs worktree list --porcelain -z | sed -nz 's/^worktree //p' |
-  while read -r -d '' at; do beside "$at" < /dev/null; done
+for each in "$theirs"/worktrees/*; do beside "$each"; done
 {
   refs refs/heads/bottle; refs refs/heads
   theirs reflog show --format='also %H stash %gd' refs/stash --

@@ -665,6 +665,26 @@ def test_what_the_agents_git_does_not_take_comes_back(ground: Ground, hinder: Ca
     assert ground.user.git("rev-parse", f"{BRANCH}~1") == tip
 
 
+@pytest.mark.parametrize("hinder", [fill_objects, require_filter, break_settings_of_the_repository])
+def test_what_the_agents_git_does_not_take_comes_back_from_another_work_tree(
+    ground: Ground, hinder: Callable[[Ground], None]
+) -> None:
+    bottle = ground.uncork()
+    aside = ground.folder / "aside"
+    ground.genie.git("worktree", "add", "--quiet", "--detach", str(aside))
+    for path in (ground.genie.path, aside):
+        (path / "left").write_text(path.name)
+        (path / ".gitattributes").write_text("left filter=x\n")
+    (ground.genie.path / ".git" / "worktrees" / "aside" / "index.lock").touch()
+    hinder(ground)
+    told = ground.fetch(bottle)
+    assert f"\nalso    {BRANCH}-2: the agent's work tree {aside}\n" in told
+    assert "beware  not all" not in told
+    for branch, name in ((BRANCH, ground.genie.path.name), (f"{BRANCH}-2", "aside")):
+        assert ground.user.git("show", f"{branch}:left") == name
+        assert ground.user.git("rev-parse", f"{branch}~1") == bottle.work.start
+
+
 def test_what_cannot_be_committed_is_a_failure(ground: Ground) -> None:
     bottle = ground.uncork()
     tip = ground.genie.commit("by the genie")

@@ -16,7 +16,7 @@ from tests.unit.repos import Repo
 from tests.unit.scene import STEPS, USUAL, Scene
 from tests.unit.test_sessions import ELSEWHERE, HERE, LIST, row
 
-KEEP = "tip ${new"  # part of the script that commits what was left
+KEEP = "git commit-tree"  # part of the script that commits what was left
 START = ("start", "demo", "--yes", "--repo", "user")
 
 
