@@ -1,5 +1,6 @@
 """What came back from a bottle, told in a few harmless lines, and what of it would run by itself on the host."""
 
+import itertools
 from collections.abc import Iterator
 
 from claude_bottle import git
@@ -17,7 +18,9 @@ SECONDS = 5 * _SECONDS  # for all of them
 _WARY = {"GIT_ALLOC_LIMIT": str(1 << 25)}
 _SETTINGS = ("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=4m", "-c", "color.ui=false")
 _DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")
-_SUBMODULE = "160000"  # the mode of what is a repository of its own
+_SUBMODULE, _LINK = "160000", "120000"  # the modes of what is a repository of its own, and of a symbolic link
+_TARGET = 4095  # bytes in a link's target that a kernel still follows
+_LINKS = 10_000  # links that are looked at one by one
 
 
 def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
@@ -52,19 +55,54 @@ def _commands(work: Work, branch: str) -> Iterator[str]:
 
 
 def _warnings(quarantine: Git, start: str, tip: str) -> Iterator[str]:
-    listed = quarantine.run(*_SETTINGS, "diff", *_DIFF, "--raw", "-z", start, tip, timeout=_SECONDS, more=_WARY)
+    how = ("--raw", "--no-abbrev", "-z")
+    listed = quarantine.run(*_SETTINGS, "diff", *_DIFF, *how, start, tip, timeout=_SECONDS, more=_WARY)
     if not listed.ok:
         yield f"beware  its files cannot be listed: {git.reason(listed)}"
         return
     fields = git.text(listed.stdout).split("\0")
-    there = [(head.split()[1], path) for head, path in zip(fields[::2], fields[1::2], strict=False) if head[-1:] != "D"]
-    found = [path for _, path in there if runs_by_itself(path)]
+    pairs = zip(fields[::2], fields[1::2], strict=False)
+    there = [(*head.split()[1:4:2], path) for head, path in pairs if head[-1:] != "D"]
+    found = [path for _, _, path in there if runs_by_itself(path)]
     if found:
         yield "beware  these would run by themselves on this machine, or at an everyday command:"
         yield from _paths(found)
-    if alone := [path for mode, path in there if mode == _SUBMODULE]:
+    if out := _leading_out(quarantine, [(oid, path) for mode, oid, path in there if mode == _LINK]):
+        yield "beware  these are links that lead out of the repository, or into its .git:"
+        yield from _paths(out)
+    if alone := [path for mode, _, path in there if mode == _SUBMODULE]:
         yield "beware  these are repositories of their own, of which only a commit's name came back:"
         yield from _paths(alone)
+
+
+def _leading_out(quarantine: Git, links: list[tuple[str, str]]) -> list[str]:
+    """Return the paths of those links, given as (object, path), that do so, or of which nobody can say."""
+    oids = sorted({oid for oid, _ in links})
+    sizes = _batch(quarantine, oids, "--batch-check=%(objectsize)").split()
+    short = [oid for oid, size in zip(oids, sizes, strict=False) if int(size) <= _TARGET][:_LINKS]
+    targets, rest = dict[str, str](), _batch(quarantine, short, "--batch=%(objectsize)")
+    for oid in short:
+        size, _, rest = rest.partition(b"\n")
+        targets[oid], rest = git.text(rest[: int(size or 0)]), rest[int(size or 0) + 1 :]
+    return [path for oid, path in links if leads_out(path, targets.get(oid, ""))]
+
+
+def _batch(quarantine: Git, oids: list[str], what: str) -> bytes:
+    asked = "".join(f"{oid}\n" for oid in oids).encode()
+    result = quarantine.run("cat-file", what, stdin=asked, timeout=_SECONDS, more=_WARY)
+    return result.stdout if result.ok else b""
+
+
+def leads_out(path: str, target: str) -> bool:
+    """Tell whether a link at `path` may lead out of the work tree, or into its .git, where every other link does not.
+
+    What goes up after it has gone down may do so through another link.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    down = list(itertools.dropwhile(lambda part: part == "..", parts))
+    above = len(parts) - len(down) > path.count("/")
+    inner = any(part == ".." or part.lower() == ".git" for part in down)
+    return target.startswith("/") or not target or above or inner
 
 
 def _paths(paths: list[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import handback, leaving, quarantine
+from claude_bottle import changes, handback, leaving, quarantine
 from claude_bottle.clone import OUT
 from claude_bottle.errors import RepositoryError
 from claude_bottle.handback import Bottle, HandBack
@@ -230,6 +230,31 @@ def test_what_would_run_by_itself_is_named(ground: Ground) -> None:
     named = ground.fetch(bottle).partition("beware")[2].splitlines()[1:]
     assert {line.strip() for line in named} == set(yes)
     assert [name for name in no if runs_by_itself(name)] == []
+
+
+def test_links_that_lead_out_are_named(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_TARGET", 100)
+    bottle = ground.uncork()
+    out = {
+        "absolute": "/etc/passwd", "above": "../x", "a/above": "../../x", "a/b/down-and-up": "c/../../../..",
+        "twice": "a/back/../..", "config": ".git/config", "other-case": ".GIT", "a/config": "../module/.git/config",
+        "endless": "x" * 101, "up": "..",
+    }  # fmt: skip
+    within = {"here": "file", "self": ".", "a/back": "../file", "a/b/root": "../..", "late": "a/..b/.gitignore"}
+    for path, target in (out | within).items():
+        (ground.genie.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (ground.genie.path / path).symlink_to(target)
+    told = ground.fetch(bottle)
+    named = told.partition("beware  these are links that lead out of the repository, or into its .git:\n")[2]
+    assert {line.strip() for line in named.splitlines()} == set(out)
+
+
+def test_links_that_nobody_can_look_at_are_named(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_LINKS", 1)
+    bottle = ground.uncork()
+    for target in ("file", "changed"):
+        (ground.genie.path / f"to-{target}").symlink_to(target)
+    assert ground.fetch(bottle).partition("beware")[2].count("\n        to-") == 1
 
 
 def test_nothing_that_a_bottle_or_the_users_hooks_hold_runs_on_the_host(ground: Ground) -> None:
