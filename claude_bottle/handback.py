@@ -139,9 +139,8 @@ class _Trip:
 
     def _through(self, tip: str, folder: Path | None) -> tuple[str, str]:
         """Bring one commit through a stage dir in `folder`, else in the temporary directory."""
-        bottle, stage = self.bottle, StageDir.make(self.bottle.session, folder)
-        try:
-            stage.write("owner", bottle.owner.encode())
+        bottle = self.bottle
+        with StageDir.held(bottle.session, bottle.owner, folder) as stage:
             bundle = stage.path / "bundle"
             seconds = max(1.0, self._end - time.monotonic())
             if not leaving.leave(bottle, tip, bundle, seconds=seconds, limit=self._room, last=self.last):
@@ -153,8 +152,6 @@ class _Trip:
                 raise _saved(bottle, bundle, str(error)) from None
             self._branches.append(branch)
             return branch, changes.told(apart.git, bottle.work, tip, branch)
-        finally:
-            stage.remove()
 
 
 def _landed(bottle: Bottle, bundle: Path, folder: Path, taken: Sequence[str]) -> tuple[str, str, Quarantine]:

@@ -10,6 +10,7 @@ from claude_bottle import git, identity
 from claude_bottle.clone import Repository, Wanted, Work, is_oid, without_secret
 from claude_bottle.errors import RepositoryError, UsageError
 from claude_bottle.git import Git
+from claude_bottle.staging import StageDir
 from claude_bottle.text import harmless
 
 _NAMES_SHOWN = 3
@@ -33,10 +34,11 @@ def wanted(manifests: Path | None, repo: Path | None, ref: str | None, *, with_c
     return Wanted(path, ref or "HEAD", with_changes)
 
 
-def survey(wanted: Wanted, env: Mapping[str, str], *, dry: bool = False) -> Repository:
+def survey(wanted: Wanted, env: Mapping[str, str], owner: str | None) -> Repository:
     """Return what there is to know of the repository that is wanted; raises RepositoryError.
 
-    Uncommitted changes that are wanted become a commit that nothing refers to; not in a `dry` run, which writes none.
+    Uncommitted changes that are wanted become a commit that nothing refers to, made in a folder that is known as
+    `owner`'s; not where there is none, in a dry run.
     """
     git_ = opened(wanted.path, env)
     if "\n" in f"{git_.path}{objects(git_)}":
@@ -53,7 +55,7 @@ def survey(wanted: Wanted, env: Mapping[str, str], *, dry: bool = False) -> Repo
         author=identity.told(known),
         notes=(*_submodules(git_, commit), *_lfs(git_, commit)),
     )
-    return _with_changes(git_, wanted, repository, dry=dry)
+    return _with_changes(git_, wanted, repository, owner)
 
 
 def opened(path: Path, env: Mapping[str, str]) -> Git:
@@ -118,7 +120,7 @@ def _lfs(git_: Git, commit: str) -> Iterator[str]:
         yield "files in Git LFS not taken along: they are there as pointers"
 
 
-def _with_changes(git_: Git, wanted: Wanted, found: Repository, *, dry: bool) -> Repository:
+def _with_changes(git_: Git, wanted: Wanted, found: Repository, owner: str | None) -> Repository:
     """Return the repository with its uncommitted changes counted, and taken along where they are wanted."""
     changes = _changes(git_)
     if not wanted.with_changes:
@@ -130,7 +132,7 @@ def _with_changes(git_: Git, wanted: Wanted, found: Repository, *, dry: bool) ->
         raise RepositoryError(f"{git_.path}: uncommitted changes are changes to HEAD: give no other --ref")
     if not changes:
         return found
-    start = found.work.commit if dry else _committed(git_, found)
+    start = _committed(git_, found, owner) if owner else found.work.commit
     taken = f"{_many(changes, 'uncommitted change')} taken along as a commit on top"
     return replace(found, work=replace(found.work, start=start), notes=(taken, *found.notes))
 
@@ -143,17 +145,21 @@ def _changes(git_: Git) -> int:
     return git_.text(*words).count("\0")
 
 
-def _committed(git_: Git, found: Repository) -> str:
+def _committed(git_: Git, found: Repository, owner: str) -> str:
     """Make a commit of the work tree as it is, by an index of its own: the user's, and every ref, stay as they are."""
-    with tempfile.TemporaryDirectory(prefix="bottled-index-") as folder:
-        index = Path(folder, "index")
-        own = git_.path / git_.text("rev-parse", "--git-path", "index")
-        if own.exists():
-            shutil.copy2(own, index)  # its time tells git which files to look at again
-        at = {"GIT_INDEX_FILE": str(index)}
-        sparse = git_.run("config", "--type=bool", "core.sparseCheckout").stdout == b"true\n"
-        git_.text("-c", "core.splitIndex=false", "add", "--all", *(("--sparse",) if sparse else ()), more=at)
-        tree = git_.text("write-tree", more=at)
+    try:
+        with StageDir.held("index", owner) as stage:
+            index = stage.path / "index"
+            own = git_.path / git_.text("rev-parse", "--git-path", "index")
+            if own.exists():
+                shutil.copy2(own, index)  # its time tells git which files to look at again
+            at = {"GIT_INDEX_FILE": str(index)}
+            sparse = git_.run("config", "--type=bool", "core.sparseCheckout").stdout == b"true\n"
+            git_.text("-c", "core.splitIndex=false", "add", "--all", *(("--sparse",) if sparse else ()), more=at)
+            tree = git_.text("write-tree", more=at)
+    except OSError as error:
+        where = error.filename or tempfile.gettempdir()
+        raise RepositoryError(f"cannot take uncommitted changes along: {where}: {error.strerror or error}") from None
     author = {} if found.author.name and found.author.email else NOBODY
     return git_.text("commit-tree", "-p", found.work.commit, tree, stdin=_TAKEN.encode(), more=author)
 

@@ -66,7 +66,7 @@ def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) ->
     """Print the preflight and every command of a session, without calling docker."""
     env = survey.client_environment(host)
     local = Engine(env).is_local(ask=False)
-    taken = repository.survey(wanted, env, dry=True) if wanted else None
+    taken = repository.survey(wanted, env, None) if wanted else None
     egress = Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS)
     plan = survey.draft(host, agent, run, egress, local=local, taken=taken)
     with Teardown() as undo:
@@ -85,7 +85,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
     if locked and not host.interactive:
         raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
     with _hands(host, verbose=options.verbose) as hands:
-        taken = repository.survey(options.wanted, hands.env) if options.wanted else None
+        taken = repository.survey(options.wanted, hands.env, host.owner) if options.wanted else None
         plan, done = survey.take(host, agent, options.run, hands.engine, taken)
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:

@@ -1,5 +1,6 @@
 """What is copied into the containers: deterministic tar streams, and the stage dir on the host."""
 
+import contextlib
 import io
 import json
 import re
@@ -114,6 +115,17 @@ class StageDir:
     def make(cls, session: str, folder: Path | None = None) -> "StageDir":
         """Make it in `folder`, else in the temporary directory, by a name that tells its session."""
         return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-", dir=folder)))
+
+    @classmethod
+    @contextlib.contextmanager
+    def held(cls, session: str, owner: str, folder: Path | None = None) -> "Iterator[StageDir]":
+        """Have one for as long as the block takes; where its process is killed, it is removed as its `owner`'s."""
+        made = cls.make(session, folder)
+        try:
+            made.write("owner", owner.encode())
+            yield made
+        finally:
+            made.remove()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file that its user alone can read."""

@@ -95,8 +95,10 @@ def main(owner: str, said: Iterable[str]) -> None:
                 reaper.join()
             return
     _end(clients)
+    own = (item for item in leftovers.stage_dirs() if (item.owner or item.session) in (owner, session))
+    leftovers.remove(env, own, _unheard)  # not those of a `fetch` that is at work
     if session:
-        _tear_down(env, owner, session, undos)
+        _tear_down(env, session, undos)
 
 
 def _reap(env: Mapping[str, str], owner: str) -> None:
@@ -113,14 +115,11 @@ def _end(clients: Iterable[tuple[int, str]]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _tear_down(env: Mapping[str, str], owner: str, session: str, undos: Iterable[Sequence[str]]) -> None:
+def _tear_down(env: Mapping[str, str], session: str, undos: Iterable[Sequence[str]]) -> None:
     """Undo in order, then remove what is there by label, until two listings in a row are empty."""
     for argv in undos:
         with contextlib.suppress(BottleError):  # docker has vanished, and may come back
             docker.run(argv, env, timeout=_TIMEOUT)
-    for item in leftovers.stage_dirs():
-        if item.session == session and item.owner in ("", owner):  # not of a `fetch` that is at work
-            leftovers.remove(env, (item,), _unheard)
     end, empty = time.monotonic() + _PATIENCE, 0
     while empty < 2 and time.monotonic() < end:
         begun = time.monotonic()

@@ -34,7 +34,7 @@ def table(bench: Bench) -> tuple[Step, ...]:
     made = planning.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
     wanted = repository.wanted(agent.repo, None, None, with_changes=False)
     assert wanted
-    return steps.table(replace(made, repository=repository.survey(wanted, bench.environ)))
+    return steps.table(replace(made, repository=repository.survey(wanted, bench.environ, None)))
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -88,7 +88,7 @@ class Ground:
         self.user.git("init", "--quiet")
 
     def survey(self, path: Path | None = None, ref: str = "HEAD", *, with_changes: bool = False) -> Repository:
-        return repository.survey(Wanted(path or self.user.path, ref, with_changes), self.env)
+        return repository.survey(Wanted(path or self.user.path, ref, with_changes), self.env, "owner:boot:1:2")
 
     def uncork(self, taken: Repository | None = None) -> Bottle:
         """Take a repository, the user's if none is given, into the bottle."""

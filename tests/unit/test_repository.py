@@ -1,5 +1,6 @@
 """A user's repository on its way into a bottle: what is taken, what is told, and that nothing of it is touched."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,11 +98,22 @@ def test_uncommitted_changes_stay_unless_they_are_wanted(ground: Ground) -> None
     ]  # fmt: skip
 
 
+def test_a_full_disk_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ground.user.commit()
+    (ground.user.path / "new").write_text("1")
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(RepositoryError, match=r"^cannot take uncommitted changes along: /.*: No space left on device$"):
+        ground.survey(with_changes=True)
+
+
 def test_a_dry_look_writes_nothing(ground: Ground) -> None:
     tip = ground.user.commit()
     (ground.user.path / "new").write_text("1")
     before = ground.user.snapshot()
-    taken = repository.survey(Wanted(ground.user.path, with_changes=True), ground.env, dry=True)
+    taken = repository.survey(Wanted(ground.user.path, with_changes=True), ground.env, None)
     assert (taken.work.start, ground.user.snapshot()) == (tip, before)
 
 

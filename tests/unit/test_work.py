@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,25 @@ def test_a_dry_run_shows_the_clone_and_calls_no_docker(scene: Scene, user: Repo)
     assert f"repo    {user.path} at main " in err
     assert "  note    1 uncommitted change taken along as a commit on top\n" in err
     assert user.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_start_that_ends_as_it_takes_changes_along(
+    scene: Scene, user: Repo, number: signal.Signals
+) -> None:
+    os.mkfifo(scene.folder / "filter")
+    user.git("config", "filter.x.clean", f"/bin/cat {scene.folder / 'filter'}")
+    (user.path / ".gitattributes").write_text("new filter=x\n")
+    (user.path / "new").write_text("1")
+    child = scene.launch(*START, "--with-changes")
+    with scene.held("filter"):
+        assert [path.name.startswith("claude-bottle-index-") for path in scene.tmp.iterdir()] == [True]
+        child.send_signal(number)
+        child.wait()
+        while list(scene.tmp.iterdir()):
+            time.sleep(0.01)
+    assert scene.end(child)[0] in (-number, 128 + number)
+    assert user.git("for-each-ref", "--format=%(refname)") == "refs/heads/main"
 
 
 def test_work_comes_back_before_anything_is_undone(scene: Scene, user: Repo) -> None:
