@@ -77,6 +77,7 @@ class _Trip:
         self.where = "is lost with the bottle" if last else "stays in the bottle"
         self.faults: list[str] = []
         self._branches: list[str] = []
+        self._tips: list[str] = []
         self._room, self._end = BUNDLE, time.monotonic() + _LEAVING
 
     def told(self) -> str:
@@ -84,7 +85,7 @@ class _Trip:
         head = self._head()
         also = "".join(self._also())
         notes = "".join(self.kept.notes(self.where))
-        if self.kept.failed:
+        if self.kept.failed or self.kept.slow:
             self.faults.append("not all that was left uncommitted came back")
         if not head and not self.faults:
             changed = self.kept.tip != self.bottle.work.start
@@ -93,39 +94,38 @@ class _Trip:
         return head + also + notes
 
     def _head(self) -> str:
-        tip, before, start = self.kept.tip, self.kept.before, self.bottle.work.start
-        if tip == start:
-            return ""
-        try:
-            return self._brought(tip)[1]
-        except Withheld as error:
-            if before in ("", tip):
-                self.faults.append(f"{error}; it {self.where}")
-                return ""
-            self.faults.append(f"what was left uncommitted {self.where}: {error}")
-        except RepositoryError as error:
-            self.faults.append(str(error))
-            return ""
-        try:
-            return self._brought(before)[1] if before != start else ""
-        except Withheld:
-            self.faults.append(f"so is what was committed before: it {self.where}")
-        except RepositoryError as error:
-            self.faults.append(str(error))
-        return ""
+        tip, before = self.kept.tip, self.kept.before
+        return "" if tip == self.bottle.work.start else self._either(tip, before)[1]
 
     def _also(self) -> Iterator[str]:
-        for oid, what in self.kept.also:
-            try:
-                branch, told = self._brought(oid)
-            except Withheld as error:
-                self.faults.append(f"{what} {self.where}: {error}")
-            except RepositoryError as error:
-                self.faults.append(f"{what}: {error}")
-            else:
-                if branch:
-                    beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
-                    yield f"also    {branch}: {what}\n{''.join(beware[1:])[1:]}"
+        for oid, before, what in self.kept.also:
+            branch, told = self._either(oid, before, what)
+            if branch:
+                beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
+                yield f"also    {branch}: {what}\n{''.join(beware[1:])[1:]}"
+
+    def _either(self, tip: str, before: str, what: str = "") -> tuple[str, str]:
+        """Bring a commit, or the one below it, which is the agent's own; return its branch and what to say of it."""
+        of = f" of {what}" if what else ""
+        try:
+            return self._brought(tip)
+        except Withheld as error:
+            if before in ("", tip):
+                self.faults.append(f"{what} {self.where}: {error}" if what else f"{error}; it {self.where}")
+                return "", ""
+            self.faults.append(f"what was left uncommitted{of} {self.where}: {error}")
+        except RepositoryError as error:
+            self.faults.append(f"{what}: {error}" if what else str(error))
+            return "", ""
+        if not self.last:
+            leaving.take_back(self.bottle, tip, before)
+        try:
+            return self._brought(before) if before != self.bottle.work.start else ("", "")
+        except Withheld:
+            self.faults.append(f"so is what was committed before{of}: it {self.where}")
+        except RepositoryError as error:
+            self.faults.append(f"{what}: {error}" if what else str(error))
+        return "", ""
 
     def _brought(self, tip: str) -> tuple[str, str]:
         """Bring one commit; return its branch and what there is to say of it, nothing where it has nothing new."""
@@ -143,7 +143,9 @@ class _Trip:
         with StageDir.held(bottle.session, bottle.owner, folder) as stage:
             bundle = stage.path / "bundle"
             seconds = max(1.0, self._end - time.monotonic())
-            if not leaving.leave(bottle, tip, bundle, seconds=seconds, limit=self._room, last=self.last):
+            if not leaving.leave(
+                bottle, tip, bundle, beyond=self._tips, seconds=seconds, limit=self._room, last=self.last
+            ):
                 return "", ""
             self._room -= bundle.stat().st_size
             try:
@@ -151,6 +153,7 @@ class _Trip:
             except (BottleError, OSError) as error:
                 raise _saved(bottle, bundle, str(error)) from None
             self._branches.append(branch)
+            self._tips.append(tip)
             return branch, changes.told(apart.git, bottle.work, tip, branch)
 
 

@@ -1,6 +1,6 @@
 """A bottle's side of the way back: have it commit what was left, tell what it has, and give it as a bundle."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from claude_bottle.clone import Work, is_oid
 from claude_bottle.docker import Client
 from claude_bottle.errors import RepositoryError
 from claude_bottle.quarantine import BUNDLE, MIB
-from claude_bottle.scripts import CLEAR, KEEP, LEAVE
+from claude_bottle.scripts import BACK, CLEAR, KEEP, LEAVE
 from claude_bottle.staging import WORKDIR
 from claude_bottle.text import harmless
 
@@ -23,7 +23,7 @@ COMMITS = 1 + _BRANCHES
 _SHOWN = 10
 _ENDED = "is not running"  # what `docker exec` says of a container that has ended
 _EMPTY = "Refusing to create empty bundle"
-_WORDS = ("tip", "before", "failed", "also", "nested", "large")
+_WORDS = ("tip", "before", "failed", "also", "over", "nested", "large")
 
 
 class Withheld(RepositoryError):
@@ -54,7 +54,9 @@ class Kept:
     before: str = ""  # the agent's own last commit
     failed: str = ""  # why not all that was left is in `tip`
     slow: bool = False
-    also: tuple[tuple[str, str], ...] = ()  # commits that are on no way to `tip`, and what they are
+    also: tuple[
+        tuple[str, str, str], ...
+    ] = ()  # commits on no way to `tip`, with what is below them, and what they are
     more: tuple[str, ...] = ()  # those that are too many
     nested: tuple[str, ...] = ()
     large: tuple[str, ...] = ()
@@ -125,27 +127,47 @@ def _kept(bottle: Bottle) -> Kept:
     if tip != "HEAD" and not is_oid(tip):
         raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
     before = [oid for oid in said["before"] if is_oid(oid)]
-    also = dict[str, str]()
-    for line in said["also"]:
-        oid, _, what = line.partition(" ")
-        if is_oid(oid) and oid != tip:
-            also.setdefault(oid, f"the agent's {what}")
+    also = _also(said["also"], said["over"], (f"branch bottle/{bottle.session}", tip))
     return Kept(
         *(tip, before[0] if before else "", " ".join(said["failed"]), result.timed_out),
-        *(tuple(also.items())[:_BRANCHES], tuple(also.values())[_BRANCHES:]),
+        *(also[:_BRANCHES], tuple(what for _, _, what in also[_BRANCHES:])),
         *(tuple(said["nested"]), tuple(said["large"])),
     )
 
 
-def leave(bottle: Bottle, tip: str, into: Path, *, seconds: float, limit: int, last: bool) -> bool:
+def _also(lines: Sequence[str], over: Sequence[str], head: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
+    """Return what there is beside the head, but what is below another of them.
+
+    First comes the branch that the bottle began with, then what has no other name, then the other branches.
+    """
+    first, tip = head
+    below = {oid: before for oid, _, before in (line.partition(" ") for line in over)}
+    found = dict[str, str]()
+    for line in lines:
+        oid, _, what = line.partition(" ")
+        if is_oid(oid) and oid not in (tip, *below.values()):
+            found.setdefault(oid, what)
+    named = sorted(found.items(), key=lambda item: item[1] != first and 1 + item[1].startswith("branch "))
+    return tuple((oid, below.get(oid, ""), f"the agent's {what}") for oid, what in named)
+
+
+def take_back(bottle: Bottle, kept: str, before: str) -> None:
+    """Have the bottle forget a commit of what was left that did not come out, so that it can be made smaller."""
+    docker.run(bottle.argv(BACK, kept, before), bottle.env, timeout=ALIVE)
+
+
+def leave(
+    bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], seconds: float, limit: int, last: bool
+) -> bool:
     """Write the bundle that comes out of the bottle to a file; Withheld where it does not come whole.
 
-    False where there would be nothing in it. `limit` is a size in bytes.
+    False where there would be nothing in it. `limit` is a size in bytes; what is in the commits `beyond` which it goes
+    has come before.
     """
     with into.open("xb", buffering=0) as file:
         into.chmod(0o600)
         try:
-            client = _started(bottle, LEAVE, bottle.work.commit, tip)
+            client = _started(bottle, LEAVE, bottle.work.commit, tip, *beyond)
             result = stream.converse(client, what="fetching the work", seconds=seconds, into=file, limit=limit)
         except stream.TooMuch:
             hint = f": see what it is with `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"

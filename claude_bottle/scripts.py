@@ -11,19 +11,24 @@ _TOLD = 100  # branches, at most
 _GIT = r"""
 cd "$1" || exit
 start=$2 size=$3 theirs=$PWD/.git
+RAW='-text -working-tree-encoding -ident'  # git refuses a file that these do not fit
 git() { command git -c core.hooksPath=/dev/null -c core.fsmonitor= -c gc.auto=0 -c advice.addEmbeddedRepo=false "$@"; }
+# $1 is where its HEAD shall be, $2 what else of the attributes shall not count.
 own() {
   export GIT_DIR=${TMPDIR:-/tmp}/.claude-bottle.git GIT_WORK_TREE=$PWD
-  git init --quiet && mkdir -p "$GIT_DIR/info" || { unset GIT_DIR GIT_WORK_TREE; return 1; }
+  local form=sha1; [ ${#start} = 40 ] || form=sha256
+  git init --quiet --object-format=$form && mkdir -p "$GIT_DIR/info" || { unset GIT_DIR GIT_WORK_TREE; return 1; }
   echo "$theirs/objects" > "$GIT_DIR/objects/info/alternates"
   rm -rf "$GIT_DIR"/{packed-refs,refs,logs}
   cp -R "$theirs"/{packed-refs,refs,logs} "$GIT_DIR" 2> /dev/null
   git for-each-ref > /dev/null 2>&1 || { rm -rf "$GIT_DIR"/{packed-refs,refs,logs}; mkdir -p "$GIT_DIR/refs"; }
-  echo '* -filter' > "$GIT_DIR/info/attributes"
+  cp "$theirs/info/exclude" "$GIT_DIR/info/exclude" 2> /dev/null
+  echo "* -filter $2" > "$GIT_DIR/info/attributes"
   cp "$theirs/shallow" "$GIT_DIR/shallow" 2> /dev/null
   local at; at=$(cat "$theirs/HEAD" 2> /dev/null)
   at=$(git rev-parse --quiet --verify "${1:-${at#ref: }}^{commit}" 2> /dev/null) || at=$start
   git update-ref --no-deref HEAD "$at" 2> /dev/null
+  [ "$GIT_INDEX_FILE" ] || git read-tree HEAD 2> /dev/null  # what is tracked and ignored is nowhere else
   :
 }
 top=$(git rev-parse --show-toplevel 2> /dev/null) || {
@@ -55,18 +60,12 @@ add() {
 copied() { export GIT_INDEX_FILE; GIT_INDEX_FILE=$(mktemp -d)/index; cp -p "$index" "$GIT_INDEX_FILE" 2> /dev/null; }
 fresh() { export GIT_INDEX_FILE; GIT_INDEX_FILE=$(mktemp -d)/index; git read-tree HEAD 2> /dev/null; }
 readable() { git ls-files > /dev/null 2>&1; }
-"""
-KEEP = (
-    _GIT
-    + rf"""
-named={_NAMED} told={_TOLD}
-"""
-    + r"""
 alone() { (unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE; cd "$1" && shift && git "$@" 2> /dev/null); }
 # A submodule as it came, or another work tree of this very repository, whose branch comes by itself.
 known() {
   [ -e "$1/.git" ] && [ "$(alone "$1" rev-parse --show-toplevel)" -ef "$1" ] || return
-  [ "$(alone "$1" rev-parse --path-format=absolute --git-common-dir)" -ef "$theirs" ] && return
+  [ "$(alone "$1" rev-parse --path-format=absolute --git-common-dir)" -ef "$theirs" ] &&
+    [ "$(cat "$(alone "$1" rev-parse --absolute-git-dir)/gitdir" 2> /dev/null)" -ef "$1/.git" ] && return
   [ "$(git rev-parse --quiet --verify "$start:$1")" = "$(alone "$1" rev-parse HEAD)" ] &&
     [ -z "$(alone "$1" status --porcelain || echo fault)" ]
 }
@@ -77,6 +76,7 @@ plain() {
   tree=$(
     export GIT_DIR GIT_WORK_TREE=$PWD/$1 GIT_INDEX_FILE
     GIT_DIR=$(git rev-parse --absolute-git-dir) GIT_INDEX_FILE=$(mktemp -d)/index
+    git read-tree "$(git rev-parse --quiet --verify "HEAD:$1")" 2> /dev/null
     cd "$1" && add && git write-tree
   ) || return
   [ "$tree" != "$(git hash-object -t tree /dev/null)" ] || return 0
@@ -90,28 +90,46 @@ folders() {
     [ "${mode%% *}" != 160000 ] || [ -e "$path/.git" ] || printf '%s\0' "$path"
   done
 }
-# All of it: $said is why not.
+# All of it, what is inside another repository after that one's own: $said is why not.
 whole() {
   said=$(add 2>&1) || return
-  found=$(folders | { bad=0; while read -r -d '' at; do plain "$at" || bad=1; done; exit $bad; } 2>&1) && return
+  found=$(folders | sort -z | { while read -r -d '' at; do plain "$at" || bad=1; done; exit $bad; } 2>&1) && return
   said=$found; return 1
 }
+"""
+KEEP = (
+    _GIT
+    + rf"""
+named={_NAMED} told={_TOLD}
+"""
+    + r"""
+busy() {
+  local each; for each in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
+    ! [ -e "${index%/*}/$each" ] || return 0
+  done; return 1
+}
 tree() { tree=$(git write-tree 2> /dev/null) || { why=${why:-$(git write-tree 2>&1)}; return 1; }; }
+# Where the index is not the agent's own, its HEAD stays, too, and the same files make the same commit again.
 commit() {
   export GIT_AUTHOR_NAME=claude-bottle GIT_AUTHOR_EMAIL=claude-bottle@localhost
   export GIT_COMMITTER_NAME=claude-bottle GIT_COMMITTER_EMAIL=claude-bottle@localhost
-  new=$(git commit-tree ${old:+-p} $old "$tree" 2> /dev/null << 'END'
+  local own=$GIT_DIR$GIT_INDEX_FILE
+  new=$(
+    date=$(git log --max-count=1 --format=%cd --date=raw $old 2> /dev/null)
+    [ -z "$own" ] || export GIT_AUTHOR_DATE="$date" GIT_COMMITTER_DATE="$date"
+    git commit-tree ${old:+-p} $old "$tree" 2> /dev/null << 'END'
 Keep what was left uncommitted
 
 Made by claude-bottle as the work was fetched out of the bottle: no commit of the agent's.
 END
-  ) && { git update-ref HEAD "$new" $old 2> /dev/null || :; }
+  ) && { [ "$own" ] || git update-ref HEAD "$new" $old 2> /dev/null || :; }
 }
 # What was left in this work tree, $1 where it is another than the main one, becomes a commit: $new, on top of $old.
 keep() {
   local code=0
   old=$(git rev-parse --quiet --verify 'HEAD^{commit}')
-  whole || { copied; readable || fresh; whole; } || { why=$said; own "$old" && whole; } || code=1
+  if ! [ -e "$index" ]; then fresh; elif busy; then copied; fi
+  whole || { copied; readable || fresh; whole; } || { why=$said; own "$old" "$RAW" && whole; } || code=1
   tree || { copied; tree; } || { own "$old" && tree; } || { fresh; whole; tree; } || code=1
   if [ "$tree" ] && [ "$tree" != "$(git rev-parse --quiet --verify "$old^{tree}")" ]; then
     commit || { own "$old" && commit; } || code=1
@@ -123,31 +141,35 @@ keep() {
     [ -z "$(git --literal-pathspecs status --porcelain -- "$file")" ] || echo "large ${1:+$1/}$file"
   done
 }
-keep
-# What is on no way to that commit: other branches, stashes, commits that were made on none.
+# What is on no way to the HEAD: other branches, stashes, commits that were made on none.
+old=$(git rev-parse --quiet --verify 'HEAD^{commit}')
 seen=$theirs
 theirs() { command git --git-dir="$seen" "$@" 2> /dev/null; }
-theirs for-each-ref --count=1 > /dev/null || seen=${GIT_DIR:-$theirs}
+theirs for-each-ref --count=1 > /dev/null || seen=$(own "$old" > /dev/null 2>&1; echo "${GIT_DIR:-$theirs}")
 base=${old:-$start}
 loose() {
-  theirs merge-base --is-ancestor "$1" "$base" || theirs merge-base --is-ancestor "$1" "$start" ||
+  [ -z "$1" ] || theirs merge-base --is-ancestor "$1" "$base" || theirs merge-base --is-ancestor "$1" "$start" ||
     [ "$(theirs for-each-ref --count=1 --contains="$1" refs/heads)" ] || echo "also $1 $2"
 }
 # What was left in another work tree, which has its index and its HEAD in the folder $1, becomes a commit there.
 beside() (
   unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE why new found
-  cd -- "$1" && cd -- "$(dirname -- "$(cat gitdir)")" && [ "$(sed -n 's/^gitdir: //p' .git)" -ef "$1" ] || exit
-  [ "$(git rev-parse --show-toplevel)" -ef . ] || { at=$(cat "$1/HEAD"); own "${at#ref: }" || exit; }
+  at=$(cat "$1/gitdir") && what="work tree ${at%/.git}"
+  cd -- "$1" && cd -- "$(dirname -- "$at")" && [ "$(sed -n 's/^gitdir: //p' .git)" -ef "$1" ] || {
+    loose "$(command git --git-dir="$1" rev-parse --quiet --verify 'HEAD^{commit}')" "$what"; exit
+  }
+  [ "$(git rev-parse --show-toplevel)" -ef . ] || { at=$(cat "$1/HEAD"); own "${at#ref: }"; } || {
+    echo "failed in $PWD: its repository cannot be used"; exit
+  }
   index=$1/index
   keep "$PWD"
-  [ -z "$new$old" ] || loose "${new:-$old}" "work tree $PWD"
+  at=$(git symbolic-ref --quiet --short HEAD) && what="branch $at"
+  if [ "$new" ]; then echo "also $new $what"; echo "over $new $old"; else loose "$old" "$what"; fi
 ) 2> /dev/null
 ! theirs cat-file -e "$start" || not=--no-merged=$start
 form='also %(objectname) branch %(refname:lstrip=2)'
 refs() { theirs for-each-ref ${old:+--no-merged=$old} $not --format="$form" "$@"; }
-for each in "$theirs"/worktrees/*; do beside "$each"; done
 {
-  refs refs/heads/bottle; refs refs/heads
   theirs reflog show --format='also %H stash %gd' refs/stash --
   cat "$theirs/logs/HEAD" "$theirs"/worktrees/*/logs/HEAD 2> /dev/null |
     sed -n 's/^\([0-9a-f]\{40,\}\) .*\tcheckout: moving from \([^ ]*\) to .*/\1 \2/p' | sort -u |
@@ -155,6 +177,9 @@ for each in "$theirs"/worktrees/*; do beside "$each"; done
       theirs show-ref --verify --quiet "refs/heads/$from" || loose "$left" "commit ${left::12}"
     done
 } | head -n $told
+{ refs refs/heads/bottle; refs refs/heads; } | head -n $told
+keep
+for each in "$theirs"/worktrees/*; do beside "$each"; done
 """
 )
 LEAVE = (
@@ -163,15 +188,26 @@ LEAVE = (
 out={OUT}
 """
     + r"""
-git cat-file -e "$3^{commit}" 2> /dev/null || own || exit
-git update-ref "$out" "$3" 2> /dev/null || { own && git update-ref "$out" "$3"; } || exit
+tip=$3; shift 3
+git cat-file -e "$tip^{commit}" 2> /dev/null || own || exit
+git update-ref "$out" "$tip" 2> /dev/null || { own && git update-ref "$out" "$tip"; } || exit
 not=; git cat-file -e "$start" 2> /dev/null && not="^$start"
+for each; do  # what came out before
+  git cat-file -e "$each^{commit}" && ! git merge-base --is-ancestor "$tip" "$each" && not+=" ^$each"
+done 2> /dev/null
 git bundle create --quiet - "$out" $not
 """
 )
 DIFF = f"""{_GIT}
-copied; add 2> /dev/null || {{ readable || fresh; add; }}
+copied; readable && [ -e "$index" ] || fresh
+whole || {{ own "$(git rev-parse --quiet --verify HEAD)" "$RAW" && whole; }} || {{ echo "$said" >&2; exit 1; }}
 git -c core.quotePath=false -c color.ui=false diff --cached --no-ext-diff --no-textconv "$start" --
+"""
+# Take back the commit $2 of what was left, on top of $3, in whichever work tree it is the HEAD's.
+BACK = r"""
+cd "$1" && git worktree list --porcelain -z | sed -nz 's/^worktree //p' | while read -r -d '' at; do
+  git -C "$at" -c core.hooksPath=/dev/null update-ref HEAD "$3" "$2"
+done
 """
 # With no program but bash itself, which a bottle without room for another process can still start: stop all that the
 # agent runs, so that nothing new comes of it, and end it, but not what holds the bottle: that reads the input of its

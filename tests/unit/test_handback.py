@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import stat
 import struct
@@ -191,11 +192,29 @@ def test_a_bottle_that_gives_no_end_is_cut_off(ground: Ground, monkeypatch: pyte
 def test_a_bottle_that_hangs_gives_what_was_committed(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving, "_KEEPING", 1.0)
     bottle = ground.uncork()
-    tip = ground.genie.commit("committed")
+    ground.genie.git("checkout", "--quiet", "-b", "aside")
+    tips = [ground.genie.commit("aside")]
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    tips.append(ground.genie.commit("committed"))
     ground.genie.git("config", "filter.hang.clean", "sleep 1000 #")
     (ground.genie.path / ".gitattributes").write_text("* filter=hang\n")
-    assert "what was left uncommitted took too long to commit: it stays in the bottle" in ground.fetch(bottle)
-    assert ground.user.git("rev-parse", BRANCH) == tip
+    told, error = partly(bottle)
+    assert "what was left uncommitted took too long to commit: it stays in the bottle" in told
+    assert error == "not all that was left uncommitted came back"
+    assert [ground.user.git("rev-parse", branch) for branch in (f"{BRANCH}-2", BRANCH)] == tips
+
+
+def test_a_work_tree_that_hangs_holds_nothing_else_back(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "_KEEPING", 3.0)
+    bottle, aside = ground.uncork(), ground.folder / "aside"
+    ground.genie.git("worktree", "add", "--quiet", "-b", "aside", str(aside))
+    tip = Repo(aside, ground.genie.env).commit("aside")
+    (aside / ".gitattributes").write_text("* filter=hang\n")
+    ground.genie.git("config", "filter.hang.clean", "sleep 1000 #")
+    (ground.genie.path / "left").write_text("1")
+    partly(bottle)
+    assert ground.user.git("show", f"{BRANCH}:left") == "1"
+    assert ground.user.git("rev-parse", f"{BRANCH}-2") == tip
 
 
 def test_terminals_are_safe_from_names_messages_and_authors(ground: Ground) -> None:
@@ -539,6 +558,17 @@ def test_two_bottles_land_at_once(ground: Ground) -> None:
     assert {ground.user.git("rev-parse", f"bottle/{each.session}") for each in bottles} == {tip}
 
 
+def test_the_difference_is_shown_whatever_the_agents_git_takes_amiss(ground: Ground) -> None:
+    bottle = ground.uncork()
+    require_filter(ground)
+    (ground.genie.path / "left").write_text("the work")
+    nested(ground, "inside")
+    text = "".join(handback.diff(bottle))
+    assert "+the work\n" in text
+    assert "+++ b/inside/file\n" in text
+    assert ground.genie.git("diff", "--cached") == ""
+
+
 def test_the_difference_is_shown_with_what_is_not_committed(ground: Ground) -> None:
     bottle, before = ground.uncork(), ground.user.snapshot()
     ground.genie.commit("one", new="1\t2\n")
@@ -602,6 +632,91 @@ def test_files_of_repositories_inside_come_back_and_ignored_ones_do_not(ground: 
     }
 
 
+def nested(ground: Ground, *names: str) -> None:
+    for name in names:
+        inner = Repo(ground.genie.path / name, ground.genie.env)
+        inner.path.mkdir(parents=True, exist_ok=True)
+        inner.git("init", "--quiet")
+        (inner.path / "file").write_text(name)
+
+
+def names(ground: Ground, branch: str = BRANCH) -> set[str]:
+    return set(ground.user.git("ls-tree", "-r", "-z", "--name-only", branch).split("\0"))
+
+
+@pytest.mark.parametrize("made", [("a", "a/b"), ("a/b", "a"), ("a", "a/0", "a/0/c"), ("a/0/c", "a/0", "a")])
+def test_repositories_inside_one_another_come_back(ground: Ground, made: tuple[str, ...]) -> None:
+    bottle = ground.uncork()
+    nested(ground, *made)
+    ground.fetch(bottle)
+    assert {f"{name}/file" for name in made} <= names(ground)
+
+
+def move_work_tree(ground: Ground, work: Path) -> None:
+    ground.genie.git("worktree", "add", "--quiet", "-b", "aside", "aside")
+    (work / "aside").rename(work / "inside")
+
+
+def copy_work_tree(ground: Ground, work: Path) -> None:
+    ground.genie.git("worktree", "add", "--quiet", "-b", "aside", "aside")
+    shutil.copytree(work / "aside", work / "inside")
+
+
+def lead_to_the_outer(_: Ground, work: Path) -> None:
+    (work / "inside").mkdir()
+    (work / "inside" / ".git").write_text(f"gitdir: {work / '.git'}\n")
+
+
+def link_to_the_outer(_: Ground, work: Path) -> None:
+    (work / "inside").mkdir()
+    (work / "inside" / ".git").symlink_to("../.git")
+
+
+@pytest.mark.parametrize("make", [move_work_tree, copy_work_tree, lead_to_the_outer, link_to_the_outer])
+def test_what_only_looks_like_a_work_tree_comes_back(ground: Ground, make: Callable[[Ground, Path], None]) -> None:
+    bottle = ground.uncork()
+    make(ground, ground.genie.path)
+    (ground.genie.path / "inside" / "left").write_text("1")
+    ground.fetch(bottle)
+    assert "inside/left" in names(ground)
+
+
+def test_a_detached_work_tree_that_is_gone_brings_its_commits(ground: Ground) -> None:
+    bottle, aside = ground.uncork(), ground.folder / "aside"
+    ground.genie.git("worktree", "add", "--quiet", "--detach", str(aside))
+    tip = Repo(aside, ground.genie.env).commit("aside")
+    shutil.rmtree(aside)
+    assert f"also    {BRANCH}: the agent's work tree {aside}\n" in ground.fetch(bottle)
+    assert ground.user.git("rev-parse", BRANCH) == tip
+
+
+def test_an_operation_under_way_is_left_as_it_is(ground: Ground) -> None:
+    bottle, genie = ground.uncork(), ground.genie
+    genie.git("checkout", "--quiet", "-b", "aside")
+    genie.commit("theirs", changed="theirs")
+    genie.git("checkout", "--quiet", BRANCH)
+    genie.commit("ours", changed="ours")
+    with pytest.raises(AssertionError):
+        genie.git("merge", "aside")
+    before = genie.snapshot()
+    told = ground.fetch(bottle)
+    assert "<<<<<<<" in ground.user.git("show", f"{BRANCH}:changed")
+    after = genie.snapshot()
+    same = [name for name in before if name.startswith(".git/") and "objects" not in name]
+    assert [name for name in same if after[name] != before[name]] == []
+    assert ground.fetch(bottle) == told
+
+
+def test_a_locked_index_leaves_the_agents_head_where_it_is(ground: Ground) -> None:
+    bottle, genie = ground.uncork(), ground.genie
+    tip = genie.commit("by the genie")
+    (genie.path / "left").write_text("1")
+    (genie.path / ".git" / "index.lock").touch()
+    told = ground.fetch(bottle)
+    assert ground.fetch(bottle) == told
+    assert (ground.user.git("show", f"{BRANCH}:left"), genie.git("rev-parse", "HEAD")) == ("1", tip)
+
+
 def test_a_work_tree_of_the_same_repository_brings_its_branch(ground: Ground) -> None:
     bottle = ground.uncork()
     ground.genie.git("worktree", "add", "--quiet", "-b", "aside", ".claude/worktrees/aside")
@@ -625,7 +740,7 @@ def test_what_was_left_in_another_work_tree_comes_back(ground: Ground) -> None:
     )
     assert [ground.user.git("show", f"{name}:left") for name in (BRANCH, f"{BRANCH}-2")] == ["bare head", "aside"]
     assert Repo(where, ground.genie.env).git("status", "--porcelain") == ""
-    assert ground.fetch(bottle) == told
+    assert sorted(ground.fetch(bottle).splitlines()) == sorted(told.splitlines())
 
 
 def fill_objects(ground: Ground) -> None:
@@ -690,6 +805,50 @@ def test_what_the_agents_git_does_not_take_comes_back(ground: Ground, hinder: Ca
     assert ground.user.git("rev-parse", f"{BRANCH}~1") == tip
 
 
+def lose_index(ground: Ground) -> None:
+    (ground.genie.path / ".git" / "index").unlink()
+
+
+def keep_to_unix_lines(ground: Ground) -> None:
+    ground.genie.git("config", "--global", "core.safecrlf", "true")
+    ground.genie.git("config", "--global", "core.autocrlf", "input")
+    (ground.genie.path / "dos").write_bytes(b"x\r\ny\r\n")
+
+
+def write_what_is_no_utf_16(ground: Ground) -> None:
+    (ground.genie.path / ".gitattributes").write_text("odd working-tree-encoding=UTF-16\n")
+    (ground.genie.path / "odd").write_text("xyz")
+
+
+@pytest.mark.parametrize(
+    "hinder", [lose_index, keep_to_unix_lines, write_what_is_no_utf_16, break_settings_of_the_repository, fill_objects]
+)
+@pytest.mark.parametrize("form", ["sha1", "sha256"])
+def test_what_is_tracked_and_ignored_comes_back(tmp_path: Path, form: str, hinder: Callable[[Ground], None]) -> None:
+    ground = Ground(tmp_path)
+    shutil.rmtree(ground.user.path / ".git")
+    ground.user.git("init", "--quiet", f"--object-format={form}")
+    (ground.user.path / "kept.log").write_text("1")
+    ground.user.commit()
+    ground.user.commit(**{".gitignore": "*.log\n"})
+    bottle = ground.uncork()
+    (ground.genie.path / "kept.log").write_text("the work")
+    (ground.genie.path / "left").write_text("the work")
+    hinder(ground)
+    ground.fetch(bottle)
+    assert [ground.user.git("show", f"{BRANCH}:{name}") for name in ("kept.log", "left")] == ["the work"] * 2
+
+
+def test_what_is_tracked_and_ignored_comes_back_from_a_repository_inside(ground: Ground) -> None:
+    (ground.user.path / "lib").mkdir()
+    ground.user.commit(**{"lib/kept.log": "1"})
+    ground.user.commit(**{".gitignore": "*.log\n"})
+    bottle = ground.uncork()
+    nested(ground, "lib")
+    ground.fetch(bottle)
+    assert {"lib/kept.log", "lib/file"} <= names(ground)
+
+
 @pytest.mark.parametrize("hinder", [fill_objects, require_filter, break_settings_of_the_repository])
 def test_what_the_agents_git_does_not_take_comes_back_from_another_work_tree(
     ground: Ground, hinder: Callable[[Ground], None]
@@ -737,6 +896,46 @@ def test_what_is_too_large_leaves_what_was_committed(
     assert error.startswith(f"what was left uncommitted {where}: the work is larger than ")
     assert ("cli.py diff" in error) is not last
     assert ground.user.git("rev-parse", BRANCH) == tip
+
+
+def test_what_was_too_large_comes_once_it_is_deleted(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handback, "BUNDLE", 1 << 20)
+    bottle, noise = ground.uncork(), ground.genie.path / "noise"
+    ground.genie.commit("one", one="1")
+    noise.write_bytes(os.urandom(2 << 20))
+    partly(bottle)
+    noise.unlink()
+    ground.genie.commit("two", two="2")
+    ground.fetch(bottle)
+    assert {"one", "two"} <= names(ground)
+
+
+def test_what_is_too_large_in_another_work_tree_leaves_what_was_committed(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handback, "BUNDLE", 1 << 20)
+    bottle, aside = ground.uncork(), Repo(ground.folder / "aside", ground.genie.env)
+    ground.genie.git("worktree", "add", "--quiet", "-b", "aside", str(aside.path))
+    tip = aside.commit("committed")
+    (aside.path / "noise").write_bytes(os.urandom(2 << 20))
+    told, error = partly(bottle)
+    assert told == f"also    {BRANCH}: the agent's branch aside\n"
+    assert error.startswith("what was left uncommitted of the agent's branch aside stays in the bottle: the work is ")
+    assert (ground.user.git("rev-parse", BRANCH), aside.git("rev-parse", "HEAD")) == (tip, tip)
+
+
+def test_what_several_branches_have_counts_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handback, "BUNDLE", 1 << 20)
+    bottle = ground.uncork()
+    (ground.genie.path / "noise").write_bytes(os.urandom(700 << 10))
+    tips = [ground.genie.commit("large")]
+    for name in ("a", "b"):
+        ground.genie.git("checkout", "--quiet", "-b", name)
+        tips.append(ground.genie.commit(name))
+    ground.genie.git("checkout", "--quiet", "-b", "below", "HEAD~1")
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    ground.fetch(bottle)
+    assert [ground.user.git("rev-parse", f"{BRANCH}{end}") for end in ("", "-2", "-3")] == tips
 
 
 def test_commits_that_are_not_on_the_head_come_back(ground: Ground) -> None:
