@@ -218,9 +218,11 @@ def test_hooks_and_configuration_of_the_bottle_run_nowhere_but_there(bench: Benc
         ended = run.end()
     assert not mark.exists()
     untouched(user, before, branch)
-    named = {line.strip() for line in fetched.out.decode().partition("beware")[2].splitlines()[1:]}
+    files, links = (
+        {line.strip() for line in part.splitlines()[1:]} for part in fetched.out.decode().split("beware")[1:]
+    )
     tools = {".envrc", ".github/workflows/x.yml", ".vscode/tasks.json", "Makefile"}
-    assert named == {".gitattributes", ".gitconfig", *tools}
+    assert (files, links) == ({".gitattributes", ".gitconfig", *tools}, {"config"})
     assert "\x1b" not in ended.err + fetched.out.decode()
 
 
