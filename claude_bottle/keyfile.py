@@ -19,7 +19,7 @@ _PUBLIC = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) ([A-Za-z0-9+/]+=*)")
 
 @dataclass(frozen=True)
 class KeyFile:
-    """A key by its file; `public`, as `type base64`, is empty where only the key's owner could tell."""
+    """A key by its file; `public` is its public half, as `type base64`."""
 
     path: Path
     public: str
@@ -73,8 +73,10 @@ def _own(path: Path, body: bytes) -> KeyFile:
 
 def _foreign(path: Path, kind: bytes, body: bytes) -> KeyFile:
     """Read OpenSSL's formats (RFC 1421, RFC 5958), which tell nothing but whether they are encrypted."""
-    encrypted = kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in body
-    return KeyFile(path, _public_half(path) or "", encrypted)
+    half = _public_half(path)
+    if not half:  # ssh could not tell it from the bottle's other keys
+        raise ValueError(f"needs its public half beside it: `ssh-keygen -y -f {path} > {path}.pub`")
+    return KeyFile(path, half, kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in body)
 
 
 def _public_half(path: Path) -> str | None:

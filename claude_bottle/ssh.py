@@ -63,9 +63,9 @@ def read_hosts(section: Value, shelf: Shelf) -> tuple[SshHost, ...]:
 
 def keys(hosts: Iterable[SshHost]) -> tuple[Key, ...]:
     """Read each private key once; an agent that is given a key twice keeps the second's hosts alone. Raises OSError."""
-    groups: dict[str | Path, list[SshHost]] = {}
+    groups: dict[str, list[SshHost]] = {}
     for host in hosts:
-        groups.setdefault(host.key.public or host.key.path.resolve(), []).append(host)
+        groups.setdefault(host.key.public, []).append(host)
     return tuple(
         Key(f"key-{number}", group[0].key, tuple(group), _tidied(group[0].key.path.read_bytes()))
         for number, group in enumerate(groups.values(), 1)
@@ -86,7 +86,7 @@ def files(hosts: tuple[SshHost, ...], proxy: str) -> dict[str, bytes]:
     """Return what belongs below `.ssh` in the bottle, none of it secret; `proxy` is the sidecar's `name:port`."""
     if not hosts:
         return {}
-    public = {f"{host.alias}.pub": f"{host.key.public}\n".encode() for host in hosts if host.key.public}
+    public = {f"{host.alias}.pub": f"{host.key.public}\n".encode() for host in hosts}
     return {"config": _config(hosts, proxy).encode(), "known_hosts": known_hosts(hosts).encode(), **public}
 
 
@@ -106,15 +106,18 @@ def _config(hosts: tuple[SshHost, ...], proxy: str) -> str:
 
 
 def _entry(host: SshHost, proxy: str) -> str:
-    # Where a host knows several of the keys, the first that is offered counts: so no other is.
-    own = f"  IdentityFile ~/.ssh/{host.alias}.pub\n  IdentitiesOnly yes\n" if host.key.public else ""
+    # A host's certificate is not what was pinned: the key's constraint would not match it.
+    plain = "" if any(map(_is_authority, host.pins)) else "  HostKeyAlgorithms -*-cert-v01@openssh.com\n"
     return (
         f"Host {host.alias}\n"
         f"  HostName {host.host}\n"
         f"  Port {host.port}\n"
         f"  User {host.user}\n"
         f"  HostKeyAlias {host.alias}\n"
-        f"{own}"
+        f"{plain}"
+        # Where a host knows several of the keys, the first that is offered counts: so no other is.
+        f"  IdentityFile ~/.ssh/{host.alias}.pub\n"
+        "  IdentitiesOnly yes\n"
         f"  ProxyCommand nc -X connect -x {proxy} %h %p\n"
     )
 
@@ -132,7 +135,12 @@ def _host(item: Value, shelf: Shelf) -> SshHost | None:
     port, key = _port(item.get("port")), _key(item, shelf.home)
     known = item.get("known_host")
     pins = _pinned(known, name, port) if known else _looked_up(item, name, port, shelf.home) if name and port else ()
-    if name and port and user and key and pins:
+    if alias and alias != name and pins:
+        # A certificate is for the host's own name, and ssh would compare it with the alias.
+        pins = tuple(pin for pin in pins if not _is_authority(pin))
+        if not _usable(pins):
+            item.fail("a host that is known by a certificate authority takes no alias")
+    if name and port and user and key and _usable(pins):
         return SshHost(alias or name, name, port, user, key, pins)
     return None
 
@@ -194,7 +202,7 @@ def _pinned(value: Value, host: str | None, port: int | None) -> tuple[str, ...]
     """Return a key, or those of the host among lines of known_hosts."""
     text = value.text()
     key = keyfile.public(text.strip()) if text else None
-    pins = (key,) if key else knownhosts.find(text or "", knownhosts.name(host or "", port or _PORT))
+    pins = (key,) if key else _valid(knownhosts.find(text or "", knownhosts.name(host or "", port or _PORT)))
     if text is not None and not _usable(pins):
         value.fail(_PINNED)
         return ()
@@ -205,7 +213,7 @@ def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]
     file = home / ".ssh" / "known_hosts"
     name = knownhosts.name(host, port)
     text = "" if file_problem(file) else file.read_bytes().decode("utf-8", "replace")
-    pins = knownhosts.find(text, name)
+    pins = _valid(knownhosts.find(text, name))
     if not _usable(pins):
         scan = f"ssh-keyscan{'' if port == _PORT else f' -p {port}'} {host}"
         item.fail(
@@ -216,5 +224,19 @@ def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]
     return pins
 
 
+def _valid(pins: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out what is revoked elsewhere: to the key's constraint a pin is a pin."""
+    revoked = {pin.removeprefix("@revoked ") for pin in pins if _is_revoked(pin)}
+    return tuple(pin for pin in pins if _is_revoked(pin) or pin.removeprefix("@cert-authority ") not in revoked)
+
+
 def _usable(pins: tuple[str, ...]) -> bool:
-    return any(not pin.startswith("@revoked") for pin in pins)
+    return not all(map(_is_revoked, pins))
+
+
+def _is_revoked(pin: str) -> bool:
+    return pin.startswith("@revoked ")
+
+
+def _is_authority(pin: str) -> bool:
+    return pin.startswith("@cert-authority ")

@@ -22,7 +22,7 @@ from tests.world import git
 # What an agent can do that does not care for the ssh_config it was given.
 RAW = (
     "ssh -F none -o ProxyCommand='nc -X connect -x pipelock:8888 %h %p' -o StrictHostKeyChecking=no"
-    " -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR"
+    " -o HostKeyAlgorithms=ssh-ed25519 -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR"
 )
 # Looks for the words on stdin in all that the bottle's user can read: files, and of every process but this one the
 # environment, the arguments and the memory.
@@ -225,6 +225,12 @@ def test_other_hosts_are_refused_by_ssh_and_by_the_sidecar(bench: Bench) -> None
     assert f"claude-bottle: ssh reaches only what the manifest declares: {git.HOST}\n" in answer
     assert 'nc: Proxy error: "HTTP/1.0 403 Forbidden"' in answer
     assert 'nc: Proxy error: "HTTP/1.0 502 Bad Gateway"' in answer
+
+
+def test_a_host_is_known_by_its_authority(bench: Bench) -> None:
+    """By its own key it is elsewhere, though it has a certificate, too."""
+    declare(bench, {"host": git.HOST, "known_host": f"@cert-authority *.test {git.authority()}"})
+    assert bench.ask(runs(f"ssh {git.HOST} echo in 2>&1; true")).splitlines()[-1] == "in"
 
 
 def test_a_wrong_host_key_stops_the_first_use(bench: Bench) -> None:

@@ -162,9 +162,11 @@ def test_of_a_key_in_an_agent_there_is_only_the_public_half(tmp_path: Path) -> N
 def test_keys_of_openssl_tell_whether_they_are_encrypted(tmp_path: Path, head: str, *, encrypted: bool) -> None:
     path = tmp_path / "key"
     path.write_text(f"-----BEGIN {head}AAAA\n-----END {head.partition('-')[0]}-----\n")
-    assert keyfile.read(path) == keyfile.KeyFile(path, "", encrypted)
     (tmp_path / "key.pub").write_text(f"{keys.public('half')} comment\n")
-    assert keyfile.read(path).public == keys.public("half")
+    assert keyfile.read(path) == keyfile.KeyFile(path, keys.public("half"), encrypted)
+    (tmp_path / "key.pub").unlink()
+    with pytest.raises(ValueError, match=f"^needs its public half beside it: `ssh-keygen -y -f {path} > {path}.pub`$"):
+        keyfile.read(path)
 
 
 def test_known_hosts_are_found_as_ssh_finds_them() -> None:
@@ -219,6 +221,38 @@ def test_a_host_key_is_given_by_itself_or_as_in_known_hosts(tmp_path: Path, text
         assert bottle(tmp_path, manifest_).ssh[0].pins == pins
     else:
         assert [fault.partition(" ")[2] for fault in faults(tmp_path, manifest_)] == [f"ssh.known_host: {PINNED}"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "alias", "pins", "certificates"),
+    [
+        ("{host} {a}", "", "{a}", False),
+        ("{host} {a}\n@revoked * {b}", "", "{a}|@revoked {b}", False),
+        ("{host} {a}\n{host} {b}\n@revoked * {b}", "", "{a}|@revoked {b}", False),
+        ("{host} {a}\n@revoked {host} {a}", "", "", False),
+        ("@cert-authority *.example.com {a}", "", "@cert-authority {a}", True),
+        ("@cert-authority {host} {a}\n@revoked {host} {a}", "", "", False),
+        ("@cert-authority {host} {a}", "git.example.com", "@cert-authority {a}", True),
+        ("@cert-authority {host} {a}", "other", "", False),
+        ("@cert-authority {host} {a}\n{host} {b}", "other", "{b}", False),
+    ],
+)
+def test_what_is_known_of_a_host_is_what_counts_for_the_key(
+    tmp_path: Path, lines: str, alias: str, pins: str, *, certificates: bool
+) -> None:
+    def filled(text: str) -> str:
+        return text.format(host="git.example.com", a=KEY, b=keys.public())
+
+    alias_ = f"alias: {alias}, " if alias else ""
+    known = json.dumps(f"{filled(lines)}\n")
+    text = f"ssh: [{{host: git.example.com, {alias_}key: ~/ssh/plain, known_host: {known}}}]\n"
+    if not pins:
+        assert len(faults(tmp_path, text)) == 1
+        return
+    [host] = bottle(tmp_path, text).ssh
+    assert host.pins == tuple(filled(pins).split("|"))
+    config = ssh.files((host,), "pipelock:8888")["config"].decode()
+    assert ("  HostKeyAlgorithms -*-cert-v01@openssh.com\n" not in config) is certificates
 
 
 @pytest.mark.parametrize("crooked", ["\n\n{}", "{}\n\n", "{}"])

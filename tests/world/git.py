@@ -13,16 +13,21 @@ HOST, SECOND_HOST = "git.test", "second.test"
 PORT, SECOND_PORT = 22, 2222
 USER = "git"
 
-# As its own user, sshd can log in nobody else. The keys are a container's own: made when it starts.
+# As its own user, sshd can log in nobody else. The keys are a container's own: made when it starts. Both have a host
+# certificate as well: what is pinned must work beside one, and so must the authority.
 SERVE = """
 cd /home/git
 serve() {
     ssh-keygen -q -t ed25519 -N '' -f "$1"
-    exec /usr/sbin/sshd -D -e -f /dev/null -p "$1" -h "$PWD/$1" -o ListenAddress=0.0.0.0 -o PidFile=none \
+    ssh-keygen -q -s authority -I "$1" -h -n "$names" "$1.pub"
+    exec /usr/sbin/sshd -D -e -f /dev/null -p "$1" -h "$PWD/$1" \
+        -o HostCertificate="$PWD/$1-cert.pub" -o ListenAddress=0.0.0.0 -o PidFile=none \
         -o AuthorizedKeysFile="$PWD/authorized_keys" -o PasswordAuthentication=no \
         -o KbdInteractiveAuthentication=no -o MaxStartups=100
 }
 touch authorized_keys
+names=$1; shift
+ssh-keygen -q -t ed25519 -N '' -f authority
 for port in "$@"; do serve "$port" & done
 wait
 """
@@ -61,7 +66,7 @@ def ensure() -> None:
     aliases = (f"--network-alias={host}" for host in (HOST, SECOND_HOST))
     run("docker", "run", "--detach", "--name", CONTAINER, "--label", label, "--network", api.NETWORK, *aliases,
         "--pull", "never", "--init", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-        image, "bash", "-c", SERVE, "bash", str(PORT), str(SECOND_PORT))  # fmt: skip
+        image, "bash", "-c", SERVE, "bash", f"{HOST},{SECOND_HOST}", str(PORT), str(SECOND_PORT))  # fmt: skip
     _await_listening()
     say("started the stand-in for a git host")
 
@@ -74,6 +79,11 @@ def remove() -> None:
 def host_key(port: int = PORT) -> str:
     """Return the public key of one sshd, as `type base64`."""
     return " ".join(inside(f"cat {port}.pub").split()[:2])
+
+
+def authority() -> str:
+    """Return the public key that has signed both host keys, as `type base64`."""
+    return " ".join(inside("cat authority.pub").split()[:2])
 
 
 def new_key(passphrase: str = "") -> tuple[str, str]:
