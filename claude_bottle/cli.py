@@ -27,7 +27,7 @@ class _Commands(click.Group):
         except BottleError as error:
             # A manifest's lines begin with path:line:column, which editors and people follow.
             prefix = "" if isinstance(error, ManifestError) else "claude-bottle: "
-            click.echo(f"{prefix}{error}", err=True)
+            click.echo(prefix + "\n".join(map(harmless, str(error).split("\n"))), err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)  # click would say "Aborted!" and exit with 1

@@ -174,7 +174,7 @@ def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
             path = _moved(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
             # Fetched by hand, what was refused would get past the checks: not every git checks a bundle.
             how = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
-            hint = how if checked else "look at it in an empty repository, never in your own"
+            hint = how if checked else "look at it in a clone of the repository, never in your own"
             where = f"{'' if checked else ', unchecked,'} in {harmless(str(path))}"
             return RepositoryError(f"{why}; the work is saved{where} ({hint})")
     return RepositoryError(f"{why}; nor could it be saved in {harmless(str(repository.parent))}")

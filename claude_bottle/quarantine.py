@@ -32,6 +32,7 @@ _PAUSE = 0.2  # seconds between two of them
 _LOCKED = ("cannot lock", "Unable to create")
 _TAKEN = ("refusing to fetch", "rejected")  # a branch that is checked out, or has moved meanwhile
 _CHECKING = "checking what came back"
+_STREAMED = "core.bigFileThreshold=64m"  # a file from here on does not have to fit into memory
 _NAME = "quarantine"  # of its folder
 _LANDED = "refs/heads/landed"  # is there once all was checked
 # What hides refs or adds a hook at the other end is nobody's business here; git runs this by a shell.
@@ -71,7 +72,7 @@ class Quarantine:
         """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be."""
         tip = opened(bundle)
         argv = self.git.argv(
-            *("-c", "core.bigFileThreshold=64m", "index-pack", "--stdin", "--fix-thin", "--strict"),
+            *("-c", _STREAMED, "index-pack", "--stdin", "--fix-thin", "--strict"),
             f"--max-input-size={BUNDLE}",
         )
         unpacked = stream.converse(docker.start(argv, self.git.env), what=_CHECKING, seconds=_SECONDS, source=bundle)
@@ -123,7 +124,7 @@ class Quarantine:
         spec = f"{_LANDED}:refs/heads/{branch}"
         # Whatever the user's configuration says of fetching: the one branch, from this very folder.
         settings = ("protocol.file.allow=always", "fetch.prune=false", "fetch.fsckObjects=true", "fetch.unpackLimit=1")
-        given = (word for setting in settings for word in ("-c", setting))
+        given = (word for setting in (*settings, _STREAMED) for word in ("-c", setting))
         folder = str(self.git.path)
         # No url.*.insteadOf matches more of a path than all of it.
         itself = {"COUNT": "1", "KEY_0": f"url.{folder}.insteadOf", "VALUE_0": folder}

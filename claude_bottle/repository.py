@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,11 +61,21 @@ def survey(wanted: Wanted, env: Mapping[str, str], owner: str | None) -> Reposit
 def opened(path: Path, env: Mapping[str, str]) -> Git:
     """Return git at the top of the repository that `path` lies in; RepositoryError where it lies in none."""
     git_ = Git(path.absolute(), git.environment(env))
-    if not path.is_dir():
-        raise RepositoryError(f"{path}: is no folder")
+    try:
+        if not path.is_dir():
+            raise RepositoryError(f"{path}: is no folder")
+    except OSError as error:
+        raise RepositoryError(f"{path}: {error.strerror}") from None
     if git_.text("rev-parse", "--is-inside-work-tree") == "true":
-        return replace(git_, path=Path(git_.text("rev-parse", "--show-toplevel")))
-    return replace(git_, path=Path(git_.text("rev-parse", "--absolute-git-dir")))
+        top = Path(git_.text("rev-parse", "--show-toplevel"))
+        own = (top / ".git").exists()
+    else:
+        top = Path(git_.text("rev-parse", "--absolute-git-dir"))
+        words = ("ls-files", "--error-unmatch", "--", f"{top.name}/HEAD")
+        own = top.name == ".git" or not replace(git_, path=top.parent).run(*words).ok
+    if not own:  # git would take files that an agent has committed for a repository, and do as their settings say
+        raise RepositoryError(f"{top}: looks like a repository, and is files of another: give that one")
+    return replace(git_, path=top)
 
 
 def objects(git_: Git) -> Path:
@@ -86,7 +96,7 @@ def _commit(git_: Git, wanted: Wanted) -> str:
     # In two steps: of ":/text" what follows would be a part.
     named = git_.run("rev-parse", "--quiet", "--verify", "--end-of-options", wanted.ref)
     found = git_.run("rev-parse", "--quiet", "--verify", f"{git.text(named.stdout)}^{{commit}}")
-    if named.ok and found.ok:
+    if named.ok and found.ok and is_oid(git.text(found.stdout)):
         return git.text(found.stdout)
     if wanted.ref == "HEAD":
         raise RepositoryError(f"{git_.path}: has no commit yet")
@@ -122,7 +132,11 @@ def _lfs(git_: Git, commit: str) -> Iterator[str]:
 
 def _with_changes(git_: Git, wanted: Wanted, found: Repository, owner: str | None) -> Repository:
     """Return the repository with its uncommitted changes counted, and taken along where they are wanted."""
-    changes = _changes(git_)
+    changes, inner = _changes(git_)
+    if inner:
+        named = harmless(", ".join(inner[:_NAMES_SHOWN]))
+        note = f"not taken along, each a repository of its own ({len(inner)}): {named}"
+        found = replace(found, notes=(note, *found.notes))
     if not wanted.with_changes:
         left = f"{_many(changes, 'uncommitted change')} not taken along; --with-changes takes them"
         return replace(found, notes=(left, *found.notes)) if changes else found
@@ -132,21 +146,26 @@ def _with_changes(git_: Git, wanted: Wanted, found: Repository, owner: str | Non
         raise RepositoryError(f"{git_.path}: uncommitted changes are changes to HEAD: give no other --ref")
     if not changes:
         return found
-    start = _committed(git_, found, owner) if owner else found.work.commit
+    start = _committed(git_, found, owner, inner) if owner else found.work.commit
     taken = f"{_many(changes, 'uncommitted change')} taken along as a commit on top"
     return replace(found, work=replace(found.work, start=start), notes=(taken, *found.notes))
 
 
-def _changes(git_: Git) -> int:
-    """Count what is not committed; nothing is in a repository without a work tree."""
+def _changes(git_: Git) -> tuple[int, list[str]]:
+    """Count what is not committed, nothing without a work tree; name the repositories inside, which do not count."""
     if git_.text("rev-parse", "--is-inside-work-tree") != "true":
-        return 0
+        return 0, []
     words = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
-    return git_.text(*words).count("\0")
+    found = git_.text(*words).split("\0")[:-1]
+    inner = [each[3:] for each in found if each.startswith("?? ") and each.endswith("/")]
+    return len(found) - len(inner), inner
 
 
-def _committed(git_: Git, found: Repository, owner: str) -> str:
-    """Make a commit of the work tree as it is, by an index of its own: the user's, and every ref, stay as they are."""
+def _committed(git_: Git, found: Repository, owner: str, inner: Sequence[str]) -> str:
+    """Make a commit of the work tree as it is, but for the repositories inside: git would take no more than a name.
+
+    It is made by an index of its own: the user's, and every ref, stay as they are.
+    """
     try:
         with StageDir.held("index", owner) as stage:
             index = stage.path / "index"
@@ -155,7 +174,11 @@ def _committed(git_: Git, found: Repository, owner: str) -> str:
                 shutil.copy2(own, index)  # its time tells git which files to look at again
             at = {"GIT_INDEX_FILE": str(index)}
             sparse = git_.run("config", "--type=bool", "core.sparseCheckout").stdout == b"true\n"
-            git_.text("-c", "core.splitIndex=false", "add", "--all", *(("--sparse",) if sparse else ()), more=at)
+            git_.text(
+                *("-c", "core.splitIndex=false", "add", "--all", *(("--sparse",) if sparse else ())),
+                *("--", ".", *(f":(exclude,literal){path}" for path in inner)),
+                more=at,
+            )
             tree = git_.text("write-tree", more=at)
     except OSError as error:
         where = error.filename or tempfile.gettempdir()

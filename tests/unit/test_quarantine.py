@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import docker, handback, quarantine, stream
+from claude_bottle import docker, git, handback, quarantine, stream
 from claude_bottle.clone import OUT
 from claude_bottle.errors import RepositoryError
 from claude_bottle.handback import HandBack
@@ -141,6 +141,15 @@ def test_another_thread_leaves_the_telling_to_the_main_one(ground: Ground) -> No
     back.run()
     back.run()
     assert said == ["branch  none: nothing was changed in the bottle\n"]
+
+
+def test_a_file_as_large_as_the_memory_that_git_may_take_lands(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git, "WARY", {"GIT_ALLOC_LIMIT": str(65 << 20)})
+    bottle = ground.uncork()
+    with (ground.genie.path / "large").open("wb") as file:
+        file.truncate(65 << 20)
+    ground.fetch(bottle)
+    assert ground.user.git("cat-file", "-s", f"{BRANCH}:large") == str(65 << 20)
 
 
 def test_a_difference_is_shown_without_its_start_and_a_failure_told(ground: Ground) -> None:

@@ -98,6 +98,40 @@ def test_uncommitted_changes_stay_unless_they_are_wanted(ground: Ground) -> None
     ]  # fmt: skip
 
 
+def test_repositories_inside_are_left_out_of_the_changes(ground: Ground) -> None:
+    ground.user.commit()
+    for name in ("born", "unborn"):
+        inner = Repo(ground.user.path / name, ground.env)
+        ground.user.git("init", "--quiet", str(inner.path))
+        (inner.path / "file").write_text("1")
+    inner = Repo(ground.user.path / "born", ground.env)
+    inner.commit()
+    note = "not taken along, each a repository of its own (2): born/, unborn/"
+    assert ground.survey(with_changes=True).notes == (note,)
+    (ground.user.path / "new").write_text("1")
+    taken = ground.survey(with_changes=True)
+    assert taken.notes == ("1 uncommitted change taken along as a commit on top", note)
+    ground.uncork(taken)
+    assert ground.genie.git("ls-tree", "--name-only", "HEAD") == "new"
+
+
+@pytest.mark.parametrize("settings", ["bare = true", "bare = false\nworktree = ."])
+def test_files_that_look_like_a_repository_are_none(ground: Ground, settings: str) -> None:
+    """Their settings would run; one that is nobody's files is as good as any."""
+    mark, looks = ground.folder / "mark", ground.user.path / "looks"
+    ground.user.commit()
+    ground.user.git("init", "--quiet", "--bare", str(looks))
+    Repo(looks, ground.env).git("fetch", "--quiet", "..", "HEAD:refs/heads/main")
+    assert ground.survey(looks).work.repository == looks
+    (looks / "config").write_text(f'[core]\n{settings}\n[filter "x"]\nclean = touch {mark}; cat\n')
+    (looks / ".gitattributes").write_text("file filter=x\n")
+    (looks / "file").write_text("1")
+    ground.user.commit()
+    with pytest.raises(RepositoryError, match=f"^{looks}: looks like a repository, and is files of another: give that"):
+        ground.survey(looks)
+    assert not mark.exists()
+
+
 def test_a_full_disk_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -141,6 +175,8 @@ def test_faults_are_told_in_one_line(ground: Ground) -> None:
     assert fault(user) == "has no commit yet"
     ground.user.commit()
     assert fault(user, "no\x1b") == r"has no revision 'no\x1b'"
+    assert fault(user, "^HEAD") == "has no revision '^HEAD'"
+    assert fault(ground.folder / ("x" * 300)) == "File name too long"
     assert fault(user, "--all") == "has no revision '--all'"
     assert fault(ground.folder).startswith("not a git repository")
     assert fault(ground.folder / "none") == "is no folder"
