@@ -16,7 +16,7 @@ from claude_bottle.clone import OUT
 from claude_bottle.errors import BottleError, RepositoryError
 from claude_bottle.leaving import FILE, Bottle, Kept, Withheld
 from claude_bottle.quarantine import BUNDLE, Quarantine
-from claude_bottle.scripts import DIFF
+from claude_bottle.scripts import DIFF, PART
 from claude_bottle.staging import StageDir
 from claude_bottle.text import harmless, quoted
 
@@ -62,6 +62,8 @@ def diff(bottle: Bottle) -> Iterator[str]:
             yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
         if codes == [0]:
             return
+        if codes == [PART]:
+            raise RepositoryError("that is not all: git in the bottle does not take the rest of what is there")
         if not silent:
             break
     alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=leaving.ALIVE)

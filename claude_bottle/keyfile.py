@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.checks import file_problem
+from claude_bottle.text import quoted
 
 SUPPORTED = "a bottle takes the file of a private key, as ssh-keygen writes it"
 _ELSEWHERE = "a key that lives only in an ssh-agent or on a hardware token cannot be used"
@@ -75,7 +76,9 @@ def _foreign(path: Path, kind: bytes, body: bytes) -> KeyFile:
     """Read OpenSSL's formats (RFC 1421, RFC 5958), which tell nothing but whether they are encrypted."""
     half = _public_half(path)
     if not half:  # ssh could not tell it from the bottle's other keys
-        raise ValueError(f"needs its public half beside it: `ssh-keygen -y -f {path} > {path}.pub`")
+        raise ValueError(
+            f"needs its public half beside it: `ssh-keygen -y -f {quoted(str(path))} > {quoted(f'{path}.pub')}`"
+        )
     return KeyFile(path, half, kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in body)
 
 

@@ -66,16 +66,16 @@ def opened(path: Path, env: Mapping[str, str]) -> Git:
             raise RepositoryError(f"{path}: is no folder")
     except OSError as error:
         raise RepositoryError(f"{path}: {error.strerror}") from None
-    if git_.text("rev-parse", "--is-inside-work-tree") == "true":
-        top = Path(git_.text("rev-parse", "--show-toplevel"))
-        own = (top / ".git").exists()
-    else:
-        top = Path(git_.text("rev-parse", "--absolute-git-dir"))
-        words = ("ls-files", "--error-unmatch", "--", f"{top.name}/HEAD")
-        own = top.name == ".git" or not replace(git_, path=top.parent).run(*words).ok
-    if not own:  # git would take files that an agent has committed for a repository, and do as their settings say
-        raise RepositoryError(f"{top}: looks like a repository, and is files of another: give that one")
-    return replace(git_, path=top)
+    folder = Path(git_.text("rev-parse", "--absolute-git-dir"))
+    # Else git would take files that an agent has committed for a repository, and do as their settings say.
+    if folder.name != ".git" and any(_has(replace(git_, path=above), folder / "HEAD") for above in folder.parents):
+        raise RepositoryError(f"{folder}: looks like a repository, and is files of another: give that one")
+    inside = git_.text("rev-parse", "--is-inside-work-tree") == "true"
+    return replace(git_, path=Path(git_.text("rev-parse", "--show-toplevel")) if inside else folder)
+
+
+def _has(git_: Git, file: Path) -> bool:
+    return git_.run("--literal-pathspecs", "ls-files", "--error-unmatch", "--", str(file)).ok
 
 
 def objects(git_: Git) -> Path:

@@ -4,6 +4,7 @@ from claude_bottle.clone import OUT
 
 _NAMED = 20  # files, at most
 _TOLD = 100  # branches, at most
+PART = 9  # the exit status of a difference that is not all of it
 # $1 is the work directory, $2 the commit where it began, $3 a size in bytes or a commit. Whatever the agent has made of
 # its .git: one that cannot be used, or written to, is left as it is, and one of our own, without filters, is put on top
 # of its objects; an index that is locked or broken is replaced by one of our own. No hook, no signature, no file
@@ -52,8 +53,8 @@ add() {
   unhide 2> /dev/null
   {
     printf '.\0'
-    { large; nested; } | while read -r -d '' at; do  # git takes amiss what is ignored and excluded
-      git check-ignore --quiet -- "$at" 2> /dev/null || printf ':(exclude,literal)%s\0' "$at"
+    { large; nested; } | while read -r -d '' at; do  # git takes amiss what is excluded, and ignored or in a submodule
+      git check-ignore --quiet -- "$at" 2> /dev/null; [ $? != 1 ] || printf ':(exclude,literal)%s\0' "$at"
     done
   } | git add --all --ignore-errors --pathspec-from-file=- --pathspec-file-nul
 }
@@ -71,7 +72,10 @@ known() {
 }
 # Put the files of a repository inside this one, or where a submodule would be, in place of what the index has of it.
 plain() {
-  [ -d "$1" ] && ! [ -L "$1" ] && ! git check-ignore --quiet -- "$1" && ! known "$1" || return 0
+  [ -d "$1" ] && ! [ -L "$1" ] || return 0
+  git check-ignore --quiet -- "$1" 2> /dev/null; [ $? = 1 ] || return 0
+  [ -z "$over" ] || [ "${1#"$over"/}" = "$1" ] || return 0
+  ! known "$1" || { over=$1; return 0; }
   local tree
   tree=$(
     export GIT_DIR GIT_WORK_TREE=$PWD/$1 GIT_INDEX_FILE
@@ -92,9 +96,14 @@ folders() {
 }
 # All of it, what is inside another repository after that one's own: $said is why not.
 whole() {
+  local over=
   said=$(add 2>&1) || return
   found=$(folders | sort -z | { while read -r -d '' at; do plain "$at" || bad=1; done; exit $bad; } 2>&1) && return
   said=$found; return 1
+}
+# The same with a repository of our own, where the commit $1 is the HEAD; it fails where something stays out.
+rescued() {
+  { own "$1" && whole; } || { own "$1" "$RAW" && whole; } || { copied; own "$1" && whole; return 1; }
 }
 """
 KEEP = (
@@ -115,7 +124,7 @@ commit() {
   export GIT_COMMITTER_NAME=claude-bottle GIT_COMMITTER_EMAIL=claude-bottle@localhost
   local own=$GIT_DIR$GIT_INDEX_FILE
   new=$(
-    date=$(git log --max-count=1 --format=%cd --date=raw $old 2> /dev/null)
+    date=$(git log --max-count=1 --no-show-signature --format=@%cd --date=raw $old 2> /dev/null)
     [ -z "$own" ] || export GIT_AUTHOR_DATE="$date" GIT_COMMITTER_DATE="$date"
     git commit-tree ${old:+-p} $old "$tree" 2> /dev/null << 'END'
 Keep what was left uncommitted
@@ -129,7 +138,7 @@ keep() {
   local code=0
   old=$(git rev-parse --quiet --verify 'HEAD^{commit}')
   if ! [ -e "$index" ]; then fresh; elif busy; then copied; fi
-  whole || { copied; readable || fresh; whole; } || { why=$said; own "$old" "$RAW" && whole; } || code=1
+  whole || { copied; readable || fresh; whole; } || { why=$said; rescued "$old"; } || code=1
   tree || { copied; tree; } || { own "$old" && tree; } || { fresh; whole; tree; } || code=1
   if [ "$tree" ] && [ "$tree" != "$(git rev-parse --quiet --verify "$old^{tree}")" ]; then
     commit || { own "$old" && commit; } || code=1
@@ -200,8 +209,8 @@ git bundle create --quiet - "$out" $not
 )
 DIFF = f"""{_GIT}
 copied; readable && [ -e "$index" ] || fresh
-whole || {{ own "$(git rev-parse --quiet --verify HEAD)" "$RAW" && whole; }} || {{ echo "$said" >&2; exit 1; }}
-git -c core.quotePath=false -c color.ui=false diff --cached --no-ext-diff --no-textconv "$start" --
+whole || rescued "$(git rev-parse --quiet --verify HEAD)" || part={PART}
+git -c core.quotePath=false -c color.ui=false diff --cached --no-ext-diff --no-textconv "$start" -- && exit $part
 """
 # Take back the commit $2 of what was left, on top of $3, in whichever work tree it is the HEAD's.
 BACK = r"""

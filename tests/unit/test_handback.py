@@ -569,6 +569,19 @@ def test_the_difference_is_shown_whatever_the_agents_git_takes_amiss(ground: Gro
     assert ground.genie.git("diff", "--cached") == ""
 
 
+def test_a_difference_that_is_not_all_of_it_is_a_failure(ground: Ground) -> None:
+    bottle, docker = ground.uncork(), ground.folder / "bin" / "docker"
+    docker.write_text(
+        docker.read_text().replace("exec ", "exec setpriv --bounding-set=-dac_override,-dac_read_search ")
+    )
+    (ground.genie.path / "left").write_text("the work")
+    (ground.genie.path / "sealed").touch(mode=0)
+    shown = list[str]()
+    with pytest.raises(RepositoryError, match=r"^that is not all: "):
+        shown.extend(handback.diff(bottle))
+    assert "+the work\n" in "".join(shown)
+
+
 def test_the_difference_is_shown_with_what_is_not_committed(ground: Ground) -> None:
     bottle, before = ground.uncork(), ground.user.snapshot()
     ground.genie.commit("one", new="1\t2\n")
@@ -652,6 +665,44 @@ def test_repositories_inside_one_another_come_back(ground: Ground, made: tuple[s
     assert {f"{name}/file" for name in made} <= names(ground)
 
 
+def test_a_repository_inside_another_work_tree_comes_on_that_ones_branch(ground: Ground) -> None:
+    bottle = ground.uncork()
+    ground.genie.git("worktree", "add", "--quiet", "-b", "aside", "inner/aside")
+    nested(ground, "inner/aside/vendor")
+    (ground.genie.path / "left").write_text("1")
+    ground.fetch(bottle)
+    assert "inner/aside/vendor/file" not in names(ground)
+    assert {"left"} <= names(ground)
+    assert {"vendor/file"} <= names(ground, f"{BRANCH}-2")
+
+
+def submodules(ground: Ground) -> Bottle:
+    """Uncork a repository with a submodule that has one, too, and have the agent fetch both."""
+    deep, upper = (Repo(ground.folder / name, ground.env) for name in ("deep", "upper"))
+    for repo in (deep, upper):
+        ground.user.git("init", "--quiet", str(repo.path))
+    deep.commit()
+    upper.git("submodule", "--quiet", "add", str(deep.path), "deep")
+    upper.commit(**{".gitignore": "build\n"})
+    ground.user.git("submodule", "--quiet", "add", str(upper.path), "upper")
+    ground.user.commit()
+    bottle = ground.uncork()
+    ground.genie.git("config", "--global", "protocol.file.allow", "always")
+    ground.genie.git("submodule", "--quiet", "update", "--init", "--recursive")
+    return bottle
+
+
+def test_what_is_inside_a_submodule_holds_nothing_back(ground: Ground) -> None:
+    bottle = submodules(ground)
+    assert ground.fetch(bottle) == "branch  none: nothing was changed in the bottle\n"
+    nested(ground, "upper/build")
+    with (ground.genie.path / "upper" / "build" / "large").open("wb") as file:
+        file.truncate(leaving.FILE + 1)
+    (ground.genie.path / "left").write_text("1")
+    ground.fetch(bottle)
+    assert ground.user.git("diff", "--name-only", "HEAD", BRANCH) == "left"
+
+
 def move_work_tree(ground: Ground, work: Path) -> None:
     ground.genie.git("worktree", "add", "--quiet", "-b", "aside", "aside")
     (work / "aside").rename(work / "inside")
@@ -707,9 +758,10 @@ def test_an_operation_under_way_is_left_as_it_is(ground: Ground) -> None:
     assert ground.fetch(bottle) == told
 
 
-def test_a_locked_index_leaves_the_agents_head_where_it_is(ground: Ground) -> None:
+@pytest.mark.parametrize("date", ["@1 +0000", "@1700000000 +0100"])
+def test_a_locked_index_leaves_the_agents_head_where_it_is(ground: Ground, date: str) -> None:
     bottle, genie = ground.uncork(), ground.genie
-    tip = genie.commit("by the genie")
+    tip = Repo(genie.path, {**genie.env, "GIT_COMMITTER_DATE": date}).commit("by the genie")
     (genie.path / "left").write_text("1")
     (genie.path / ".git" / "index.lock").touch()
     told = ground.fetch(bottle)
@@ -837,6 +889,19 @@ def test_what_is_tracked_and_ignored_comes_back(tmp_path: Path, form: str, hinde
     hinder(ground)
     ground.fetch(bottle)
     assert [ground.user.git("show", f"{BRANCH}:{name}") for name in ("kept.log", "left")] == ["the work"] * 2
+
+
+def test_what_git_converts_is_converted_whatever_else_it_does_not_take(ground: Ground) -> None:
+    ground.user.commit(**{".gitattributes": "dos eol=crlf\nwide text working-tree-encoding=UTF-16LE\nleft filter=x\n"})
+    bottle = ground.uncork()
+    ground.genie.git("config", "filter.x.clean", "false")
+    ground.genie.git("config", "filter.x.required", "true")
+    ground.genie.git("config", "core.safecrlf", "false")
+    files = {"dos": b"a\r\nb\r\n", "wide": "a\nb\n".encode("utf-16-le"), "left": b"1"}
+    for name, data in files.items():
+        (ground.genie.path / name).write_bytes(data)
+    ground.fetch(bottle)
+    assert [ground.user.git("show", f"{BRANCH}:{name}") for name in files] == ["a\nb", "a\nb", "1"]
 
 
 def test_what_is_tracked_and_ignored_comes_back_from_a_repository_inside(ground: Ground) -> None:

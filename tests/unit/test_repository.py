@@ -132,6 +132,24 @@ def test_files_that_look_like_a_repository_are_none(ground: Ground, settings: st
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", [":x", "a/looks"])
+def test_files_that_look_like_a_repository_are_none_by_any_name(ground: Ground, name: str) -> None:
+    for folder in [ground.user.path / name, *(ground.user.path / name).parents][: 1 + name.count("/")]:
+        ground.user.git("init", "--quiet", "--bare", str(folder))
+        (folder / "refs" / "kept").touch()
+        (folder / "objects" / "kept").touch()
+    ground.user.commit()
+    with pytest.raises(RepositoryError, match="looks like a repository"):
+        ground.survey(ground.user.path / name)
+
+
+def test_a_work_tree_may_be_elsewhere(ground: Ground) -> None:
+    (ground.user.path / "src").mkdir()
+    ground.user.git("config", "core.worktree", "../src")
+    ground.user.git("commit", "--quiet", "--allow-empty", "--message", "x")
+    assert ground.survey(ground.user.path / "src").work.repository == ground.user.path / "src"
+
+
 def test_a_full_disk_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
