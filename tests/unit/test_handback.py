@@ -571,9 +571,9 @@ def test_the_difference_is_shown_whatever_the_agents_git_takes_amiss(ground: Gro
 
 def test_a_difference_that_is_not_all_of_it_is_a_failure(ground: Ground) -> None:
     bottle, docker = ground.uncork(), ground.folder / "bin" / "docker"
-    docker.write_text(
-        docker.read_text().replace("exec ", "exec setpriv --bounding-set=-dac_override,-dac_read_search ")
-    )
+    if os.geteuid() == 0:  # who could read everything
+        wary = "exec setpriv --bounding-set=-dac_override,-dac_read_search "
+        docker.write_text(docker.read_text().replace("exec ", wary))
     (ground.genie.path / "left").write_text("the work")
     (ground.genie.path / "sealed").touch(mode=0)
     shown = list[str]()
