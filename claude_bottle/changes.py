@@ -101,7 +101,7 @@ def leads_out(path: str, target: str) -> bool:
     parts = [part for part in target.split("/") if part not in ("", ".")]
     down = list(itertools.dropwhile(lambda part: part == "..", parts))
     above = len(parts) - len(down) > path.count("/")
-    inner = any(part == ".." or part.lower() == ".git" for part in down)
+    inner = any(part == ".." or part.casefold() == ".git" for part in down)
     return target.startswith("/") or not target or above or inner
 
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from claude_bottle import changes, docker, leaving, quarantine
@@ -78,8 +78,7 @@ class _Trip:
         self.bottle, self.kept, self.last = bottle, kept, last
         self.where = "is lost with the bottle" if last else "stays in the bottle"
         self.faults: list[str] = []
-        self._branches: list[str] = []
-        self._tips: list[str] = []
+        self._landed: dict[str, str] = {}  # the commits by their branches
         self._room, self._end = BUNDLE, time.monotonic() + _LEAVING
 
     def told(self) -> str:
@@ -144,22 +143,20 @@ class _Trip:
         bottle = self.bottle
         with StageDir.held(bottle.session, bottle.owner, folder) as stage:
             bundle = stage.path / "bundle"
-            seconds = max(1.0, self._end - time.monotonic())
-            if not leaving.leave(
-                bottle, tip, bundle, beyond=self._tips, seconds=seconds, limit=self._room, last=self.last
-            ):
+            seconds, beyond = max(1.0, self._end - time.monotonic()), tuple(self._landed.values())
+            limit, last = self._room, self.last
+            if not leaving.leave(bottle, tip, bundle, beyond=beyond, seconds=seconds, limit=limit, last=last):
                 return "", ""
             self._room -= bundle.stat().st_size
             try:
-                branch, tip, apart = _landed(bottle, bundle, stage.path, self._branches)
+                branch, tip, apart = _landed(bottle, bundle, stage.path, self._landed)
             except (BottleError, OSError) as error:
                 raise _saved(bottle, bundle, str(error)) from None
-            self._branches.append(branch)
-            self._tips.append(tip)
+            self._landed[branch] = tip
             return branch, changes.told(apart.git, bottle.work, tip, branch)
 
 
-def _landed(bottle: Bottle, bundle: Path, folder: Path, taken: Sequence[str]) -> tuple[str, str, Quarantine]:
+def _landed(bottle: Bottle, bundle: Path, folder: Path, taken: Collection[str]) -> tuple[str, str, Quarantine]:
     apart = Quarantine.make(folder, bottle.work, bottle.env)
     with bundle.open("rb", buffering=0) as file:
         tip = apart.admit(file)

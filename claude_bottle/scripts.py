@@ -122,16 +122,16 @@ tree() { tree=$(git write-tree 2> /dev/null) || { why=${why:-$(git write-tree 2>
 commit() {
   export GIT_AUTHOR_NAME=claude-bottle GIT_AUTHOR_EMAIL=claude-bottle@localhost
   export GIT_COMMITTER_NAME=claude-bottle GIT_COMMITTER_EMAIL=claude-bottle@localhost
-  local own=$GIT_DIR$GIT_INDEX_FILE
+  local apart=$GIT_DIR$GIT_INDEX_FILE
   new=$(
     date=$(git log --max-count=1 --no-show-signature --format=@%cd --date=raw $old 2> /dev/null)
-    [ -z "$own" ] || export GIT_AUTHOR_DATE="$date" GIT_COMMITTER_DATE="$date"
+    [ -z "$apart" ] || export GIT_AUTHOR_DATE="$date" GIT_COMMITTER_DATE="$date"
     git commit-tree ${old:+-p} $old "$tree" 2> /dev/null << 'END'
 Keep what was left uncommitted
 
 Made by claude-bottle as the work was fetched out of the bottle: no commit of the agent's.
 END
-  ) && { [ "$own" ] || git update-ref HEAD "$new" $old 2> /dev/null || :; }
+  ) && { [ "$apart" ] || git update-ref HEAD "$new" $old 2> /dev/null || :; }
 }
 # What was left in this work tree, $1 where it is another than the main one, becomes a commit: $new, on top of $old.
 keep() {
