@@ -190,7 +190,7 @@ def test_a_bottle_that_gives_no_end_is_cut_off(ground: Ground, monkeypatch: pyte
 
 
 def test_a_bottle_that_hangs_gives_what_was_committed(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "_KEEPING", 1.0)
+    monkeypatch.setattr(leaving, "_KEEPING", 10.0)
     bottle = ground.uncork()
     ground.genie.git("checkout", "--quiet", "-b", "aside")
     tips = [ground.genie.commit("aside")]
@@ -205,7 +205,7 @@ def test_a_bottle_that_hangs_gives_what_was_committed(ground: Ground, monkeypatc
 
 
 def test_a_work_tree_that_hangs_holds_nothing_else_back(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "_KEEPING", 3.0)
+    monkeypatch.setattr(leaving, "_KEEPING", 10.0)
     bottle, aside = ground.uncork(), ground.folder / "aside"
     ground.genie.git("worktree", "add", "--quiet", "-b", "aside", str(aside))
     tip = Repo(aside, ground.genie.env).commit("aside")
