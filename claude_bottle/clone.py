@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.identity import Identity
+from claude_bottle.stream import Feed
 
 Argv = tuple[str, ...]
 
+WORKDIR = "/work"  # the working directory in the bottle, and the repository there is one
 OUT = "refs/claude-bottle/out"  # what comes back: the one ref of a bundle out of a bottle
 # Whatever git is asked on the host, it starts no hook and no file monitor, and tidies nothing up: what it starts could
 # be of a bottle's making, once its branch was merged. An empty core.fsmonitor is none to old and new versions alike.
@@ -30,14 +32,6 @@ git update-ref HEAD "$commit"
 GIT_LFS_SKIP_SMUDGE=1 git reset --quiet --hard
 [ -z "$origin" ] || git remote add -- origin "$origin"
 """
-
-
-@dataclass(frozen=True)
-class Feed:
-    """A command of this machine whose output is the input of another; `stdin` is what it reads itself."""
-
-    argv: Argv
-    stdin: bytes
 
 
 @dataclass(frozen=True)

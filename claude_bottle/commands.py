@@ -8,14 +8,14 @@ from claude_bottle import PREFIX, docker, handback, host, leftovers, sessions, t
 from claude_bottle import allow as allowing
 from claude_bottle import session as story
 from claude_bottle.clone import Work
-from claude_bottle.engine import Engine
+from claude_bottle.engine import EGRESS, Engine
 from claude_bottle.errors import BottleError, DockerError, IsolationError, LeftBehindError, ManifestError
 from claude_bottle.events import BLOCKED, Tally
 from claude_bottle.host import Host
 from claude_bottle.leftovers import Leftover
 from claude_bottle.manifest import Agent
 from claude_bottle.pipelock import Host as Allowed
-from claude_bottle.plan import EGRESS, PASSED_ON
+from claude_bottle.plan import PASSED_ON
 from claude_bottle.sessions import Session
 from claude_bottle.steps import DETACH
 from claude_bottle.survey import client_environment

@@ -1,19 +1,29 @@
 """What the engine says before a session: its version, what is already there, which addresses are taken."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from claude_bottle import docker
+from claude_bottle import PREFIX, docker
 from claude_bottle.docker import Result
 from claude_bottle.errors import DockerError, EngineError, ManifestError
-from claude_bottle.plan import EGRESS, Egress
-from claude_bottle.steps import Argv, Step
 
+Argv = tuple[str, ...]
+
+EGRESS = f"{PREFIX}-egress"  # the network of the sidecars' way out, unless the user chose another
 _OLDEST = (20, 10)
 _TIMEOUT = 30  # seconds for a question; an engine that hangs is one that cannot be reached
+
+
+@dataclass(frozen=True)
+class Egress:
+    """The network of the sidecar's way out; `subnet` and `gateway` are set where the user chose it."""
+
+    name: str
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
 
 
 @dataclass(frozen=True)
@@ -55,27 +65,26 @@ class Engine:
             raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
         return versions
 
-    def survey(self, table: Sequence[Step], chosen: str | None) -> tuple[Egress, frozenset[str]]:
-        """Return the network of the sidecars' way out, and the names of the steps whose product is there already.
+    def survey(self, questions: Mapping[str, Argv], chosen: str | None) -> tuple[Egress, frozenset[str]]:
+        """Return the network of the sidecars' way out, and the names of those whose question the engine answers.
 
         Raises ManifestError where the user chose a network that does not exist.
         """
-        steps = [step for step in table if step.unless]
         network = [("docker", "network", "inspect", "--format", "{{json .IPAM.Config}}", chosen)] if chosen else []
-        answers = self._ask_all([*network, *_joined(step.unless for step in steps)])
+        answers = self._ask_all([*network, *_joined(questions.values())])
         egress = _egress(chosen, answers.pop(0)) if chosen else Egress(EGRESS)
         if not all(answer.ok for answer in answers):
-            answers = self._ask_all(step.unless for step in steps)
-            steps = [step for step, answer in zip(steps, answers, strict=True) if answer.ok]
-        return egress, frozenset(step.name for step in steps)
+            answers = self._ask_all(questions.values())
+            return egress, frozenset(name for name, answer in zip(questions, answers, strict=True) if answer.ok)
+        return egress, frozenset(questions)
 
-    def present(self, table: Sequence[Step]) -> frozenset[str]:
-        """Return the names of the steps whose product is there already."""
-        return self.survey(table, None)[1]
+    def present(self, questions: Mapping[str, Argv]) -> frozenset[str]:
+        """Return the names of those whose question the engine answers."""
+        return self.survey(questions, None)[1]
 
     def egress(self, chosen: str | None) -> Egress:
         """Return the network of the sidecars' way out; ManifestError where the chosen one does not exist."""
-        return self.survey((), chosen)[0]
+        return self.survey({}, chosen)[0]
 
     def is_local(self, *, ask: bool = True) -> bool:
         """Tell whether the engine is reached through a socket of this machine.

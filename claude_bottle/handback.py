@@ -17,7 +17,7 @@ from claude_bottle.errors import BottleError, RepositoryError
 from claude_bottle.leaving import FILE, Bottle, Kept, Withheld
 from claude_bottle.quarantine import BUNDLE, Quarantine
 from claude_bottle.scripts import DIFF, PART
-from claude_bottle.staging import StageDir
+from claude_bottle.stage_dir import StageDir
 from claude_bottle.text import harmless, quoted
 
 __all__ = ("SECONDS", "Bottle", "HandBack", "diff", "fetch")

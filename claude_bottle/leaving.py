@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle import docker, stream
-from claude_bottle.clone import Work, is_oid
+from claude_bottle.clone import WORKDIR, Work, is_oid
 from claude_bottle.docker import Client
 from claude_bottle.errors import RepositoryError
 from claude_bottle.quarantine import BUNDLE, MIB
 from claude_bottle.scripts import BACK, CLEAR, KEEP, LEAVE
-from claude_bottle.staging import WORKDIR
 from claude_bottle.text import harmless
 
 FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from claude_bottle.plan import EGRESS, PROXY_PORT, SIDECAR_UID, Plan
+from claude_bottle.engine import EGRESS
+from claude_bottle.plan import PROXY_PORT, SIDECAR_UID, Plan
 
 # Special-purpose ranges that are not the internet (IANA's registry, RFC 6890 and successors).
 _SPECIAL = (

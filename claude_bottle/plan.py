@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from claude_bottle import PREFIX, pipelock, ssh, staging
 from claude_bottle.addresses import Addresses
 from claude_bottle.clone import Repository
+from claude_bottle.engine import EGRESS, Egress
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.identity import Identity
@@ -16,7 +17,6 @@ from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
 from claude_bottle.text import harmless
 
-EGRESS = f"{PREFIX}-egress"
 PROXY_PORT = 8888
 SIDECAR_UID = 65534
 TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
@@ -24,15 +24,6 @@ _DEFAULT_RANGE = "10.213.0.0/16"
 _LARGE = 19  # the longest prefix of a range that also has room for the egress network
 _UNASKED = Addresses(why="no engine was asked")
 PASSED_ON = ("TERM", "COLORTERM", "LANG")
-
-
-@dataclass(frozen=True)
-class Egress:
-    """The network of the sidecar's way out; `subnet` and `gateway` are set where the user chose it."""
-
-    name: str
-    subnet: IPv4Network | None = None
-    gateway: IPv4Address | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from claude_bottle import git, identity
 from claude_bottle.clone import Repository, Wanted, Work, is_oid, without_secret
 from claude_bottle.errors import RepositoryError, UsageError
 from claude_bottle.git import Git
-from claude_bottle.staging import StageDir
+from claude_bottle.stage_dir import StageDir
 from claude_bottle.text import harmless
 
 _NAMES_SHOWN = 3

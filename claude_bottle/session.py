@@ -6,33 +6,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from claude_bottle import (
-    docker,
-    events,
-    preflight,
-    repository,
-    selftest,
-    steps,
-    survey,
-    teardown,
-    tty,
-)
+from claude_bottle import docker, engine, events, preflight, repository, selftest, steps, survey, teardown, tty
 from claude_bottle import plan as planning
 from claude_bottle.clone import Wanted
-from claude_bottle.engine import Engine
-from claude_bottle.errors import (
-    BottleError,
-    DockerError,
-    EngineError,
-    RefusedError,
-    RepositoryError,
-    TokenError,
-)
+from claude_bottle.engine import Egress, Engine
+from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
 from claude_bottle.handback import Bottle, HandBack
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.manifest import Agent
 from claude_bottle.monitor import Monitor
-from claude_bottle.plan import Egress, Plan, Run
+from claude_bottle.plan import Plan, Run
 from claude_bottle.runner import Runner, StepError
 from claude_bottle.selftest import Receipt
 from claude_bottle.steps import Step
@@ -67,7 +50,7 @@ def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) ->
     env = survey.client_environment(host)
     local = Engine(env).is_local(ask=False)
     taken = repository.survey(wanted, env, None) if wanted else None
-    egress = Egress(host.setting("EGRESS_NETWORK") or planning.EGRESS)
+    egress = Egress(host.setting("EGRESS_NETWORK") or engine.EGRESS)
     plan = survey.draft(host, agent, run, egress, local=local, taken=taken)
     with Teardown() as undo:
         stage(plan, undo)
@@ -90,7 +73,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
-            done = hands.engine.present(steps.table(plan))  # an answer can take its time
+            done = hands.engine.present(steps.skips(steps.table(plan)))  # an answer can take its time
         plan, receipt = _proven(plan, done, hands)
         if receipt.failed:
             raise unproven(plan, receipt, hands.engine)

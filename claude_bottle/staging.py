@@ -1,23 +1,19 @@
-"""What is copied into the containers: deterministic tar streams, and the stage dir on the host."""
+"""What is copied into the containers, as deterministic tar streams."""
 
-import contextlib
 import io
 import json
 import re
-import shutil
 import stat
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_bottle import PREFIX
+from claude_bottle.clone import WORKDIR
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import Skill
 from claude_bottle.text import harmless
 
-WORKDIR = "/work"
 PROMPT = ".claude-bottle/prompt"  # below the agent's home; a file, since an argument must not be longer than 128 KiB
 _UID = 1000
 
@@ -103,41 +99,3 @@ def _walk(path: Path, name: str) -> Iterator[Entry]:
     elif stat.S_ISREG(mode):
         yield Entry(name, path.read_bytes(), 0o755 if mode & 0o100 else 0o644)
     # Sockets, pipes and devices hold nothing that could be copied.
-
-
-@dataclass(frozen=True)
-class StageDir:
-    """The folder on the host that holds what is about to be copied; mode 700, its files 600."""
-
-    path: Path
-
-    @classmethod
-    def make(cls, session: str, folder: Path | None = None) -> "StageDir":
-        """Make it in `folder`, else in the temporary directory, by a name that tells its session."""
-        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-", dir=folder)))
-
-    @classmethod
-    @contextlib.contextmanager
-    def held(cls, session: str, owner: str, folder: Path | None = None) -> "Iterator[StageDir]":
-        """Have one for as long as the block takes; where its process is killed, it is removed as its `owner`'s."""
-        made = cls.make(session, folder)
-        try:
-            made.write("owner", owner.encode())
-            yield made
-        finally:
-            made.remove()
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file that its user alone can read."""
-        path = self.path / name
-        path.touch(mode=0o600)
-        try:
-            path.write_bytes(data)
-        except OSError as error:  # which, of a full disk, does not name the file
-            raise OSError(error.errno, error.strerror, str(path)) from None
-
-    def remove(self) -> None:
-        """Remove the folder; absence is success."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.path.exists():
-            raise OSError(f"{self.path} could not be removed")

@@ -1,10 +1,13 @@
 """The table of steps: every docker command of a session, as data; what is shown is what is run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from claude_bottle import PREFIX, clone, flags, keyholder, netfilter, selftest, sidecar, staging
+from claude_bottle.engine import EGRESS
 from claude_bottle.image import Image
-from claude_bottle.plan import EGRESS, PROXY_PORT, SIDECAR_UID, Plan, egress_subnet
+from claude_bottle.plan import PROXY_PORT, SIDECAR_UID, Plan, egress_subnet
+from claude_bottle.stream import Feed
 
 Argv = tuple[str, ...]
 
@@ -31,7 +34,7 @@ class Step:
     env: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    feed: clone.Feed | None = None  # what follows `stdin`
+    feed: Feed | None = None  # what follows `stdin`
     undo: Argv = ()
     unless: Argv = ()
     holds: bool = False
@@ -57,6 +60,11 @@ def table(plan: Plan) -> tuple[Step, ...]:
         *_locked_keys(plan),
         _claude(plan),
     )
+
+
+def skips(table: Iterable[Step]) -> dict[str, Argv]:
+    """Return the commands whose success makes a step needless, by the steps' names."""
+    return {step.name: step.unless for step in table if step.unless}
 
 
 def _images(plan: Plan) -> tuple[Step, ...]:
@@ -153,7 +161,7 @@ def _bottle(plan: Plan) -> Step:
         *("--add-host", f"pipelock:{plan.sidecar_address}"),
         *("--dns", "0.0.0.0", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1"),
         *flags.without_ipv6(plan),
-        *("--user", "1000:1000", "--workdir", staging.WORKDIR),
+        *("--user", "1000:1000", "--workdir", clone.WORKDIR),
         *flags.unprivileged(),
         *("--pids-limit", str(limits.pids), *flags.memory(limits.memory)),
         # Not --cpus, which is an error above the engine's count.

@@ -7,10 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import IO
 
 from claude_bottle import docker
-from claude_bottle.clone import Feed
 from claude_bottle.docker import NO_ANSWER, Client, Result
 from claude_bottle.errors import RepositoryError
 
@@ -20,6 +20,14 @@ _TICK = 1.0  # seconds: what takes longer is told
 _MIB = 1 << 20
 
 Taken = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A command of this machine whose output is the input of another; `stdin` is what it reads itself."""
+
+    argv: tuple[str, ...]
+    stdin: bytes
 
 
 class _Patience:

@@ -7,13 +7,13 @@ from pathlib import Path
 from claude_bottle import addresses, identity, image, steps
 from claude_bottle import plan as planning
 from claude_bottle.clone import Repository
-from claude_bottle.engine import Engine
+from claude_bottle.engine import EGRESS, Egress, Engine
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import TOKEN_VARIABLE, Host
 from claude_bottle.identity import Identity
 from claude_bottle.image import Image
 from claude_bottle.manifest import Agent
-from claude_bottle.plan import Egress, Plan, Run
+from claude_bottle.plan import Plan, Run
 
 
 def client_environment(host: Host) -> dict[str, str]:
@@ -53,6 +53,6 @@ def take(
 ) -> tuple[Plan, frozenset[str]]:
     """Plan with what only the engine knows; return which steps' products are there as well."""
     chosen = host.setting("EGRESS_NETWORK")
-    plan = draft(host, agent, run, Egress(chosen or planning.EGRESS), local=engine.is_local(), taken=taken)
-    egress, done = engine.survey(steps.table(plan), chosen)
+    plan = draft(host, agent, run, Egress(chosen or EGRESS), local=engine.is_local(), taken=taken)
+    egress, done = engine.survey(steps.skips(steps.table(plan)), chosen)
     return replace(plan, egress=egress), done

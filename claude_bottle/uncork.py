@@ -13,7 +13,7 @@ from claude_bottle.monitor import KEY_HOLDER_ENDED
 from claude_bottle.plan import Plan
 from claude_bottle.runner import Runner, StepError
 from claude_bottle.selftest import Receipt
-from claude_bottle.staging import StageDir
+from claude_bottle.stage_dir import StageDir
 from claude_bottle.teardown import Teardown, say
 from claude_bottle.text import harmless
 from claude_bottle.watchdog import Watchdog
@@ -55,7 +55,7 @@ def uncork(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, dict[s
         left = hands.undo.undo_all()
         if left:
             raise DockerError(f"cannot start again: {'; '.join(left)}")
-        plan, done = again, hands.engine.present(steps.table(again))
+        plan, done = again, hands.engine.present(steps.skips(steps.table(again)))
 
 
 def unlock(plan: Plan, hands: Hands) -> None:

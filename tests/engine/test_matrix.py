@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import manifest, repository, steps, survey
-from claude_bottle import plan as planning
+from claude_bottle import engine, manifest, plan, repository, steps, survey
+from claude_bottle.engine import Egress
 from claude_bottle.host import Host
-from claude_bottle.plan import Egress, Run
+from claude_bottle.plan import Run
 from claude_bottle.steps import Step
 from tests.engine.matrix import Case, Matrix, stays, write
 from tests.engine.sessions import Bench, Running
@@ -30,8 +30,8 @@ def table(bench: Bench) -> tuple[Step, ...]:
     host = Host(bench.environ, Path.home(), interactive=False, owner="test")
     agent = manifest.load_agent(bench.agents, bench.name, environ=host.environ, home=host.home)
     images = survey.images(host, agent.bottle.dockerfile)
-    egress = Egress(planning.EGRESS)
-    made = planning.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
+    egress = Egress(engine.EGRESS)
+    made = plan.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
     wanted = repository.wanted(agent.repo, None, None, with_changes=False)
     assert wanted
     return steps.table(replace(made, repository=repository.survey(wanted, bench.environ, None)))

@@ -4,13 +4,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from claude_bottle import manifest
+from claude_bottle import engine, manifest
 from claude_bottle import plan as planning
 from claude_bottle.clone import Repository, Work
+from claude_bottle.engine import Egress
 from claude_bottle.host import Host
 from claude_bottle.identity import Identity
 from claude_bottle.image import Image
-from claude_bottle.plan import Egress, Plan, Run
+from claude_bottle.plan import Plan, Run
 from tests import keys
 
 BASE = Image("claude-bottle:ba5e00000000", ("docker", "build", "--tag", "claude-bottle:ba5e00000000", "-"), b"context")
@@ -89,7 +90,7 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
         agent,
         run,
         images=images,
-        egress=egress or Egress(planning.EGRESS),
+        egress=egress or Egress(engine.EGRESS),
         token="0a1b2c3d",
         identity=agent.bottle.git,
     )

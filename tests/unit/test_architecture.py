@@ -12,11 +12,11 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 # Each module may import only modules that stand before it. A new one gets a place here, as far to the front as it can.
 ORDER = (
     "__init__", "probe", "errors", "text", "host", "yamldoc", "yamledit", "docker", "tty", "checks", "identity",
-    "clone", "stream", "git", "hazards", "changes", "pipelock", "events", "env", "keyfile", "knownhosts", "ssh",
-    "bottle", "manifest", "image", "staging", "repository", "quarantine", "scripts", "leaving", "handback",
-    "addresses", "plan", "flags", "keyholder", "netfilter", "evidence", "inspection", "reach", "selftest", "sidecar",
-    "steps", "preflight", "engine", "survey", "teardown", "runner", "leftovers", "watchdog", "monitor", "uncork",
-    "session", "doctor", "sessions", "allow", "commands", "work", "cli",
+    "stream", "clone", "git", "hazards", "changes", "pipelock", "events", "env", "keyfile", "knownhosts", "ssh",
+    "bottle", "manifest", "image", "staging", "stage_dir", "repository", "quarantine", "scripts", "leaving", "handback",
+    "addresses", "engine", "plan", "flags", "keyholder", "netfilter", "evidence", "inspection", "reach",
+    "selftest", "sidecar", "steps", "preflight", "survey", "teardown", "runner", "leftovers", "watchdog", "monitor",
+    "uncork", "session", "doctor", "sessions", "allow", "commands", "work", "cli",
 )  # fmt: skip
 
 OWNERS = {

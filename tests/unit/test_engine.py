@@ -4,9 +4,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from claude_bottle.engine import Engine, Versions
+from claude_bottle.engine import Egress, Engine, Versions
 from claude_bottle.errors import BottleError, DockerError, EngineError, ManifestError
-from claude_bottle.plan import Egress
 from tests.unit.scene import Scene
 
 DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"

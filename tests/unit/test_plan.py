@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle import engine, session, steps
 from claude_bottle import plan as planning
-from claude_bottle import session, steps
 from claude_bottle.errors import ManifestError
 from claude_bottle.plan import Run
 from tests import keys
@@ -34,7 +34,7 @@ def test_a_range_of_one_subnet_is_enough_beside_a_chosen_network() -> None:
     ("subnet", "network", "reason"),
     [
         ("10.9.0.0/20", "", "10.9.0.0/20 is too small; it takes a /19 or larger"),
-        ("10.9.0.0/20", planning.EGRESS, "10.9.0.0/20 is too small; it takes a /19 or larger"),
+        ("10.9.0.0/20", engine.EGRESS, "10.9.0.0/20 is too small; it takes a /19 or larger"),
         ("10.9.0.0/30", "vpn", "10.9.0.0/30 is too small; it takes a /29 or larger"),
         ("10.9.0.1/16", "", "10.9.0.1/16 has host bits set; it takes an IPv4 range such as 10.213.0.0/16"),
         ("fd00::/64", "", "Expected 4 octets in 'fd00::'"),

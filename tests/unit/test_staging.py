@@ -9,7 +9,7 @@ from pathlib import Path
 from claude_bottle import staging, steps
 from claude_bottle.manifest import Skill
 from claude_bottle.plan import Run
-from claude_bottle.staging import StageDir
+from claude_bottle.stage_dir import StageDir
 from tests.unit import plans
 
 

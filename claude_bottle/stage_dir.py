@@ -1,0 +1,48 @@
+"""The stage dir: the folder on the host that holds what is about to be copied."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle import PREFIX
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """The folder on the host that holds what is about to be copied; mode 700, its files 600."""
+
+    path: Path
+
+    @classmethod
+    def make(cls, session: str, folder: Path | None = None) -> "StageDir":
+        """Make it in `folder`, else in the temporary directory, by a name that tells its session."""
+        return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-", dir=folder)))
+
+    @classmethod
+    @contextlib.contextmanager
+    def held(cls, session: str, owner: str, folder: Path | None = None) -> "Iterator[StageDir]":
+        """Have one for as long as the block takes; where its process is killed, it is removed as its `owner`'s."""
+        made = cls.make(session, folder)
+        try:
+            made.write("owner", owner.encode())
+            yield made
+        finally:
+            made.remove()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file that its user alone can read."""
+        path = self.path / name
+        path.touch(mode=0o600)
+        try:
+            path.write_bytes(data)
+        except OSError as error:  # which, of a full disk, does not name the file
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def remove(self) -> None:
+        """Remove the folder; absence is success."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            raise OSError(f"{self.path} could not be removed")
