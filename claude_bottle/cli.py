@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from claude_bottle import host as hosts
+from claude_bottle.documents.escaping import columns, harmless
 from claude_bottle.errors import BottleError, EngineError, ManifestError
-from claude_bottle.host import Host
-from claude_bottle.text import columns, harmless
+from claude_bottle.host import machine as hosts
+from claude_bottle.host.machine import Host
 
 if TYPE_CHECKING:
-    from claude_bottle.manifest import Agent
+    from claude_bottle.manifest.agent import Agent
 
 
 class _Commands(click.Group):
@@ -40,7 +40,7 @@ def _host(agents: Path | None) -> Host:
 
 def _load(host: Host, name: str | None = None) -> "tuple[Agent, ...]":
     """Return one agent, or all."""
-    from claude_bottle import manifest
+    from claude_bottle.manifest import agent as manifest
 
     if name is None:
         return manifest.load_agents(host.agents, environ=host.environ, home=host.home)
@@ -73,13 +73,14 @@ def start(
     repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start AGENT in its bottle; words after -- go to claude."""
-    from claude_bottle import repository, session
-    from claude_bottle.plan import Run
+    from claude_bottle.bottle.plan import Run
+    from claude_bottle.repository import source
+    from claude_bottle.session import start as session
 
     host = _host(agents)
     [loaded] = _load(host, agent)
     run = Run(terminal=host.interactive and question is None, question=question, arguments=claude_arguments)
-    wanted = repository.wanted(loaded.repo, repo, ref, with_changes=with_changes)
+    wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
         session.dry_run(host, loaded, run, wanted)
         return
@@ -93,11 +94,11 @@ def start(
 @_agents_option
 def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | None) -> None:
     """Prove the isolation of AGENT's bottle, or of all, without running claude; exit 66 on a fault."""
-    from claude_bottle import commands
+    from claude_bottle.commands import running
 
     host = _host(agents)
     told = (lambda _: None) if as_json else click.echo
-    results, code = commands.verify(host, _load(host, agent), verbose=verbose, told=told)
+    results, code = running.verify(host, _load(host, agent), verbose=verbose, told=told)
     if as_json:
         click.echo(json.dumps(results, indent=2))
     sys.exit(code)
@@ -109,7 +110,7 @@ def doctor(*, as_json: bool) -> None:
     """Tell what a start will find here; exit 69 where it cannot work."""
     from dataclasses import asdict
 
-    from claude_bottle import doctor
+    from claude_bottle.commands import doctor
 
     findings = list(doctor.examine(_host(None)))
     told = "\n".join(harmless(finding.line) for finding in findings)
@@ -124,7 +125,7 @@ def doctor(*, as_json: bool) -> None:
 @click.option("--no-cache", is_flag=True, help="Build every layer anew.")
 def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
     """Build the image of every bottle."""
-    from claude_bottle import session
+    from claude_bottle.session import start as session
 
     host = _host(agents)
     session.build(host, _load(host), pull=pull, no_cache=no_cache)
@@ -134,10 +135,10 @@ def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
 @_agents_option
 def agents(agents: Path | None) -> None:
     """List the agents, their bottles and what these may reach."""
-    from claude_bottle import pipelock
+    from claude_bottle.egress import allowlist
 
     loaded = _load(_host(agents))
-    rows = [(a.name, a.bottle.name, pipelock.summary(pipelock.allowlist(a.bottle.reach))) for a in loaded]
+    rows = [(a.name, a.bottle.name, allowlist.summary(allowlist.allowlist(a.bottle.reach))) for a in loaded]
     click.echo(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
 
 
@@ -154,19 +155,19 @@ def check(agent: str | None, agents: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the sessions as JSON.")
 def list_(*, as_json: bool) -> None:
     """List the sessions that run, with how many requests were allowed and blocked."""
-    from claude_bottle import commands
+    from claude_bottle.commands import running
 
     host = _host(None)
-    click.echo(json.dumps(commands.list_json(host), indent=2) if as_json else columns(commands.list_rows(host)))
+    click.echo(json.dumps(running.list_json(host), indent=2) if as_json else columns(running.list_rows(host)))
 
 
 @main.command()
 @click.argument("session")
 def shell(*, session: str) -> None:
     """Open a shell in the bottle of SESSION, which any unambiguous beginning names."""
-    from claude_bottle import commands
+    from claude_bottle.commands import running
 
-    sys.exit(commands.shell(_host(None), session))
+    sys.exit(running.shell(_host(None), session))
 
 
 @main.command()
@@ -175,16 +176,16 @@ def shell(*, session: str) -> None:
 @click.option("--blocked", is_flag=True, help="Only what was refused.")
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
     """Show what SESSION asked of its sidecar: time, verdict, host, reason."""
-    from claude_bottle import commands
+    from claude_bottle.commands import running
 
-    commands.logs(_host(None), session, follow=follow, blocked=blocked)
+    running.logs(_host(None), session, follow=follow, blocked=blocked)
 
 
 @main.command()
 @click.argument("session")
 def fetch(*, session: str) -> None:
     """Bring the work of SESSION, as it is now, back as a branch of the repository that it was started with."""
-    from claude_bottle import work
+    from claude_bottle.commands import fetch as work
 
     work.fetch(_host(None), session)
 
@@ -193,7 +194,7 @@ def fetch(*, session: str) -> None:
 @click.argument("session")
 def diff(*, session: str) -> None:
     """Show what SESSION has changed in its repository so far."""
-    from claude_bottle import work
+    from claude_bottle.commands import fetch as work
 
     click.echo_via_pager(work.diff(_host(None), session))
 
@@ -203,20 +204,20 @@ def diff(*, session: str) -> None:
 @click.option("--all", "every", is_flag=True, help="All that this user has started on this machine.")
 def stop(*, session: tuple[str, ...], every: bool) -> None:
     """End each SESSION and wait until nothing of it is left."""
-    from claude_bottle import commands
+    from claude_bottle.commands import running
 
     if bool(session) == every:
         raise click.UsageError("name sessions, or give --all")
-    commands.stop(_host(None), session, every=every)
+    running.stop(_host(None), session, every=every)
 
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
 def cleanup(*, dry_run: bool) -> None:
     """Remove what sessions have left whose launcher is dead; exit 75 if something cannot be removed."""
-    from claude_bottle import commands
+    from claude_bottle.commands import running
 
-    commands.cleanup(_host(None), dry_run=dry_run)
+    running.cleanup(_host(None), dry_run=dry_run)
 
 
 @main.command()
@@ -225,13 +226,14 @@ def cleanup(*, dry_run: bool) -> None:
 @click.option("--save", is_flag=True, help="Write the hosts into the manifest of the bottle, too.")
 def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
     """Let SESSION, which runs, reach each HOST, a name or name:port, at once."""
-    from claude_bottle import commands, pipelock
+    from claude_bottle.commands import running
+    from claude_bottle.egress import allowlist
 
     try:
-        wanted = [pipelock.parse_host(host) for host in hosts]
+        wanted = [allowlist.parse_host(host) for host in hosts]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    commands.allow(_host(None), session, wanted, save=save)
+    running.allow(_host(None), session, wanted, save=save)
 
 
 @main.command()
@@ -241,9 +243,9 @@ def completion(*, shell: str, names: tuple[str, ...]) -> None:
     """Print the completion script of SHELL for cli.py and each ALIAS of it."""
     from click.shell_completion import get_completion_class
 
-    from claude_bottle import commands
+    from claude_bottle.commands import running
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  (one of click's own three)
-    script = kind(main, {}, commands.PROGRAM, "_CLI_PY_COMPLETE").source()
-    click.echo(commands.completion(script, names), nl=False)
+    script = kind(main, {}, running.PROGRAM, "_CLI_PY_COMPLETE").source()
+    click.echo(running.completion(script, names), nl=False)

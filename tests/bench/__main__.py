@@ -9,7 +9,7 @@ from pathlib import Path
 from tests import world
 from tests.bench import crowd, history, memory, report, rounds
 from tests.bench.ground import Ground
-from tests.engine.sessions import CLI
+from tests.support.sessions import CLI
 from tests.world.shell import WorldError
 
 REPORT = world.REPOSITORY / "docs" / "performance.md"

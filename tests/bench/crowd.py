@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.ground import Ground
-from tests.engine.sessions import docker
+from tests.support.sessions import docker
 
 LIMIT = 120
 LEAST_FREE = 2 << 30  # bytes

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from claude_bottle import host as hosts
-from claude_bottle import manifest
-from claude_bottle.host import Host
-from claude_bottle.manifest import Agent
-from claude_bottle.survey import images
-from tests.engine.sessions import CLI, Bench
+from claude_bottle.host import machine as hosts
+from claude_bottle.host.machine import Host
+from claude_bottle.manifest import agent as manifest
+from claude_bottle.manifest.agent import Agent
+from claude_bottle.session.planning import images
+from tests.support.sessions import CLI, Bench
 from tests.world import World
 
 _CLOCK = Path(__file__).with_name("clock")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.ground import Ground
-from tests.engine.sessions import docker
-from tests.unit.repos import Repo
+from tests.support.repos import Repo
+from tests.support.sessions import docker
 
 OBJECTS = 1_000_000
 _FOLDERS, _FILES = 50, 40  # in each

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.ground import Ground
-from tests.engine.sessions import docker
+from tests.support.sessions import docker
 
 _KIB = 1 << 10
 _UNITS = {"B": 1, "KiB": _KIB, "MiB": _KIB**2, "GiB": _KIB**3}

@@ -15,7 +15,7 @@ from tests.bench.crowd import LEAST_FREE, LIMIT, Filled, Together
 from tests.bench.history import Journey
 from tests.bench.memory import Weight
 from tests.bench.rounds import Round, Times
-from tests.engine.sessions import docker
+from tests.support.sessions import docker
 
 METHOD = """\
 # Performance

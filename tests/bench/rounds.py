@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from claude_bottle import addresses, plan, steps
-from claude_bottle.engine import Engine
-from claude_bottle.plan import Plan, Run
-from claude_bottle.steps import Step
-from claude_bottle.survey import client_environment, images
+from claude_bottle.bottle import plan
+from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.host import addresses
+from claude_bottle.process.engine import Engine
+from claude_bottle.session import steps
+from claude_bottle.session.planning import client_environment, images
+from claude_bottle.session.steps import Step
 from tests.bench.ground import Ground
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from claude_bottle import pipelock
+from claude_bottle.egress import allowlist
 from tests.contract.rig import Rig, Sidecar
 from tests.world import standin
 
@@ -39,10 +39,10 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture(scope="session")
 def sidecar(rig: Rig) -> Sidecar:
-    return rig.sidecar(1, pipelock.config(ALLOWED))
+    return rig.sidecar(1, allowlist.config(ALLOWED))
 
 
 @pytest.fixture(scope="session")
 def reloaded(rig: Rig) -> Sidecar:
     """A sidecar of the reload rows' own."""
-    return rig.sidecar(2, pipelock.config(ALLOWED))
+    return rig.sidecar(2, allowlist.config(ALLOWED))

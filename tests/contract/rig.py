@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from claude_bottle import staging
+from claude_bottle.bottle import home
 from tests.contract.wire import Proxy
 from tests.world import standin
 from tests.world.shell import WorldError, attempt, run
@@ -63,7 +63,7 @@ class Sidecar:
 
     def put(self, config: bytes) -> None:
         """Copy a configuration in, as the product does."""
-        run("docker", "cp", "-", f"{self.name}:/config", stdin=staging.archive([file(config)], NOBODY))
+        run("docker", "cp", "-", f"{self.name}:/config", stdin=home.archive([file(config)], NOBODY))
 
     def healthy(self, *options: str) -> bool:
         return attempt("docker", "exec", self.name, "/pipelock", "healthcheck", *options).returncode == 0
@@ -89,8 +89,8 @@ class Sidecar:
         return self.events(**wanted)[-1]
 
 
-def file(config: bytes) -> staging.Entry:
-    return staging.Entry("pipelock.yaml", config)
+def file(config: bytes) -> home.Entry:
+    return home.Entry("pipelock.yaml", config)
 
 
 @dataclass(frozen=True)

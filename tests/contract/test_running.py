@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from claude_bottle import pipelock
+from claude_bottle.egress import allowlist
 from tests.contract.conftest import ALLOWED
 from tests.contract.rig import PORT, Rig, Sidecar, row, until
 from tests.contract.wire import client_hello, reachable, read_exactly
@@ -13,7 +13,7 @@ from tests.world.shell import run
 # The rows share their sidecars: on one worker.
 pytestmark = pytest.mark.xdist_group("contract")
 
-CONFIG = pipelock.config(ALLOWED)
+CONFIG = allowlist.config(ALLOWED)
 
 
 # Starting
@@ -123,7 +123,7 @@ def statuses(sidecar: Sidecar) -> dict[str, int]:
 
 
 def test_takes_a_new_list_and_leaves_open_tunnels_alone(reloaded: Sidecar) -> None:
-    new = pipelock.config(["new.test", "*.wild.test"])
+    new = allowlist.config(["new.test", "*.wild.test"])
     assert statuses(reloaded) == OLD_RULES
     with reloaded.proxy.tunnel("allowed.test:443") as sock:
         sock.sendall(b"before")

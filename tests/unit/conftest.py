@@ -7,7 +7,7 @@ from types import FrameType
 
 import pytest
 
-from tests.unit.scene import Scene
+from tests.support.scene import Scene
 
 GUARD = 120  # seconds; no test comes near it
 

@@ -6,7 +6,7 @@ import pytest
 
 from claude_bottle import errors
 from claude_bottle.errors import BottleError
-from tests.unit.scene import ROOT, Scene
+from tests.support.scene import ROOT, Scene
 
 OTHER = "description: Writes\nbottle: wide\n"
 WIDE = "egress: {allow: [api.openai.com, github.com]}\n"

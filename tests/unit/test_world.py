@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle import pipelock
+from claude_bottle.egress import allowlist
 from tests.world import REPOSITORY, World, api
 from tests.world.api import server
 from tests.world.shell import WorldError
@@ -24,7 +24,7 @@ def result(text: str) -> server.Block:
 
 
 def test_stand_in_has_the_names_of_the_default_hosts() -> None:
-    assert {host.name for host in pipelock.defaults()} == set(api.HOSTS)
+    assert {host.name for host in allowlist.defaults()} == set(api.HOSTS)
 
 
 def test_stand_in_runs_one_command_after_another_and_tells_their_output() -> None:

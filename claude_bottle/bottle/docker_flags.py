@@ -1,0 +1,91 @@
+"""The docker flags that several containers share, each there for a leak that was measured."""
+
+from collections.abc import Iterable
+
+from claude_bottle import PREFIX
+from claude_bottle.bottle.plan import Plan
+
+# Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
+# credentials included; each is therefore set explicitly, empty where unused.
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def owned(session: str, role: str, owner: str) -> tuple[str, ...]:
+    """Return the labels of whatever belongs to a session."""
+    return (f"{PREFIX}.session={session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={owner}")
+
+
+def labels(plan: Plan, role: str) -> tuple[str, ...]:
+    """Return the flags that label a container or network with session, role and owner."""
+    return labelled(owned(plan.session, role, plan.owner))
+
+
+def described(plan: Plan) -> tuple[str, ...]:
+    """Return the flags that label the agent's container with what other commands want to know of its session."""
+    bottle = plan.agent.bottle
+    known = {
+        "agent": plan.agent.name,
+        "bottle": bottle.name,
+        "mode": "terminal" if plan.run.terminal else "headless",
+        "manifest": bottle.path.absolute(),
+        "base": plan.base.tag,
+    }
+    if plan.repository:
+        known["repository"] = plan.repository.work.label
+    return labelled(f"{PREFIX}.{key}={value}" for key, value in known.items())
+
+
+def labelled(pairs: Iterable[str]) -> tuple[str, ...]:
+    """Return the flags of labels."""
+    return tuple(word for pair in pairs for word in ("--label", pair))
+
+
+def volume_labels(plan: Plan, role: str) -> str:
+    """Return the part of a --mount that labels the volume that it makes, which takes no --label."""
+    return ",".join(f"volume-label={label}" for label in owned(plan.session, role, plan.owner))
+
+
+def unprivileged() -> tuple[str, ...]:
+    """Return the flags that leave a container no privilege and no way to one."""
+    # Either alone leaks: without the first, raw sockets (ARP spoofing); without the second, setuid programs.
+    return ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+
+
+def memory(limit: int) -> tuple[str, ...]:
+    """Return the flags that bound a container's memory to `limit` bytes, swap included."""
+    return ("--memory", str(limit), "--memory-swap", str(limit))  # the same, or swap doubles it
+
+
+def without_ipv6(plan: Plan) -> tuple[str, ...]:
+    """Return the flags that leave a container no IPv6 address."""
+    # Without it the host's link-local address is reachable where somebody enabled IPv6.
+    return ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1") if plan.ipv6_off else ()
+
+
+def proxy_variables(proxy: str) -> tuple[str, ...]:
+    """Return the flags that set every proxy variable, to `proxy` or to nothing."""
+    values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1,::1" if proxy else ""}
+    pairs = [f"{form}={values.get(name, '')}" for name in _PROXIES for form in (name, name.lower())]
+    return tuple(word for pair in pairs for word in ("--env", pair))
+
+
+def fed(data: bytes, command: str) -> str:
+    """Return the shell command that feeds `data`, the beginning of its stdin, to another, and then says so."""
+    return f"head --bytes {len(data)} | {command} && echo up"
+
+
+def nft(name: str, target: str, image: str, owned: Iterable[str], rules: bytes) -> tuple[str, ...]:
+    """Return the command that has nft read `rules`, from stdin, in the network `target`, such as `container:NAME`.
+
+    It says that they are in force and ends when its stdin does: a line comes sooner than the end of a container.
+    """
+    return (
+        *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--log-driver", "none"),
+        *("--network", target),
+        *("--user", "0:0", "--read-only"),
+        *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
+        "--no-healthcheck",
+        *labelled(owned),
+        *proxy_variables(""),
+        *("--entrypoint", "bash", image, "-c", f"{fed(rules, 'nft --file -')} && cat"),
+    )

@@ -1,0 +1,75 @@
+"""The nftables rules of the lock (the bottle's network namespace) and of the gate (the sidecar's)."""
+
+from collections.abc import Iterable
+
+from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID, Plan
+from claude_bottle.process.engine import EGRESS
+
+# Special-purpose ranges that are not the internet (IANA's registry, RFC 6890 and successors).
+_SPECIAL = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+    *("224.0.0.0/4", "240.0.0.0/4"),
+)
+_TABLE = "claude_bottle"
+_NAMES = ("udp dport 53 accept", "tcp dport 53 accept")
+_NO_ROUTE = "reject with icmpx type no-route"  # at once, so that no client waits for its time-out
+_PROHIBITED = "reject with icmpx type admin-prohibited"
+_ESTABLISHED = "ct state established,related accept"
+
+
+def lock(plan: Plan) -> bytes:
+    """Return the rules that leave a bottle its loopback and its sidecar's port, nothing else, IPv4 and IPv6."""
+    sidecar = f"ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
+    # Docker's DNS listens on loopback, redirected by port; refused before loopback is accepted, names fail at once.
+    dns = "ip daddr 127.0.0.11 reject with icmpx type port-unreachable"
+    return _table(
+        _chain("input", ['iif "lo" accept', _ESTABLISHED, _PROHIBITED]),
+        _chain("output", [dns, 'oif "lo" accept', sidecar, _NO_ROUTE]),
+    )
+
+
+def gate(plan: Plan) -> bytes:
+    """Return the rules that let the sidecar serve its bottle alone and reach the internet's declared ports alone."""
+    asked = f"ip saddr {plan.bottle_address} ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
+    # Docker's resolver, which is root, asks for names from within this namespace; pipelock itself must not.
+    names = [f"meta skuid {SIDECAR_UID} meta l4proto {{ tcp, udp }} th dport 53 {_NO_ROUTE}", *_NAMES]
+    ours = [address for address in plan.known.host if ":" not in address]
+    host = [f"ip daddr {_set(ours)} {_NO_ROUTE}"] if ours else []  # a public one is in no special range
+    special = f"ip daddr {_set(_SPECIAL)} {_NO_ROUTE}"
+    ports = "tcp dport @ports accept"
+    out = [*names, *host, *_chosen(plan, ports), special, ports]
+    return _table(
+        # Named, so that a running session can be allowed more.
+        f"  set ports {{\n    type inet_service;\n    elements = {_set(map(str, plan.ports))}\n  }}\n",
+        _chain("input", ['iif "lo" accept', _ESTABLISHED, asked, _PROHIBITED]),
+        _chain("output", ['oif "lo" accept', _ESTABLISHED, *out, _NO_ROUTE]),
+    )
+
+
+def more_ports(ports: Iterable[int]) -> bytes:
+    """Return what adds ports to a gate that stands; one that it has already is no error."""
+    return f"add element inet {_TABLE} ports {_set(map(str, ports))}\n".encode()
+
+
+def _chosen(plan: Plan, ports: str) -> list[str]:
+    """Let a user-chosen network's own subnet through, but not its gateway, which is the host."""
+    if plan.egress.name == EGRESS:
+        return []
+    if plan.egress.subnet is None:
+        return [f"# here the subnet of {plan.egress.name} is accepted, but for its gateway; docker has not been asked"]
+    gateway = [f"ip daddr {plan.egress.gateway} {_NO_ROUTE}"] if plan.egress.gateway else []
+    return [*gateway, f"ip daddr {plan.egress.subnet} {ports}"]
+
+
+def _set(items: Iterable[str]) -> str:
+    return "{ " + ", ".join(items) + " }"
+
+
+def _chain(hook: str, rules: list[str]) -> str:
+    lines = [f"type filter hook {hook} priority 0; policy drop;", *rules]
+    return f"  chain {hook} {{\n" + "".join(f"    {line}\n" for line in lines) + "  }\n"
+
+
+def _table(*parts: str) -> bytes:
+    return f"table inet {_TABLE} {{\n{''.join(parts)}}}\n".encode()

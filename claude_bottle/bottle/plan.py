@@ -1,0 +1,229 @@
+"""A session as values: every name, address and file, decided before docker is called."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from claude_bottle import PREFIX
+from claude_bottle.bottle import home as staging
+from claude_bottle.bottle.image import Image
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.egress import allowlist
+from claude_bottle.errors import ManifestError
+from claude_bottle.host.addresses import Addresses
+from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.manifest import ssh_hosts
+from claude_bottle.manifest.agent import Agent
+from claude_bottle.manifest.git_identity import Identity
+from claude_bottle.process.engine import EGRESS, Egress
+from claude_bottle.repository.clone import Repository
+
+PROXY_PORT = 8888
+SIDECAR_UID = 65534
+TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+_DEFAULT_RANGE = "10.213.0.0/16"
+_LARGE = 19  # the longest prefix of a range that also has room for the egress network
+_UNASKED = Addresses(why="no engine was asked")
+PASSED_ON = ("TERM", "COLORTERM", "LANG")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How claude is run: on a terminal or headless, with which first message and further arguments."""
+
+    terminal: bool
+    question: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a session that can be known without docker."""
+
+    session: str
+    owner: str
+    agent: Agent
+    run: Run
+    base: Image
+    image: Image  # the base itself, or built on it
+    sidecar_image: str
+    egress: Egress
+    addresses: IPv4Network
+    range: IPv4Network
+    config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
+    home: bytes = field(repr=False)  # the tar stream that fills the agent's home
+    passed_on: tuple[str, ...]  # the terminal's variables, where they are set: an unset one would remove the image's
+    certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
+    keys: tuple[ssh_hosts.Key, ...]  # for the key-holder, which there is only where there are keys
+    identity: Identity  # git's, inside the bottle
+    known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
+    remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
+    repository: Repository | None = None  # what is taken in
+    icc_off: bool = True  # False where the engine's kernel lacks br_netfilter, and so cannot keep sidecars apart
+    ipv6_off: bool = True  # False where the engine's kernel has no IPv6 to switch off
+
+    @property
+    def name(self) -> str:
+        """Return the name of the session's container and network, the beginning of all its other names."""
+        return f"{PREFIX}-{self.session}"
+
+    @property
+    def branch(self) -> str:
+        """Return the name of the branch that the bottle's work is on."""
+        return f"bottle/{self.session}"
+
+    @property
+    def sidecar(self) -> str:
+        """Return the name of the sidecar's container."""
+        return f"{self.name}-sidecar"
+
+    @property
+    def key_holder(self) -> str:
+        """Return the name of the container that has the ssh keys."""
+        return f"{self.name}-key-holder"
+
+    @property
+    def key_volume(self) -> str:
+        """Return the name of the volume in which its socket is."""
+        return f"{self.name}-keys"
+
+    @property
+    def locked_keys(self) -> tuple[ssh_hosts.Key, ...]:
+        """Return the keys whose passphrase must be asked for."""
+        return tuple(key for key in self.keys if key.file.encrypted)
+
+    @property
+    def sidecar_address(self) -> IPv4Address:
+        """Return the sidecar's address on the session's network."""
+        return self.addresses[3]
+
+    @property
+    def bottle_address(self) -> IPv4Address:
+        """Return the agent container's address on the session's network."""
+        return self.addresses[4]
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """Return the host names that the sidecar lets through."""
+        return allowlist.allowlist(self.agent.bottle.reach)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Return the TCP ports that may leave."""
+        return allowlist.ports(self.agent.bottle.reach)
+
+    @property
+    def prompt(self) -> str | None:
+        """Return the first message: the question of --print, else the agent's prompt."""
+        return self.agent.prompt if self.run.question is None else self.run.question
+
+    @property
+    def env_names(self) -> tuple[str, ...]:
+        """Return the variables handed to claude by name, their values being in the client's environment."""
+        forwarded = tuple(variable.name for variable in self.agent.bottle.env if variable.source)
+        return (TOKEN, *self.passed_on, *forwarded)
+
+
+def session_id(agent: str, token: str) -> str:
+    """Return `<agent slug, at most 30 characters>-<8 hex>`, usable in docker's names."""
+    plain = unicodedata.normalize("NFKD", agent).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:30].strip("-") or "agent"
+    return f"{slug}-{token}"
+
+
+def address_range(host: Host) -> IPv4Network:
+    """Return the range that sessions take their /29 from; ManifestError where the setting is no such range."""
+    text = host.setting("SUBNET") or _DEFAULT_RANGE
+    largest = 29 if host.setting("EGRESS_NETWORK") not in (None, EGRESS) else _LARGE
+    try:
+        network = IPv4Network(text)
+    except ValueError as error:
+        raise ManifestError(f"CLAUDE_BOTTLE_SUBNET: {error}; it takes an IPv4 range such as {_DEFAULT_RANGE}") from None
+    if network.prefixlen > largest:
+        raise ManifestError(f"CLAUDE_BOTTLE_SUBNET: {text} is too small; it takes a /{largest} or larger")
+    return network
+
+
+def egress_subnet(addresses: IPv4Network) -> IPv4Network:
+    """Return the part of the range that the shared egress network has: its last /20."""
+    return list(addresses.subnets(new_prefix=20))[-1]
+
+
+def slots(network: IPv4Network) -> int:
+    """Return how many /29s a network has room for."""
+    return 1 << (29 - network.prefixlen)
+
+
+def reserved(addresses: IPv4Network) -> tuple[IPv4Network, ...]:
+    """Return what no session takes of a range: other sessions may have the shared egress network there."""
+    return (egress_subnet(addresses),) if addresses.prefixlen <= _LARGE else ()
+
+
+def candidates(addresses: IPv4Network, start: int) -> Iterator[IPv4Network]:
+    """Yield every /29 that a session may take, beginning somewhere and going round once."""
+    count = slots(addresses) - sum(map(slots, reserved(addresses)))
+    first = int(addresses.network_address)
+    for index in range(count):
+        yield IPv4Network((first + (start + index) % count * 8, 29))
+
+
+def environment(host: Host, agent: Agent) -> dict[str, str]:
+    """Return the secrets, by their names in the bottle, for the environment of the client that runs claude."""
+    secrets = {v.name: host.environ[v.source] for v in agent.bottle.env if v.source}
+    return secrets | {TOKEN: host.environ.get(TOKEN_VARIABLE, "")}
+
+
+def make(
+    host: Host,
+    agent: Agent,
+    run: Run,
+    *,
+    images: tuple[Image, Image],
+    egress: Egress,
+    token: str,
+    identity: Identity | None = None,
+) -> Plan:
+    """Plan a session of `agent`; `token` is 8 random hex digits that make it unique, `identity` is git's.
+
+    Raises ManifestError where a setting is wrong or a skill, certificate or key cannot be read.
+    """
+    addresses = address_range(host)
+    base, image = images
+    who = identity or Identity()
+    prompt = agent.prompt if run.question is None else run.question
+    return Plan(
+        session=session_id(agent.name, token),
+        owner=host.owner,
+        agent=agent,
+        run=run,
+        base=base,
+        image=image,
+        sidecar_image=host.setting("PIPELOCK_IMAGE") or allowlist.image(),
+        egress=egress,
+        addresses=next(candidates(addresses, int(token, 16))),
+        range=addresses,
+        config=allowlist.config(allowlist.allowlist(agent.bottle.reach)),
+        home=staging.home(agent.skills, prompt, _git_and_ssh(agent, who)),
+        passed_on=tuple(name for name in PASSED_ON if host.environ.get(name)),
+        certificates=b"".join(staging.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
+        keys=_keys(agent),
+        identity=who,
+    )
+
+
+def _git_and_ssh(agent: Agent, identity: Identity) -> Iterator[staging.Entry]:
+    git, files = identity.config(), ssh_hosts.files(agent.bottle.ssh, f"pipelock:{PROXY_PORT}")
+    if git:
+        yield staging.Entry(".gitconfig", git)
+    if files:
+        yield staging.Entry(".ssh", mode=0o700)
+    yield from (staging.Entry(f".ssh/{name}", data) for name, data in files.items())
+
+
+def _keys(agent: Agent) -> tuple[ssh_hosts.Key, ...]:
+    try:
+        return ssh_hosts.keys(agent.bottle.ssh)
+    except OSError as error:
+        raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,108 @@
+"""What sessions have made, found by its labels, and its removal where the owner is dead."""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle import PREFIX
+from claude_bottle.cleanup import stack
+from claude_bottle.errors import EngineError
+from claude_bottle.host import machine
+from claude_bottle.process import command
+
+_TIMEOUT = 30  # seconds for one listing
+_KINDS = {
+    # In the order of removal: a network with a running container on it cannot be removed, nor can a volume in use.
+    "container": (("ps", "--all"), ("rm", "--force", "--volumes")),
+    "network": (("network", "ls"), ("network", "rm")),
+    "volume": (("volume", "ls"), ("volume", "rm")),
+}
+_LAST = ("key-holder", "sidecar")  # the agent goes first: it may have work under way through these
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One object of a session: a container, network or volume on the engine, or a stage dir on this host."""
+
+    kind: str
+    name: str
+    session: str
+    owner: str
+    role: str = ""
+
+    def __str__(self) -> str:
+        """Return what a person would call it."""
+        return f"{self.kind} {self.name}"
+
+
+def listed(env: Mapping[str, str], session: str | None = None) -> tuple[Leftover, ...]:
+    """Return what is on the engine of one session, or of all, in the order of removal; raises EngineError."""
+    label = f"{PREFIX}.session" + (f"={session}" if session else "")
+    found = [item for kind, (words, _) in _KINDS.items() for item in _of_kind(env, kind, words, label)]
+    return tuple(
+        sorted(
+            found,
+            key=lambda item: (list(_KINDS).index(item.kind), _LAST.index(item.role) if item.role in _LAST else -1),
+        )
+    )
+
+
+def stage_dirs() -> Iterator[Leftover]:
+    """Yield this user's stage dirs on this host; without owner where the launcher was killed before it noted it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
+        try:
+            status, owner = folder.lstat(), _owner(folder / "owner")
+        except OSError:
+            continue  # removed meanwhile, or another user's
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():  # anybody can make names in /tmp
+            yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
+
+
+def _owner(file: Path) -> str:
+    try:
+        if not stat.S_ISREG(file.lstat().st_mode):
+            return ""
+        owner = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return owner if owner.count(":") == 3 else ""
+
+
+def dead(items: Iterable[Leftover], observer: str) -> tuple[Leftover, ...]:
+    """Return those whose owner is certainly gone, as `observer`, an owner label, sees it."""
+    return tuple(item for item in items if item.owner and machine.is_dead(item.owner, observer))
+
+
+def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[str], None]) -> bool:
+    """Remove things in the order given; `told` hears of each failure. Return whether all are gone."""
+    clean = True
+    for item in items:
+        reason = _remove(env, item)
+        if reason:
+            told(f"{item} cannot be removed: {reason}")
+            clean = False
+    return clean
+
+
+def _remove(env: Mapping[str, str], item: Leftover) -> str | None:
+    if item.kind == "stage dir":
+        shutil.rmtree(item.name, ignore_errors=True)
+        return "it is still there" if Path(item.name).exists() else None
+    return stack.remove(("docker", *_KINDS[item.kind][1], item.name), env)
+
+
+def _of_kind(env: Mapping[str, str], kind: str, words: tuple[str, ...], label: str) -> Iterator[Leftover]:
+    name = {"container": ".Names"}.get(kind, ".Name")
+    fields = "\t".join(f'{{{{.Label "{PREFIX}.{key}"}}}}' for key in ("session", "owner", "role"))
+    argv = ("docker", *words, "--filter", f"label={label}", "--format", f"{{{{{name}}}}}\t{fields}")
+    result = command.run(argv, env, timeout=_TIMEOUT)
+    if not result.ok:
+        raise EngineError(f"docker {words[0]} failed: {result.reason}")
+    for line in result.stdout.decode(errors="replace").splitlines():
+        found, session, owner, role = (*line.split("\t"), "", "", "")[:4]
+        if owner.count(":") == 3:
+            yield Leftover(kind, found, session, owner, role)

@@ -1,0 +1,141 @@
+"""The watchdog: a detached process that tears a session down where its launcher was killed.
+
+It reads lines of JSON from a pipe whose other end the launcher alone holds: what undoes the session, each client.
+A pipe that ends without the word "dismissed" means that the launcher is gone.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from claude_bottle.cleanup import orphans
+from claude_bottle.errors import BottleError
+from claude_bottle.host import machine
+from claude_bottle.process import command
+
+_PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
+_PAUSE = 1.0  # seconds between two listings, at least: a client in flight can create after the first
+_SLOW = 10  # times as long as a listing took is the pause after it: an engine under load takes longer to create, too
+_TIMEOUT = 20.0  # seconds for one undo
+_IN_PASSING = 3.0  # seconds after a start in which the machine is claude's
+# Without site-packages, which it does not need, and with nothing imported, as it lives as long as the session, until
+# there is something to do. What was said until then is handed over.
+_PROGRAM = """
+import sys
+said = []
+for line in sys.stdin:
+    if line.startswith('["dismissed"'):
+        sys.exit()
+    said.append(line)
+    if line.startswith('["reap"'):
+        break
+sys.path.insert(0, sys.argv[1])
+import claude_bottle.cleanup.watchdog
+claude_bottle.cleanup.watchdog.main(sys.argv[2], said)
+"""
+
+
+class Watchdog:
+    """The launcher's end of the pipe; used as a context manager around a session's teardown."""
+
+    def __init__(self, env: Mapping[str, str], owner: str) -> None:
+        """Start the watchdog, detached, with `env` as its environment; raises EngineError."""
+        self._reap = threading.Timer(_IN_PASSING, self.tell, ("reap",))
+        self._reap.daemon = True
+        self._pipe = command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), owner), env)
+
+    def tell(self, kind: str, *values: object) -> None:
+        """Send it one line; a watchdog that has gone is no reason to end a session."""
+        with contextlib.suppress(OSError, ValueError):
+            self._pipe.write(json.dumps((kind, *values)).encode() + b"\n")
+
+    def watch(self, session: str, undos: Iterable[Sequence[str]]) -> None:
+        """Name the session and what undoes it, in order; a second call replaces the first."""
+        self.tell("session", session, list(undos))
+
+    def note(self, pid: int) -> None:
+        """Name a docker client, which must not create anything once the launcher is gone."""
+        self.tell("client", pid, machine.start_time(pid))
+
+    def reap(self) -> None:
+        """Have it remove in passing, a little later, what dead launchers have left."""
+        self._reap.start()
+
+    def close(self, *, clean: bool) -> None:
+        """Let it go; where the launcher's own teardown was not `clean`, it has another try."""
+        if self._reap.is_alive():
+            self._reap.cancel()
+            self.tell("reap")
+        if clean:
+            self.tell("dismissed")
+        with contextlib.suppress(OSError):
+            self._pipe.close()
+
+
+def main(owner: str, said: Iterable[str]) -> None:
+    """Be the watchdog, which has heard the lines `said`: wait for the launcher's end, and clean up after it."""
+    env = machine.read().environ
+    session, undos = "", []
+    clients: list[tuple[int, str]] = []
+    reaper = threading.Thread(target=_reap, args=(env, owner), daemon=True)
+    for line in itertools.chain(said, sys.stdin):
+        kind, *values = json.loads(line)
+        if kind == "session":
+            session, undos = values
+        elif kind == "client":
+            clients.append((values[0], values[1]))
+        elif kind == "reap" and not reaper.ident:
+            reaper.start()  # beside the waiting: a launcher's death is to be seen at once
+        elif kind == "dismissed":
+            if reaper.is_alive():
+                reaper.join()
+            return
+    _end(clients)
+    own = (item for item in orphans.stage_dirs() if (item.owner or item.session) in (owner, session))
+    orphans.remove(env, own, _unheard)  # not those of a `fetch` that is at work
+    if session:
+        _tear_down(env, session, undos)
+
+
+def _reap(env: Mapping[str, str], owner: str) -> None:
+    """Remove in passing what dead launchers have left; whatever goes wrong here is for `cleanup` to tell."""
+    with contextlib.suppress(BottleError):
+        found = (*orphans.listed(env), *orphans.stage_dirs())
+        orphans.remove(env, orphans.dead(found, owner), _unheard)
+
+
+def _end(clients: Iterable[tuple[int, str]]) -> None:
+    for pid, started in clients:
+        with contextlib.suppress(OSError):
+            if started != "-" and machine.start_time(pid) == started:  # else another may have its number by now
+                os.kill(pid, signal.SIGKILL)
+
+
+def _tear_down(env: Mapping[str, str], session: str, undos: Iterable[Sequence[str]]) -> None:
+    """Undo in order, then remove what is there by label, until two listings in a row are empty."""
+    for argv in undos:
+        with contextlib.suppress(BottleError):  # docker has vanished, and may come back
+            command.run(argv, env, timeout=_TIMEOUT)
+    end, empty = time.monotonic() + _PATIENCE, 0
+    while empty < 2 and time.monotonic() < end:
+        begun = time.monotonic()
+        try:
+            found = orphans.listed(env, session)
+        except BottleError:
+            found = None
+        took = time.monotonic() - begun
+        if found:
+            orphans.remove(env, found, _unheard)
+        empty = empty + 1 if found == () else 0
+        if empty < 2:
+            time.sleep(max(_PAUSE, _SLOW * took) if empty else _PAUSE)
+
+
+def _unheard(message: str) -> None:
+    del message  # there is nobody any more who could read it

@@ -1,0 +1,148 @@
+"""Let a running session reach more hosts, and write them into its bottle's manifest."""
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle.bottle import docker_flags, firewall, home
+from claude_bottle.bottle.plan import SIDECAR_UID
+from claude_bottle.documents import yaml_document, yaml_edit
+from claude_bottle.egress import allowlist
+from claude_bottle.egress import log as events
+from claude_bottle.egress.allowlist import Host
+from claude_bottle.errors import DockerError, EngineError, ManifestError
+from claude_bottle.process import command
+from claude_bottle.process.command import Result
+from claude_bottle.session.registry import Session
+
+_ATTEMPTS = 3  # another `allow` can overwrite the list between its reading and its writing
+_PATIENCE = 10.0  # seconds for the sidecar to take a new list; 0.2 were seen
+_TIMEOUT = 30  # seconds for one docker command
+_TAIL = "5000"  # lines of the log that are looked at; a flood writes 1300 while the list is taken
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A manifest's text as it is and as it is to be."""
+
+    path: Path
+    before: str
+    after: str
+
+    def write(self) -> None:
+        """Replace the file in one go; raises ManifestError where it cannot be written or has changed meanwhile."""
+        try:
+            if yaml_document.read(self.path) != self.before:
+                raise ManifestError(f"{self.path}: not saved, it has been changed meanwhile; run this again")
+            _replace(self.path, self.after)
+        except (OSError, yaml_document.YamlError) as error:
+            raise ManifestError(f"{self.path}: not saved, it cannot be written: {error}") from None
+
+
+def saving(session: Session, hosts: Sequence[Host]) -> Saving:
+    """Prepare to write hosts into the manifest of a session's bottle; ManifestError where that cannot be done."""
+    path = Path(session.manifest).resolve()  # a link stays a link
+    try:
+        before = yaml_document.read(path)
+        new = [host for host in hosts if host not in (*allowlist.defaults(), *_allowed(before))]
+        items = [str(host) for host in new]
+        after = yaml_edit.with_items(before, ("egress", "allow"), items) if items else before
+    except ValueError as error:
+        lines = f"egress:\n  allow: [{', '.join(yaml_edit.scalar(str(host)) for host in hosts)}]"
+        raise ManifestError(f"{path}: not saved, {error}; nothing was allowed. Add by hand:\n{lines}") from None
+    if after != before and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        raise ManifestError(f"{path}: not saved, it or its folder is not writable; nothing was allowed")
+    return Saving(path, before, after)
+
+
+def allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> bool:
+    """Let a running session reach `hosts` too, and return when it can; False where its list had them all before.
+
+    Raises DockerError or EngineError; then the session reaches what it reached before.
+    """
+    names = {host.name for host in hosts}
+    for attempt in range(_ATTEMPTS):
+        config = _read(env, session)
+        new = allowlist.extended(config, names)
+        if new == config:
+            _open_ports(env, session, hosts)
+            return attempt > 0
+        archive = home.archive([home.Entry("pipelock.yaml", new)], SIDECAR_UID)
+        _docker(env, "cp", "-", f"{session.sidecar}:/config", stdin=archive)
+        if _in_force(env, session, hashlib.sha256(new).hexdigest()):
+            _open_ports(env, session, hosts)
+            return True
+    raise DockerError(f"the sidecar has not taken the new list; see `docker logs {session.sidecar}`")
+
+
+def _allowed(text: str) -> list[Host]:
+    """Return the hosts that a manifest's text allows; ValueError where it is none."""
+    document = yaml_document.parse(text)
+    egress = document.data.get("egress") if isinstance(document.data, dict) else None
+    items = egress.get("allow") if isinstance(egress, dict) else None
+    return [allowlist.parse_host(str(item)) for item in items] if isinstance(items, list) else []
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file beside the old one and rename it, so that nobody ever reads half of it."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        shutil.copymode(path, name)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+
+
+def _read(env: Mapping[str, str], session: Session) -> bytes:
+    """Return the sidecar's own configuration, as it lies in its volume."""
+    stdout = _docker(env, "cp", f"{session.sidecar}:/config/pipelock.yaml", "-").stdout
+    try:
+        with tarfile.open(fileobj=io.BytesIO(stdout)) as tar:
+            member = tar.next()
+            file = tar.extractfile(member) if member else None
+            config = file.read() if file else b""
+        allowlist.configured(config)
+    except (tarfile.TarError, ValueError) as error:
+        raise DockerError(f"the sidecar's configuration cannot be read: {error}") from None
+    return config
+
+
+def _in_force(env: Mapping[str, str], session: Session, digest: str) -> bool:
+    """Wait until the sidecar says that it has taken the configuration with this SHA-256."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        log = _docker(env, "logs", "--tail", _TAIL, session.sidecar).stdout
+        if any(digest.encode() in line and events.reloaded(line) == digest for line in log.split(b"\n")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _open_ports(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> None:
+    """Have the gate let more ports out. Adding to its set replaces no rule: there is no moment without a gate."""
+    ports = sorted({host.port for host in hosts} - {allowlist.HTTPS})
+    if ports:
+        owned, rules = docker_flags.owned(session.id, "allow", session.owner), firewall.more_ports(ports)
+        argv = docker_flags.nft(
+            f"{session.container}-allow", f"container:{session.sidecar}", session.base, owned, rules
+        )
+        _docker(env, *argv[1:], stdin=rules)
+
+
+def _docker(env: Mapping[str, str], *words: str, stdin: bytes = b"") -> Result:
+    result = command.run(("docker", *words), env, stdin=stdin, timeout=_TIMEOUT)
+    if result.unreachable or result.timed_out:
+        raise EngineError(f"docker {words[0]} failed: {result.reason}")
+    if not result.ok:
+        raise DockerError(f"docker {words[0]} failed: {result.reason}")
+    return result

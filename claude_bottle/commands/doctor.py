@@ -1,0 +1,115 @@
+"""What a start will find here: docker, images, token, kernel, leftovers, addresses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import collapse_addresses
+
+from claude_bottle import PREFIX
+from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle import plan as plans
+from claude_bottle.bottle.image import Image
+from claude_bottle.bottle.plan import slots
+from claude_bottle.cleanup import orphans
+from claude_bottle.egress import allowlist
+from claude_bottle.errors import BottleError
+from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.process.engine import Engine
+from claude_bottle.session import planning, start
+
+_DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
+_VSOCK_CLOSED = (23, 0, 0)  # by the engine's default seccomp profile; no rule of nftables sees it
+_GATEWAY_MODES = (28, 0, 0)  # gateway_mode_ipv4=isolated; older engines accept and ignore it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: a `fault` where a start cannot work because of it, `open` where a bottle leaks."""
+
+    name: str
+    detail: str
+    fault: bool = False
+    open: bool = False
+
+    @property
+    def line(self) -> str:
+        """Return the finding as one line."""
+        return f"{'FAULT' if self.fault else 'open' if self.open else 'ok':<6} {self.name:<15} {self.detail}"
+
+
+def examine(host: Host) -> Iterator[Finding]:
+    """Yield what there is to know, in the order in which a start would meet it; nothing is changed or built."""
+    yield _token(host)
+    engine = Engine(planning.client_environment(host))
+    try:
+        versions = engine.versions()
+        yield Finding("docker client", versions.client)
+        yield Finding("docker engine", f"{versions.engine}, {'on this machine' if engine.is_local() else 'remote'}")
+        yield from _peculiarities(versions.engine)
+        yield from _images(host, engine)
+        yield _subnets(host, engine)
+        yield _leftovers(host)
+    except BottleError as error:
+        yield Finding("docker", str(error), fault=True)
+
+
+def _token(host: Host) -> Finding:
+    if host.has_token:
+        return Finding("token", f"{TOKEN_VARIABLE} is set")
+    return Finding("token", start.NO_TOKEN, fault=True)
+
+
+def _peculiarities(engine: str) -> Iterator[Finding]:
+    version = _numbers(engine)
+    affected = not any(version[0] == fixed[0] and version >= fixed for fixed in _DNS_FIXED) and version < _DNS_FIXED[-1]
+    cve = "affected: an --internal network leaks names; the bottle's --dns and lock close it" if affected else "fixed"
+    yield Finding("CVE-2024-29018", cve)
+    leak = "to a bottle, from a virtual machine to its hypervisor; engines from 23.0 on close it"
+    closed = version >= _VSOCK_CLOSED
+    yield Finding("AF_VSOCK", "closed" if closed else leak, open=not closed)
+    known = "known" if version >= _GATEWAY_MODES else "unknown: inhibit_ipv4 keeps the gateway's address off the host"
+    yield Finding("gateway modes", known)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split("+", maxsplit=1)[0].split("-", maxsplit=1)[0].split(".")
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
+def _images(host: Host, engine: Engine) -> Iterator[Finding]:
+    base, _ = planning.images(host, None)
+    there = engine.ask("image", "inspect", base.tag).ok
+    yield Finding("image", f"{base.tag}, {'there' if there else 'built by the first start'}")
+    sidecar = host.setting("PIPELOCK_IMAGE") or allowlist.image()
+    pulled = engine.ask("image", "inspect", sidecar).ok
+    yield Finding("sidecar image", f"{sidecar}, {'there' if pulled else 'pulled by the first start'}")
+    yield _nf_tables(host, engine, base) if there else Finding("nf_tables", "not tried: it takes the image")
+
+
+def _nf_tables(host: Host, engine: Engine, image: Image) -> Finding:
+    # An owner, so that cleanup finds it should this process be killed.
+    name = f"{PREFIX}-doctor-{host.owner.split(':')[2]}"
+    rules = b"add table inet claude_bottle\n"
+    argv = docker_flags.nft(name, "none", image.tag, docker_flags.owned("doctor", "doctor", host.owner), rules)
+    result = engine.ask(*argv[1:], stdin=rules)
+    detail = "the engine's kernel has it" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
+    return Finding("nf_tables", detail, fault=not result.ok)
+
+
+def _subnets(host: Host, engine: Engine) -> Finding:
+    if chosen := host.setting("EGRESS_NETWORK"):
+        engine.egress(chosen)
+    addresses = plans.address_range(host)
+    kept = plans.reserved(addresses)
+    # Each network takes the /29s that it touches; what stands in another is counted once.
+    touched = [net.supernet(new_prefix=29) if net.prefixlen > 29 else net for net in engine.subnets()]
+    taken = collapse_addresses(net for net in (*touched, *kept) if net.overlaps(addresses))
+    every = slots(addresses) - sum(map(slots, kept))
+    free = slots(addresses) - sum(min(slots(net), slots(addresses)) for net in taken)
+    return Finding("subnets", f"{free} of {every} in {addresses} are free", fault=free == 0)
+
+
+def _leftovers(host: Host) -> Finding:
+    found = (*orphans.listed(planning.client_environment(host)), *orphans.stage_dirs())
+    dead = orphans.dead(found, host.owner)
+    detail = f"{len(dead)} objects of dead sessions: ./cli.py cleanup removes them" if dead else "none"
+    return Finding("leftovers", detail)

@@ -1,0 +1,44 @@
+"""The commands about the work of a session that runs: fetch it, look at it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import UsageError
+from claude_bottle.host import machine as host
+from claude_bottle.host.machine import Host
+from claude_bottle.repository import fetch as handback
+from claude_bottle.repository.clone import Work
+from claude_bottle.repository.fetch import Bottle
+from claude_bottle.session import registry
+from claude_bottle.session.planning import client_environment
+
+
+def fetch(machine: Host, name: str) -> None:
+    """Bring a running session's work back as it is now, and print what came."""
+    bottle = _bottle(machine, name)
+    if host.fate(bottle.owner, machine.owner) == "elsewhere":
+        raise UsageError(f"{harmless(str(bottle.work.repository))} is on another machine, which started the session")
+    with Teardown():
+        print(handback.fetch(replace(bottle, owner=machine.owner)), end="")
+
+
+def diff(machine: Host, name: str) -> Iterator[str]:
+    """Return the lines of a running session's work against its start, which come one by one."""
+    return _lines(_bottle(machine, name))  # a fault is told before there is a pager
+
+
+def _lines(bottle: Bottle) -> Iterator[str]:
+    with Teardown():
+        yield from handback.diff(bottle)
+
+
+def _bottle(machine: Host, name: str) -> Bottle:
+    """Return the bottle of a session that has a repository; UsageError where it has none."""
+    env = client_environment(machine)
+    session = registry.find(registry.listed(env), name)
+    work = Work.of_label(session.repository)
+    if not work:
+        raise UsageError(f"{harmless(session.id)} has no repository: it was started without --repo")
+    return Bottle(session.id, session.owner, session.container, work, env)

@@ -1,0 +1,154 @@
+"""What the sidecar lets out: host names, ports, the line that sums them up, and the sidecar's own YAML."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+from claude_bottle.documents import yaml_document
+from claude_bottle.documents.escaping import harmless
+
+HTTPS = 443
+_DATA = Path(__file__).resolve().parents[2] / "pipelock"
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
+_LONGEST = 253  # RFC 1035, written out and without the root's dot
+_SHOWN = 3
+_LIST = "api_allowlist:\n"
+
+
+@dataclass(frozen=True, order=True)
+class Host:
+    """A host that may be reached: a lower-case name, or `*.name` for it and all that is under it, and a TCP port."""
+
+    name: str
+    port: int = HTTPS
+
+    def __str__(self) -> str:
+        """Return it as `parse_host` reads it."""
+        return self.name if self.port == HTTPS else f"{self.name}:{self.port}"
+
+
+def parse_host(text: str) -> Host:
+    """Read `name`, `name:port`, `*.name` or `*.name:port`.
+
+    Strict, because pipelock is not: it ignores an entry that it cannot match (a port, a scheme).
+    Raises ValueError with a one-line message.
+    """
+    _refuse_more(text)
+    name, colon, port = text.partition(":")
+    if (colon and not _PORT.fullmatch(port)) or int(port or HTTPS) > 65535:
+        raise ValueError(f'"{text}": the port must be a number from 1 to 65535')
+    if not name.isascii():
+        raise ValueError(f'"{text}": only ASCII names can be allowed{_punycode(name, colon + port)}')
+    _check_name(text, name.removeprefix("*.").lower(), wildcard=name.startswith("*."))
+    return Host(name.lower(), int(port or HTTPS))
+
+
+def _refuse_more(text: str) -> None:
+    """Refuse what is more, or less, than a name and a port."""
+    if not text or " " in text or harmless(text) != text:
+        raise ValueError(f'"{harmless(text)}": a host name is not empty and has no spaces or control characters')
+    if "://" in text:
+        raise ValueError(f'"{text}": leave out "{text.partition("://")[0]}://"; only the name of the host is wanted')
+    if "/" in text:
+        raise ValueError(f'"{text}": leave out "/" and what follows; a host is allowed as a whole')
+    if "@" in text:
+        raise ValueError(f'"{text}": leave out "@" and what stands before it')
+    if text.count(":") > 1 or "[" in text:
+        raise ValueError(f'"{text}": only names can be allowed, no IPv6 addresses')
+
+
+def _punycode(name: str, port: str) -> str:
+    """Return a hint at the form of `name` that is allowed, if there is one."""
+    try:
+        ascii_form = name.encode("idna").decode("ascii").lower() + port
+        parse_host(ascii_form)
+    except ValueError:
+        return ""
+    return f'; this one is "{ascii_form}" in ASCII'
+
+
+def _check_name(text: str, name: str, *, wildcard: bool) -> None:
+    labels = name.split(".")
+    if name == "*":
+        raise ValueError(f'"{text}" would allow every host; name the hosts, or "*.name.tld"')
+    if "*" in name:
+        raise ValueError(f'"{text}": "*" can only stand in front, as in "*.name.tld"')
+    if _NUMBER.fullmatch(labels[-1]):
+        raise ValueError(f'"{text}": only names can be allowed, no IP addresses in any notation')
+    if name.startswith(".") or name.endswith("."):
+        raise ValueError(f'"{text}": leave out the dot at the {"start" if name.startswith(".") else "end"}')
+    if len(labels) == 1 and wildcard:
+        raise ValueError(f'"{text}" would allow a whole top-level domain; write at least "*.name.{name}"')
+    if len(labels) == 1 or labels[-1] == "localhost":
+        raise ValueError(f'"{text}" is no name of the internet, and a bottle reaches nothing else; write it in full')
+    if len(name) > _LONGEST or not all(_LABEL.fullmatch(label) for label in labels):
+        parts = f"1 to 63 letters, digits and inner hyphens, {_LONGEST} characters in all at most"
+        raise ValueError(f'"{text}": each part of a name must be {parts}')
+
+
+def image() -> str:
+    """Return the sidecar's pinned image, `name:tag@sha256:...`."""
+    return _pairs("image.yaml")["image"]
+
+
+@cache
+def defaults() -> tuple[Host, ...]:
+    """Return the hosts that every bottle may reach."""
+    return tuple(sorted(parse_host(name) for name in _pairs("hosts.yaml")))
+
+
+@cache
+def _pairs(file: str) -> dict[str, str]:
+    data = cast("dict[str, yaml_document.Data]", yaml_document.load(_DATA / file).data)
+    return {key: str(value) for key, value in data.items()}
+
+
+def allowlist(extra: Iterable[Host]) -> tuple[str, ...]:
+    """Return the distinct names of the default hosts and `extra`, sorted."""
+    return tuple(sorted({host.name for host in (*defaults(), *extra)}))
+
+
+def ports(extra: Iterable[Host]) -> tuple[int, ...]:
+    """Return the TCP ports that may leave, sorted: 443 and those that `extra` declares."""
+    return tuple(sorted({HTTPS, *(host.port for host in extra)}))
+
+
+def summary(names: Sequence[str]) -> str:
+    """Return the egress line: how many names, and the first three of the sorted list."""
+    shown = sorted(names)[:_SHOWN]
+    rest = [f"+{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return f"{len(names)} host{'' if len(names) == 1 else 's'} allowed ({', '.join(shown + rest)})"
+
+
+def config(names: Iterable[str]) -> bytes:
+    """Return the sidecar's YAML: the commented base and `names`, checked once more; ValueError if there are none."""
+    return _with_names((_DATA / "base.yaml").read_text(encoding="utf-8"), names)
+
+
+def configured(config: bytes) -> tuple[str, ...]:
+    """Return the names in what `config` made; ValueError where it has none."""
+    return tuple(parse_host(line.strip(' -"')).name for line in _halves(config)[1].splitlines())
+
+
+def extended(config: bytes, names: Iterable[str]) -> bytes:
+    """Return what `config` made with more names, its base as it is."""
+    return _with_names(_halves(config)[0], sorted({*configured(config), *names}))
+
+
+def _with_names(base: str, names: Iterable[str]) -> bytes:
+    hosts = "".join(f'  - "{parse_host(name).name}"\n' for name in names)
+    if not hosts:
+        raise ValueError("pipelock does not start with an empty list of hosts")
+    return f"{base}{_LIST}{hosts}".encode()
+
+
+def _halves(config: bytes) -> tuple[str, str]:
+    base, found, names = config.decode().partition(f"\n{_LIST}")
+    if not found:
+        raise ValueError("the sidecar's configuration has no list of hosts")
+    return f"{base}\n", names

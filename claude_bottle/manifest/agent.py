@@ -1,0 +1,188 @@
+"""Agents and their bottles, read from a folder of YAML files into frozen data, with all that is wrong told at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import ManifestError
+from claude_bottle.manifest.bottle import Bottle, Limits, read_bottle
+from claude_bottle.manifest.environment import EnvVar
+from claude_bottle.manifest.validation import (
+    Fault,
+    Shelf,
+    Value,
+    file_path,
+    file_problem,
+    inside,
+    name_problem,
+    nearest,
+    read,
+)
+
+__all__ = ["Agent", "Bottle", "EnvVar", "Limits", "Skill", "load_agent", "load_agents"]
+
+PROMPT_BYTES = 120_000  # the kernel takes no single argument of 128 KiB or more
+_KEYS = ("description", "bottle", "skills", "prompt", "repo")
+_SUFFIX = ".yaml"
+
+
+@dataclass(frozen=True)
+class Skill:
+    """A skill by name, and its real folder, which holds SKILL.md."""
+
+    name: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A checked agent; the description is one line, maybe an empty one."""
+
+    name: str
+    path: Path
+    description: str
+    bottle: Bottle
+    skills: tuple[Skill, ...] = ()
+    prompt: str | None = None
+    repo: Path | None = None
+
+
+def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Path) -> Agent:
+    """Return the agent `name` of `folder`; raise `ManifestError` with every fault of its file and of its bottle's."""
+    names = _agent_names(folder)
+    if name not in names:
+        hint = nearest(name, names) or f"; there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
+        if (folder / f"{name}.yml").exists():
+            hint = f"; {name}.yml must be named {name}{_SUFFIX}"
+        raise ManifestError(harmless(f'{folder}: no agent "{name}"{hint}'))
+    loader = _Loader(Shelf(folder, environ, home))
+    agent = loader.agent(name)
+    loader.finish()
+    return cast("Agent", agent)  # without a fault there is an agent
+
+
+def load_agents(folder: Path, *, environ: Mapping[str, str], home: Path) -> tuple[Agent, ...]:
+    """Return every agent of `folder`, by name; raise `ManifestError` with every fault of all agents and bottles."""
+    loader = _Loader(Shelf(folder, environ, home))
+    agents = [loader.agent(name) for name in _agent_names(folder)]
+    for name in loader.bottle_names:
+        loader.bottle(name)
+    loader.finish()
+    return tuple(agent for agent in agents if agent)
+
+
+class _Loader:
+    """Reads each file once and gathers the faults of all."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+        self.bottles = shelf.folder / "bottles"
+        self.bottle_names = _stems(_listing(self.bottles))
+        self.faults: list[Fault] = []
+        self._read: dict[str, Bottle | None] = {}
+
+    def agent(self, name: str) -> Agent | None:
+        path = self.shelf.folder / f"{name}{_SUFFIX}"
+        top = read(path, self.shelf.folder, self.faults)
+        if top is None:
+            return None
+        top.keys(_KEYS)
+        description, prompt, skills = (top.get(key) for key in ("description", "prompt", "skills"))
+        bottle = self._bottle_of(top)
+        line = " ".join((description.text() or "").split()) if description else ""
+        chosen = _skills(skills, self.shelf) if skills else ()
+        first = _prompt(prompt) if prompt else None
+        repo = top.get("repo")
+        taken = file_path(repo, self.shelf.home) if repo else None
+        return Agent(name, path, line, bottle, chosen, first, taken) if bottle else None
+
+    def _bottle_of(self, top: Value) -> Bottle | None:
+        named = top.get("bottle")
+        name = named.text() if named else "default"
+        if name is None or name in self.bottle_names:
+            return self.bottle(name) if name else None
+        problem = name_problem(name) or f'no bottle "{name}" in {self.bottles}{nearest(name, self.bottle_names)}'
+        (named or top).fail(problem)
+        return None
+
+    def bottle(self, name: str) -> Bottle | None:
+        if name not in self._read:
+            path = self.bottles / f"{name}{_SUFFIX}"
+            top = read(path, self.shelf.folder, self.faults)
+            self._read[name] = read_bottle(name, top, self.shelf) if top else None
+        return self._read[name]
+
+    def finish(self) -> None:
+        """Raise what was found, file by file in the order of reading, each from top to bottom."""
+        order = {path: number for number, path in enumerate(dict.fromkeys(fault.path for fault in self.faults))}
+        faults = sorted(self.faults, key=lambda fault: (order[fault.path], fault.line, fault.column))
+        if faults:
+            raise ManifestError("\n".join(map(str, faults)))
+
+
+def _agent_names(folder: Path) -> tuple[str, ...]:
+    try:
+        names = _stems(tuple(entry.name for entry in folder.iterdir()))
+    except OSError as error:
+        hint = "; --agents DIR or CLAUDE_BOTTLE_AGENTS names the folder of agents"
+        raise ManifestError(harmless(f"{folder}: {error.strerror}{hint}")) from None
+    if not names:
+        raise ManifestError(harmless(f"{folder}: holds no agent (a file <name>{_SUFFIX})"))
+    return names
+
+
+def _listing(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(entry.name for entry in folder.iterdir())
+    except OSError:
+        return ()
+
+
+def _stems(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the sorted names that manifests go by; hidden files are an editor's, not the user's."""
+    return tuple(sorted(file.removesuffix(_SUFFIX) for file in files if file.endswith(_SUFFIX) and file[0] != "."))
+
+
+def _prompt(value: Value) -> str | None:
+    text = value.text()
+    if text is None:
+        return None
+    if not text.strip():
+        value.fail("is empty; leave it out, and claude waits for its first message")
+    size = len(text.encode())
+    if size > PROMPT_BYTES:
+        value.fail(f"is {size} bytes long; {PROMPT_BYTES} is the most that fits into one argument")
+    return text
+
+
+def _skills(section: Value, shelf: Shelf) -> tuple[Skill, ...]:
+    found = [_skill(item, shelf) for item in section.items()]
+    return tuple(dict.fromkeys(skill for skill in found if skill))
+
+
+def _skill(item: Value, shelf: Shelf) -> Skill | None:
+    name = item.text()
+    if name is None:
+        return None
+    own, host = shelf.folder / "skills", shelf.home / ".claude" / "skills"
+    travelling, at_home = _listing(own), _listing(host)
+    folder = (own if name in travelling else host) / name
+    problem = name_problem(name)
+    if not problem and name not in (*travelling, *at_home):
+        problem = f'no skill "{name}" in {own} or {host}{nearest(name, (*travelling, *at_home))}'
+    problem = problem or _folder_problem(folder, shelf.folder if name in travelling else None)
+    if problem:
+        item.fail(problem)
+        return None
+    return Skill(name, folder.resolve())
+
+
+def _folder_problem(folder: Path, home: Path | None) -> str | None:
+    """Return what is wrong with a skill's folder; one that came with the agents must not bring what lies elsewhere."""
+    if home and not inside(folder, home):
+        return f"{folder} is a link that leads out of {home}"
+    if file_problem(folder / "SKILL.md") or not inside(folder / "SKILL.md", folder):
+        return f"{folder} holds no SKILL.md of its own"
+    return None

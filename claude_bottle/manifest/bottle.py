@@ -1,0 +1,167 @@
+"""A bottle: what an agent may touch, read from `bottles/<name>.yaml`."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle.egress import allowlist
+from claude_bottle.manifest.environment import EnvVar, read_variable
+from claude_bottle.manifest.git_identity import Identity, read_identity
+from claude_bottle.manifest.ssh_hosts import SshHost, read_hosts
+from claude_bottle.manifest.validation import Shelf, Value, file_path, file_problem, inside
+
+MIB = 1024**2
+_KEYS = ("env", "ssh", "git", "egress", "ca_certs", "limits", "image")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a bottle may use of the engine: cpus, memory in bytes, processes and threads together."""
+
+    cpus: float = 2
+    memory: int = 4096 * MIB
+    pids: int = 1024
+
+
+@dataclass(frozen=True)
+class Bottle:
+    """A checked bottle; `allow` and `ca_certs` hold nothing twice, and every path exists."""
+
+    name: str
+    path: Path
+    env: tuple[EnvVar, ...] = ()
+    allow: tuple[allowlist.Host, ...] = ()
+    ca_certs: tuple[Path, ...] = ()
+    limits: Limits = Limits()
+    dockerfile: Path | None = None
+    ssh: tuple[SshHost, ...] = ()
+    git: Identity | None = None  # None: nothing is said of it
+
+    @property
+    def reach(self) -> tuple[allowlist.Host, ...]:
+        """Return every host that it may reach besides the default ones."""
+        return (*self.allow, *(host.reach for host in self.ssh))
+
+
+def read_bottle(name: str, top: Value, shelf: Shelf) -> Bottle:
+    """Check the manifest `top` and return its bottle, which holds only if no fault was added."""
+    top.keys(_KEYS)
+    env, egress, certs, limits = (top.get(key) for key in ("env", "egress", "ca_certs", "limits"))
+    image, ssh, git = (top.get(key) for key in ("image", "ssh", "git"))
+    socket = env.get("SSH_AUTH_SOCK") if env else None
+    if ssh and socket:
+        socket.fail("is set by claude-bottle itself where the bottle has ssh hosts", key=True)
+    return Bottle(
+        name,
+        top.path,
+        env=_env(env, shelf) if env else (),
+        allow=_egress(egress) if egress else (),
+        ca_certs=_ca_certs(certs, shelf.home) if certs else (),
+        limits=_limits(limits) if limits else Limits(),
+        dockerfile=_dockerfile(image, shelf) if image else None,
+        ssh=read_hosts(ssh, shelf) if ssh else (),
+        git=read_identity(git) if git else None,
+    )
+
+
+def _env(section: Value, shelf: Shelf) -> tuple[EnvVar, ...]:
+    pairs = (read_variable(name, value, shelf.environ) for name, value in section.entries())
+    return tuple(pair for pair in pairs if pair)
+
+
+def _egress(section: Value) -> tuple[allowlist.Host, ...]:
+    section.keys(("allow",))
+    allow = section.get("allow")
+    found = [_host(item) for item in allow.items()] if allow else []
+    return tuple(dict.fromkeys(host for host in found if host))
+
+
+def _host(item: Value) -> allowlist.Host | None:
+    text = item.text()
+    try:
+        return None if text is None else allowlist.parse_host(text)
+    except ValueError as error:
+        item.fail(str(error))
+        return None
+
+
+def _limits(section: Value) -> Limits:
+    section.keys(("cpus", "memory", "pids"))
+    usual = Limits()
+    cpus, memory, pids = (section.get(key) for key in ("cpus", "memory", "pids"))
+    return Limits(
+        cpus=_cpus(cpus) if cpus else usual.cpus,
+        memory=_memory(memory) if memory else usual.memory,
+        pids=_pids(pids) if pids else usual.pids,
+    )
+
+
+def _cpus(value: Value) -> float:
+    number = value.number()
+    if number is not None and not 0.01 <= number <= 4096:  # the kernel's least quota is 1 ms of a period of 100 ms
+        value.fail("want a number of cpus, from 0.01 to 4096")
+    return number or 0
+
+
+def _memory(value: Value) -> int:
+    size = _bytes(value.data)
+    if size is None:
+        value.want("a size such as 4g, 512m or a number of bytes")
+    elif not 512 * MIB <= size <= 1024**5:  # claude alone takes about 275 MB when idle
+        value.fail("want at least 512m, below which claude does not run, and no more than 1024t")
+    return size or 0
+
+
+def _bytes(data: object) -> int | None:
+    if isinstance(data, int) and not isinstance(data, bool):
+        return data
+    match = _SIZE.fullmatch(data) if isinstance(data, str) else None
+    return int(float(match[1]) * _UNITS[match[2].lower()]) if match and len(match[1]) < 20 else None
+
+
+def _pids(value: Value) -> int:
+    number = value.number()
+    if number is not None and not (isinstance(number, int) and 64 <= number <= 4194304):  # the kernel's pid_max at most
+        value.fail("want a whole number of processes, from 64 (claude and its tools need some) to 4194304")
+    return int(number) if number and math.isfinite(number) else 0
+
+
+def _ca_certs(section: Value, home: Path) -> tuple[Path, ...]:
+    found = [_ca_cert(item, home) for item in section.items()]
+    return tuple(dict.fromkeys(path for path in found if path))
+
+
+def _ca_cert(item: Value, home: Path) -> Path | None:
+    path = file_path(item, home)
+    if path is None:
+        return None
+    if problem := file_problem(path):
+        item.fail(f"{path} {problem}")
+        return None
+    pem = path.read_bytes()
+    if b"PRIVATE KEY-----" in pem:
+        item.fail(f"{path} holds a private key, which has no business in a bottle")
+    elif b"-----BEGIN CERTIFICATE-----" not in pem:
+        item.fail(f"{path} holds no PEM certificate")
+    return path
+
+
+def _dockerfile(section: Value, shelf: Shelf) -> Path | None:
+    section.keys(("dockerfile",))
+    value = section.get("dockerfile")
+    if value is None:
+        if section.data == {}:
+            section.fail('names no "dockerfile"')
+        return None
+    path = file_path(value, shelf.home)
+    if path is None:
+        return None
+    # Its folder is the build context: agents from somebody else must not be able to name the user's home as one.
+    if not inside(path, shelf.folder):
+        value.fail(f"{path} lies outside of {shelf.folder}, and its folder would go into the image")
+    elif problem := file_problem(path):
+        value.fail(f"{path} {problem}")
+    return path

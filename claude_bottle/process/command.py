@@ -1,0 +1,217 @@
+"""Run docker's command line, and what little else is run: the only module that starts processes."""
+
+import contextlib
+import os
+import select
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import EngineError
+
+ABSENT = ("No such", "no such volume", "not found")  # what clients 20.10 to 28 say of an object that is not there
+NO_ANSWER = "no answer within"
+_TIMED_OUT = 124  # as timeout(1) has it
+_OTHERS = 5.0  # seconds for a program that is not docker
+_UNREACHABLE = (
+    "Cannot connect to the Docker daemon",
+    "error during connect",
+    "permission denied while trying to connect",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a docker command ended."""
+
+    returncode: int
+    stdout: bytes = b""
+    stderr: str = ""
+    seconds: float = 0.0  # that it took
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the command succeeded."""
+        return self.returncode == 0
+
+    @property
+    def absent(self) -> bool:
+        """Tell whether the command failed because its object does not exist."""
+        return not self.ok and not self.unreachable and any(text in self.stderr for text in ABSENT)
+
+    @property
+    def unreachable(self) -> bool:
+        """Tell whether the command failed because no engine answered."""
+        return not self.ok and any(text in self.stderr for text in _UNREACHABLE)
+
+    @property
+    def timed_out(self) -> bool:
+        """Tell whether the command was ended because it took too long."""
+        return self.returncode == _TIMED_OUT
+
+    @property
+    def reason(self) -> str:
+        """Return what docker said, in one line."""
+        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(("See 'docker", "Run 'docker"))]
+        said = harmless(" ".join(lines[-2:])).removeprefix("docker: ").removeprefix("Error response from daemon: ")
+        return said or f"exit status {self.returncode}"
+
+
+@dataclass
+class Client:
+    """A docker client that runs in a session of its own, so that the terminal's Ctrl-C does not reach it."""
+
+    process: subprocess.Popen[bytes] = field(repr=False)
+    argv: tuple[str, ...]
+    _finishing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def pid(self) -> int:
+        """Return the client's process id."""
+        return self.process.pid
+
+    def wait(self, stdin: bytes = b"", timeout: float | None = None) -> Result:
+        """Feed `stdin`, wait for the end and return the result; end the client after `timeout` seconds."""
+        try:
+            out, err = self.process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired:
+            self.end()
+            return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
+        return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
+
+    def ready(self, stdin: bytes, timeout: float) -> Result:
+        """Feed `stdin` and keep it open; return at the first line on stdout, at the end, or after `timeout` seconds."""
+        threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
+        out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # it is a pipe: see start()
+        if not select.select([out], [], [], timeout)[0]:
+            self.end()
+            return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
+        if out.readline():
+            return Result(0)
+        return self.wait(timeout=timeout)
+
+    def _feed(self, stdin: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # who does not want it has ended
+            self.process.stdin.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
+            self.process.stdin.flush()  # type: ignore[union-attr]
+
+    def beat(self) -> bool:
+        """Send a line to the process in the container; tell whether its client still took it."""
+        try:
+            os.write(self.process.stdin.fileno(), b"\n")  # type: ignore[union-attr]
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def finish(self, grace: float = 2) -> None:
+        """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
+        with self._finishing:  # teardown may come while the monitor is at it
+            if self.process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self.process.stdin.close()
+                self.process.stdin = None
+            try:
+                self.process.communicate(timeout=grace)  # unlike wait() it does not look for the end every 50 ms
+            except subprocess.TimeoutExpired:
+                self.end(grace)
+                for pipe in (self.process.stdout, self.process.stderr):
+                    if pipe is not None:
+                        pipe.close()
+
+    def end(self, grace: float = 2) -> None:
+        """End the client, by force after `grace` seconds; what it asked of the engine goes on."""
+        self.process.terminate()
+        if not self.ended_within(grace):
+            self.process.kill()
+            self.ended_within(grace)
+
+    def ended_within(self, grace: float) -> bool:
+        """Wait for the client's end, at most `grace` seconds; tell whether it came."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace)
+        return self.process.returncode is not None
+
+
+def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -> Client:
+    """Start a docker command with `env` as its whole environment.
+
+    `shown` sends what it prints to this process's stderr, as progress, instead of collecting it.
+    Raises EngineError where there is no docker command.
+    """
+    pipe = None if shown else subprocess.PIPE
+    out = 2 if shown else subprocess.PIPE
+    return Client(_popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe), tuple(argv))
+
+
+def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", timeout: float | None = None) -> Result:
+    """Run a docker command to its end and collect what it prints."""
+    return start(argv, env).wait(stdin, timeout)
+
+
+def output(argv: Sequence[str], env: Mapping[str, str]) -> bytes:
+    """Return what another program of this host prints; nothing where there is none, it fails or does not end."""
+    try:
+        result = run(argv, env, timeout=_OTHERS)
+    except EngineError:
+        return b""
+    return result.stdout if result.ok else b""
+
+
+def lines(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    longest: int = 1 << 22,
+    started: Callable[[int], None] = lambda _: None,
+    ended: Callable[[int], None] = lambda _: None,
+) -> Iterator[bytes]:
+    """Yield each line of a docker command's stdout, split at LF alone and cut after `longest` bytes; stderr is dropped.
+
+    The command is ended when nobody asks for more; `started` hears its pid, `ended` its exit code.
+    """
+    null = subprocess.DEVNULL
+    process = _popen(argv, env, stdin=null, stdout=subprocess.PIPE, stderr=null)
+    started(process.pid)
+    whole = True  # what was read last ended its line
+    try:
+        while chunk := process.stdout.readline(longest):  # type: ignore[union-attr]  # it is a pipe: asked for above
+            if whole:
+                yield chunk.removesuffix(b"\n")
+            whole = chunk.endswith(b"\n")
+        ended(process.wait())
+    finally:
+        Client(process, tuple(argv)).end()
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
+    """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code."""
+    process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None)
+    try:
+        code = process.wait()
+        return code if code >= 0 else 128 - code
+    finally:
+        if process.poll() is None:
+            Client(process, tuple(argv)).end()
+
+
+def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
+    """Start a helper that outlives this process and its terminal; return the pipe that is its stdin."""
+    null = subprocess.DEVNULL
+    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=null, stderr=null, bufsize=0)
+    process.returncode = 0  # nobody waits for it: no warning that it still runs
+    pipe: IO[bytes] = process.stdin  # type: ignore[assignment]  # it is a pipe: asked for above
+    return pipe
+
+
+def _popen(argv: Sequence[str], env: Mapping[str, str], **options: int | None) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(argv, env=dict(env), start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
+    except FileNotFoundError:
+        how = "install Docker (on Debian: apt install docker.io)" if argv[0] == "docker" else f"install {argv[0]}"
+        raise EngineError(f"{argv[0]} is not on PATH: {how}") from None
+    except OSError as error:
+        raise EngineError(f"{argv[0]} cannot be run: {os.strerror(error.errno or 0)}") from None

@@ -1,0 +1,166 @@
+"""What the engine says before a session: its version, what is already there, which addresses are taken."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from claude_bottle import PREFIX
+from claude_bottle.errors import DockerError, EngineError, ManifestError
+from claude_bottle.process import command
+from claude_bottle.process.command import Result
+
+Argv = tuple[str, ...]
+
+EGRESS = f"{PREFIX}-egress"  # the network of the sidecars' way out, unless the user chose another
+_OLDEST = (20, 10)
+_TIMEOUT = 30  # seconds for a question; an engine that hangs is one that cannot be reached
+
+
+@dataclass(frozen=True)
+class Egress:
+    """The network of the sidecar's way out; `subnet` and `gateway` are set where the user chose it."""
+
+    name: str
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The docker client's and the engine's versions, as they write them."""
+
+    client: str
+    engine: str
+
+
+class Engine:
+    """Asks one engine; `env` is the docker clients' environment."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Call nothing yet."""
+        self._env = env
+
+    def ask(self, *words: str, stdin: bytes = b"") -> Result:
+        """Run one short docker command; EngineError where no engine answers."""
+        return self._ask_all([("docker", *words)], stdin)[0]
+
+    def _ask_all(self, questions: Iterable[Argv], stdin: bytes = b"") -> list[Result]:
+        """Ask side by side, without threads: a signal is to end this at once, whether the engine answers or not."""
+        clients = [command.start(argv, self._env) for argv in questions]
+        try:
+            return [_answer(client.wait(stdin, timeout=_TIMEOUT)) for client in clients]
+        finally:
+            for client in clients:
+                client.end()
+
+    def versions(self) -> Versions:
+        """Return client's and engine's versions; EngineError where the engine is too old or does not answer."""
+        result = self.ask("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+        words = result.stdout.decode(errors="replace").split()
+        if not result.ok or len(words) != 2:
+            raise EngineError(f"docker version failed: {result.reason}")
+        versions = Versions(*words)
+        if _numbers(versions.engine) < _OLDEST:
+            raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
+        return versions
+
+    def survey(self, questions: Mapping[str, Argv], chosen: str | None) -> tuple[Egress, frozenset[str]]:
+        """Return the network of the sidecars' way out, and the names of those whose question the engine answers.
+
+        Raises ManifestError where the user chose a network that does not exist.
+        """
+        network = [("docker", "network", "inspect", "--format", "{{json .IPAM.Config}}", chosen)] if chosen else []
+        answers = self._ask_all([*network, *_joined(questions.values())])
+        egress = _egress(chosen, answers.pop(0)) if chosen else Egress(EGRESS)
+        if not all(answer.ok for answer in answers):
+            answers = self._ask_all(questions.values())
+            return egress, frozenset(name for name, answer in zip(questions, answers, strict=True) if answer.ok)
+        return egress, frozenset(questions)
+
+    def present(self, questions: Mapping[str, Argv]) -> frozenset[str]:
+        """Return the names of those whose question the engine answers."""
+        return self.survey(questions, None)[1]
+
+    def egress(self, chosen: str | None) -> Egress:
+        """Return the network of the sidecars' way out; ManifestError where the chosen one does not exist."""
+        return self.survey({}, chosen)[0]
+
+    def is_local(self, *, ask: bool = True) -> bool:
+        """Tell whether the engine is reached through a socket of this machine.
+
+        Only docker knows where a context leads; where it must not be asked, to this machine.
+        """
+        endpoint = self._env.get("DOCKER_HOST")
+        if not endpoint:
+            context = self._env.get("DOCKER_CONTEXT") or self._current_context()
+            if context in ("", "default") or not ask:
+                return True
+            result = command.run(
+                ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", context),
+                self._env,
+                timeout=_TIMEOUT,
+            )
+            endpoint = result.stdout.decode(errors="replace").strip()
+        return endpoint.startswith(("unix://", "npipe://"))
+
+    def _current_context(self) -> str:
+        """Read docker's own configuration: asking docker would cost each start another process."""
+        folder = self._env.get("DOCKER_CONFIG") or Path(self._env.get("HOME", "/")) / ".docker"
+        try:
+            return str(json.loads(Path(folder, "config.json").read_bytes()).get("currentContext", ""))
+        except (OSError, ValueError, AttributeError):
+            return ""
+
+    def subnets(self) -> tuple[IPv4Network, ...]:
+        """Return the IPv4 subnets of every docker network; DockerError where they cannot be listed."""
+        listed = self.ask("network", "ls", "--quiet")
+        names = listed.stdout.decode(errors="replace").split()
+        # One that vanishes meanwhile makes the exit status 1 and leaves the others' lines.
+        shown = self.ask("network", "inspect", "--format", "{{json .IPAM.Config}}", *names)
+        if not listed.ok or not shown.stdout:
+            raise DockerError(f"the engine's networks cannot be listed: {(listed if not listed.ok else shown).reason}")
+        return tuple(subnet for subnet, _ in _ipv4(shown))
+
+
+def _joined(questions: Iterable[Argv]) -> list[Argv]:
+    """Return one question for all objects of a kind: each costs a docker client."""
+    kinds: dict[Argv, Argv] = {}
+    for *kind, name in questions:
+        kinds[tuple(kind)] = (*kinds.get(tuple(kind), kind), name)
+    return list(kinds.values())
+
+
+def _egress(name: str, found: Result) -> Egress:
+    if not found.ok:
+        raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {name}: {found.reason}")
+    for subnet, gateway in _ipv4(found):
+        return Egress(name, subnet, gateway)
+    raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {name} has no IPv4 subnet")
+
+
+def _answer(result: Result) -> Result:
+    if result.unreachable or result.timed_out:
+        raise EngineError(f"the Docker engine does not answer, is it running? ({result.reason})")
+    return result
+
+
+def _ipv4(shown: Result) -> list[tuple[IPv4Network, IPv4Address | None]]:
+    """Return the IPv4 subnets, with their gateways, of networks' configurations, one list or null a line."""
+    try:
+        configs = [config for line in shown.stdout.splitlines() for config in json.loads(line) or ()]
+        pairs = [(config.get("Subnet", ":"), config.get("Gateway")) for config in configs]
+        return [
+            (IPv4Network(net, strict=False), IPv4Address(gateway) if gateway else None)
+            for net, gateway in pairs
+            if ":" not in net
+        ]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DockerError(f"what docker network inspect prints cannot be read: {error}") from None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return major and minor; a version that is no number (a development build) counts as new."""
+    parts = version.split(".")[:2]
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (9999,)

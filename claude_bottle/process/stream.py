@@ -1,0 +1,236 @@
+"""Much data into and out of a docker command or git, at any length, with progress and an end to each wait."""
+
+import contextlib
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from claude_bottle.errors import RepositoryError
+from claude_bottle.process import command
+from claude_bottle.process.command import NO_ANSWER, Client, Result
+
+_BLOCK = 1 << 18  # bytes
+_WORDS = 1 << 16  # bytes that are kept of what a command says on stderr
+_TICK = 1.0  # seconds: what takes longer is told
+_MIB = 1 << 20
+
+Taken = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A command of this machine whose output is the input of another; `stdin` is what it reads itself."""
+
+    argv: tuple[str, ...]
+    stdin: bytes
+
+
+class _Patience:
+    """How often the user has asked, during a teardown, that it end sooner; and how much of that they know we heard."""
+
+    asked = told = 0
+
+
+def hurry() -> None:
+    """Hear that the user wants to wait no longer: told at first, obeyed when it comes again; for signal handlers."""
+    _Patience.asked += 1
+
+
+class TooMuch(RepositoryError):
+    """A command printed more than was to be taken."""
+
+
+def converse(
+    client: Client,
+    *,
+    what: str,
+    seconds: float,
+    head: bytes = b"",
+    source: IO[bytes] | None = None,
+    into: IO[bytes] | None = None,
+    limit: int = 1 << 24,
+) -> Result:
+    """Give a client `head` and then all of the file or pipe `source`; end it after `seconds`.
+
+    What it prints, `limit` bytes at most, goes `into` a file or else into the result; TooMuch where there is more.
+    `what` names it while it takes longer than a second.
+    """
+    out = bytearray()
+    take = _whole(into) if into else out.extend
+    talk = _Talk(client, head, source, _limited(take, limit), _Progress(what))
+    try:
+        timed_out = talk.go(time.monotonic() + seconds)
+    finally:
+        talk.close()
+    if timed_out:
+        return Result(124, bytes(out), f"{NO_ANSWER} {seconds:.0f} s")
+    return Result(client.process.returncode, bytes(out), talk.words.decode(errors="replace"))
+
+
+def piped(client: Client, head: bytes, feed: Feed, env: Mapping[str, str], *, what: str, seconds: float) -> Result:
+    """Give a client `head` and then all that a command prints; the first fault counts."""
+    feeder = command.start(feed.argv, env)
+    said: list[bytes] = []
+    with feeder.process as process:
+        listener = threading.Thread(target=lambda: said.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
+        listener.start()
+        with contextlib.suppress(OSError):
+            process.stdin.write(feed.stdin)  # type: ignore[union-attr]  # they are pipes: see docker.start()
+            process.stdin.close()  # type: ignore[union-attr]
+        try:
+            result = converse(client, what=what, seconds=seconds, head=head, source=process.stdout)
+        finally:
+            if process.stdout:
+                process.stdout.close()  # it ends, if it still writes
+            if not feeder.ended_within(_TICK):
+                feeder.end()
+            listener.join()
+    # One that could not write to the end says nothing of interest: the client says why.
+    if process.returncode > 0 and b"".join(said).strip():
+        return Result(process.returncode, b"", b"".join(said).decode(errors="replace"))
+    return result
+
+
+class _Talk:
+    """Both directions of one client's pipes, none of which ever waits for another."""
+
+    def __init__(self, client: Client, head: bytes, source: IO[bytes] | None, take: Taken, told: "_Progress") -> None:
+        self.client, self.process = client, client.process
+        self.buffer, self.source, self.take, self.told = memoryview(head), source, take, told
+        self.words = bytearray()
+        self.open = [pipe for pipe in (self.process.stdout, self.process.stderr) if pipe]
+        if self.process.stdin:
+            os.set_blocking(self.process.stdin.fileno(), False)
+
+    def go(self, deadline: float) -> bool:
+        """Go on until all is said; tell whether that took too long."""
+        while self.open or self.process.stdin:
+            if time.monotonic() > deadline:
+                return True
+            writing = [self.process.stdin] if self.process.stdin and (self.buffer or not self.source) else []
+            wanted = [self.source] if self.source and self.process.stdin and not self.buffer else []
+            readable, writable, _ = select.select([*self.open, *wanted], writing, [], _TICK)
+            for pipe in readable:
+                self._refill() if pipe is self.source else self._read(pipe)
+            if writable:
+                self._write()
+            self.told.tick()
+            self._be_patient()
+            if not self.open and self.process.poll() is not None:
+                return False  # whatever is still to be written
+        return not self.client.ended_within(max(1.0, deadline - time.monotonic()))
+
+    def _be_patient(self) -> None:
+        if _Patience.asked > _Patience.told > 0:
+            raise RepositoryError(f"given up while {self.told.what}")
+        if _Patience.asked and not _Patience.told:
+            _Patience.told = _Patience.asked
+            self.told.hurried()
+
+    def close(self) -> None:
+        """End a client that has not come to its end, and leave no pipe open."""
+        if self.process.poll() is None:
+            self.client.end()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self.told.over()
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        data = os.read(pipe.fileno(), _BLOCK)
+        if not data:
+            self.open.remove(pipe)
+        elif pipe is self.process.stdout:
+            self.told.count += len(data)
+            self.take(data)
+        else:
+            self.words += data
+            del self.words[:-_WORDS]
+
+    def _refill(self) -> None:
+        assert self.source  # noqa: S101  (it has just been selected)
+        data = os.read(self.source.fileno(), _BLOCK)
+        self.buffer = memoryview(data)
+        if not data:
+            self.source = None
+
+    def _write(self) -> None:
+        stdin = self.process.stdin
+        assert stdin  # noqa: S101  (it has just been selected)
+        try:
+            sent = os.write(stdin.fileno(), self.buffer) if self.buffer else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it has ended, or does not want more
+            self.buffer, self.source, sent = memoryview(b""), None, 0
+        self.buffer = self.buffer[sent:]
+        self.told.count += sent
+        if not self.buffer and not self.source:
+            with contextlib.suppress(OSError):
+                stdin.close()
+            self.process.stdin = None
+
+
+class _Progress:
+    """Tells what takes longer than a second: on a terminal again each second, in one line, else once."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.count = what, 0
+        self._start = self._next = time.monotonic()
+        self._next += _TICK
+        self._shown = False
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if not self.what or now < self._next:
+            return
+        self._next = now + _TICK
+        size = f", {self.count / _MIB:.0f} MiB" if self.count >= _MIB else ""
+        line = f"claude-bottle: {self.what}: {now - self._start:.0f} s{size}"
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{line}\x1b[K")
+            elif not self._shown:
+                sys.stderr.write(f"claude-bottle: {self.what} ...\n")
+            sys.stderr.flush()
+        self._shown = True
+
+    def hurried(self) -> None:
+        """Say how the wait can be ended."""
+        self.over()
+        with contextlib.suppress(OSError, ValueError):
+            print(f"claude-bottle: {self.what}: Ctrl-C again gives it up", file=sys.stderr, flush=True)
+
+    def over(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._shown and sys.stderr.isatty():
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+
+
+def _whole(file: IO[bytes]) -> Taken:
+    def taking(data: bytes) -> None:
+        left = memoryview(data)
+        while left:  # an unbuffered file may take only a part: of a disk that fills up
+            left = left[file.write(left) :]
+
+    return taking
+
+
+def _limited(take: Taken, limit: int) -> Taken:
+    left = limit
+
+    def taking(data: bytes) -> None:
+        nonlocal left
+        left -= len(data)
+        if left < 0:
+            raise TooMuch("it says too much")
+        take(data)
+
+    return taking

@@ -1,0 +1,186 @@
+"""A bottle's side of the way back: have it commit what was left, tell what it has, and give it as a bundle."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import RepositoryError
+from claude_bottle.process import command, stream
+from claude_bottle.process.command import Client
+from claude_bottle.repository.clone import WORKDIR, Work, is_oid
+from claude_bottle.repository.quarantine import BUNDLE, MIB
+from claude_bottle.repository.scripts import BACK, CLEAR, KEEP, LEAVE
+
+FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay
+ALIVE = 20.0  # seconds for the bottle to say that it is there
+_KEEPING = 180.0  # seconds for a commit of what was left; what runs in the bottle may have made that slow on purpose
+SECONDS = 2 * (ALIVE + _KEEPING)  # for all before a bundle comes out, a second try included
+_ROOM = 1024  # processes that a bottle may have beyond its limit, once it is to end
+_BRANCHES = 20  # that come out beside the HEAD
+COMMITS = 1 + _BRANCHES
+_SHOWN = 10
+_ENDED = "is not running"  # what `docker exec` says of a container that has ended
+_EMPTY = "Refusing to create empty bundle"
+_WORDS = ("tip", "before", "failed", "also", "over", "nested", "large")
+
+
+class Withheld(RepositoryError):
+    """A commit does not come out of the bottle."""
+
+
+@dataclass(frozen=True)
+class Bottle:
+    """A bottle that runs, and what it works on."""
+
+    session: str
+    owner: str  # of whoever asks: of the temporary files
+    container: str
+    work: Work
+    env: Mapping[str, str] = field(repr=False)
+    started: Callable[[int], None] = lambda _: None  # hears the pid of each docker client
+
+    def argv(self, script: str, *words: str) -> tuple[str, ...]:
+        """Return the command that runs a script in the bottle, as its agent."""
+        return ("docker", "exec", "--interactive", self.container, "bash", "-c", script, "bash", WORKDIR, *words)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the bottle says of its work: its commit, what else there is, and what does not come out."""
+
+    tip: str
+    before: str = ""  # the agent's own last commit
+    failed: str = ""  # why not all that was left is in `tip`
+    slow: bool = False
+    also: tuple[
+        tuple[str, str, str], ...
+    ] = ()  # commits on no way to `tip`, with what is below them, and what they are
+    more: tuple[str, ...] = ()  # those that are too many
+    nested: tuple[str, ...] = ()
+    large: tuple[str, ...] = ()
+
+    def notes(self, where: str) -> Iterator[str]:
+        """Yield a line for each kind of thing that does not come, or not as it is; `where` it is instead."""
+        if self.slow:
+            yield f"beware  what was left uncommitted took too long to commit: it {where}\n"
+        if self.failed:
+            yield f"beware  not all that was left uncommitted could be committed, the rest {where}: {self.failed}\n"
+        for what, names in (
+            ("repositories of their own, of which the files come but the history", self.nested),
+            ("more than is fetched,", self.more),
+            ("too large,", self.large),
+        ):
+            if names:
+                more = f", +{len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                yield f"beware  {what} {where}: {', '.join(names[:_SHOWN])}{more}\n"
+
+
+def keep(bottle: Bottle, *, last: bool) -> Kept:
+    """Have what was left uncommitted committed in the bottle; `last` may end what the agent still runs, if it must."""
+    try:
+        _await(bottle)
+        return _kept(bottle)
+    except RepositoryError:
+        if not last or not _cleared(bottle):
+            raise
+    return _kept(bottle)
+
+
+def _await(bottle: Bottle) -> None:
+    alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
+    if alive.ok:
+        return
+    if alive.absent or _ENDED in alive.stderr or _limit(bottle) is None:
+        raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
+    raise RepositoryError(f"nothing can be run in the bottle, which is there: {alive.reason}")
+
+
+def _limit(bottle: Bottle) -> int | None:
+    """Return how many processes a bottle may have, 0 if that is not known; None where it does not run any more."""
+    form = "{{.State.Running}} {{.HostConfig.PidsLimit}}"
+    said = command.run(("docker", "inspect", "--format", form, bottle.container), bottle.env, timeout=ALIVE)
+    running, _, limit = said.stdout.decode(errors="replace").strip().partition(" ")
+    if said.absent or (said.ok and running != "true"):
+        return None
+    return int(limit) if limit.isdecimal() else 0
+
+
+def _cleared(bottle: Bottle) -> bool:
+    """End what the agent still runs, in a bottle that has no room for anything else; tell whether that was done."""
+    limit = _limit(bottle)
+    if limit is None:
+        return False
+    if limit:  # else not even the first process of an exec can start
+        argv = ("docker", "update", "--pids-limit", str(limit + _ROOM), bottle.container)
+        command.run(argv, bottle.env, timeout=ALIVE)
+    return command.run(bottle.argv(CLEAR), bottle.env, timeout=ALIVE).ok
+
+
+def _kept(bottle: Bottle) -> Kept:
+    client = _started(bottle, KEEP, bottle.work.start, str(FILE))
+    result = stream.converse(client, what="committing what was left", seconds=_KEEPING)
+    lines = [line.partition(" ") for line in result.stdout.decode(errors="surrogateescape").split("\n")]
+    said = {word: [harmless(rest)[:200] for first, _, rest in lines if first == word] for word in _WORDS}
+    tip = said["tip"][0] if said["tip"] else "HEAD" if result.timed_out else ""
+    if tip != "HEAD" and not is_oid(tip):
+        raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
+    before = [oid for oid in said["before"] if is_oid(oid)]
+    also = _also(said["also"], said["over"], (f"branch bottle/{bottle.session}", tip))
+    return Kept(
+        *(tip, before[0] if before else "", " ".join(said["failed"]), result.timed_out),
+        *(also[:_BRANCHES], tuple(what for _, _, what in also[_BRANCHES:])),
+        *(tuple(said["nested"]), tuple(said["large"])),
+    )
+
+
+def _also(lines: Sequence[str], over: Sequence[str], head: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
+    """Return what there is beside the head, but what is below another of them.
+
+    First comes the branch that the bottle began with, then what has no other name, then the other branches.
+    """
+    first, tip = head
+    below = {oid: before for oid, _, before in (line.partition(" ") for line in over)}
+    found = dict[str, str]()
+    for line in lines:
+        oid, _, what = line.partition(" ")
+        if is_oid(oid) and oid not in (tip, *below.values()):
+            found.setdefault(oid, what)
+    named = sorted(found.items(), key=lambda item: item[1] != first and 1 + item[1].startswith("branch "))
+    return tuple((oid, below.get(oid, ""), f"the agent's {what}") for oid, what in named)
+
+
+def take_back(bottle: Bottle, kept: str, before: str) -> None:
+    """Have the bottle forget a commit of what was left that did not come out, so that it can be made smaller."""
+    command.run(bottle.argv(BACK, kept, before), bottle.env, timeout=ALIVE)
+
+
+def leave(
+    bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], seconds: float, limit: int, last: bool
+) -> bool:
+    """Write the bundle that comes out of the bottle to a file; Withheld where it does not come whole.
+
+    False where there would be nothing in it. `limit` is a size in bytes; what is in the commits `beyond` which it goes
+    has come before.
+    """
+    with into.open("xb", buffering=0) as file:
+        into.chmod(0o600)
+        try:
+            client = _started(bottle, LEAVE, bottle.work.commit, tip, *beyond)
+            result = stream.converse(client, what="fetching the work", seconds=seconds, into=file, limit=limit)
+        except stream.TooMuch:
+            hint = f": see what it is with `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"
+            raise Withheld(
+                f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched{'' if last else hint}"
+            ) from None
+    if _EMPTY in result.stderr:
+        return False
+    if not result.ok:
+        raise Withheld(f"the bottle does not give its work: {result.reason}")
+    return True
+
+
+def _started(bottle: Bottle, script: str, *words: str) -> Client:
+    client = command.start(bottle.argv(script, *words), bottle.env)
+    bottle.started(client.pid)
+    return client

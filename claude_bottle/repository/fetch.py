@@ -1,0 +1,244 @@
+"""Bring a bottle's work back as a branch of the user's repository; only git's objects get out, and only into git."""
+
+import contextlib
+import functools
+import itertools
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from claude_bottle.documents.escaping import harmless, quoted
+from claude_bottle.errors import BottleError, RepositoryError
+from claude_bottle.host.stage_dir import StageDir
+from claude_bottle.process import command
+from claude_bottle.repository import export, quarantine, report
+from claude_bottle.repository.clone import OUT
+from claude_bottle.repository.export import FILE, Bottle, Kept, Withheld
+from claude_bottle.repository.quarantine import BUNDLE, Quarantine
+from claude_bottle.repository.scripts import DIFF, PART
+
+__all__ = ("SECONDS", "Bottle", "HandBack", "diff", "fetch")
+
+_LEAVING = 600.0  # seconds for the bundles to come out
+_EMPTY_TREE = {  # by the length of an object's name
+    40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def fetch(bottle: Bottle, show: Callable[[str], None] = _print, *, last: bool = False) -> str:
+    """Bring the work back as it is now and return what there is to say of it; raises RepositoryError or EngineError.
+
+    Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out
+    and could not be fetched is saved beside the repository, and the error says where. `last`: the bottle is about to
+    go, and what does not come is lost.
+    """
+    trip = _Trip(bottle, export.keep(bottle, last=last), last=last)
+    told = trip.told()
+    if trip.faults:
+        if told:
+            show(told)
+        raise RepositoryError("; ".join(trip.faults))
+    return told
+
+
+def diff(bottle: Bottle) -> Iterator[str]:
+    """Yield the lines of a running bottle's work against its start, uncommitted changes included, made harmless.
+
+    Against nothing where the start is not there any more; RepositoryError where there is no difference to be had.
+    """
+    for start in (bottle.work.start, _EMPTY_TREE[len(bottle.work.start)]):
+        codes, silent = list[int](), True
+        argv = bottle.argv(DIFF, start, str(FILE))
+        for line in command.lines(argv, bottle.env, started=bottle.started, ended=codes.append):
+            silent = False
+            yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
+        if codes == [0]:
+            return
+        if codes == [PART]:
+            raise RepositoryError("that is not all: git in the bottle does not take the rest of what is there")
+        if not silent:
+            break
+    alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=export.ALIVE)
+    why = f"git ended with exit status {codes[0]} there" if alive.ok else alive.reason
+    raise RepositoryError(f"the bottle does not show what has changed: {why}")
+
+
+class _Trip:
+    """All commits of one bottle, one after the other: its HEAD, then what is on no way to that."""
+
+    def __init__(self, bottle: Bottle, kept: Kept, *, last: bool) -> None:
+        self.bottle, self.kept, self.last = bottle, kept, last
+        self.where = "is lost with the bottle" if last else "stays in the bottle"
+        self.faults: list[str] = []
+        self._landed: dict[str, str] = {}  # the commits by their branches
+        self._room, self._end = BUNDLE, time.monotonic() + _LEAVING
+
+    def told(self) -> str:
+        """Bring everything; return what there is to say of it. What went wrong is in `faults`."""
+        head = self._head()
+        also = "".join(self._also())
+        notes = "".join(self.kept.notes(self.where))
+        if self.kept.failed or self.kept.slow:
+            self.faults.append("not all that was left uncommitted came back")
+        if not head and not self.faults:
+            changed = self.kept.tip != self.bottle.work.start
+            why = "no commit in the bottle is new" if changed else "nothing was changed in the bottle"
+            head = f"branch  none: {'nothing is new on the HEAD' if also or notes else why}\n"
+        return head + also + notes
+
+    def _head(self) -> str:
+        tip, before = self.kept.tip, self.kept.before
+        return "" if tip == self.bottle.work.start else self._either(tip, before)[1]
+
+    def _also(self) -> Iterator[str]:
+        for oid, before, what in self.kept.also:
+            branch, told = self._either(oid, before, what)
+            if branch:
+                beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
+                yield f"also    {branch}: {what}\n{''.join(beware[1:])[1:]}"
+
+    def _either(self, tip: str, before: str, what: str = "") -> tuple[str, str]:
+        """Bring a commit, or the one below it, which is the agent's own; return its branch and what to say of it."""
+        of = f" of {what}" if what else ""
+        try:
+            return self._brought(tip)
+        except Withheld as error:
+            if before in ("", tip):
+                self.faults.append(f"{what} {self.where}: {error}" if what else f"{error}; it {self.where}")
+                return "", ""
+            self.faults.append(f"what was left uncommitted{of} {self.where}: {error}")
+        except RepositoryError as error:
+            self.faults.append(f"{what}: {error}" if what else str(error))
+            return "", ""
+        if not self.last:
+            export.take_back(self.bottle, tip, before)
+        try:
+            return self._brought(before) if before != self.bottle.work.start else ("", "")
+        except Withheld:
+            self.faults.append(f"so is what was committed before{of}: it {self.where}")
+        except RepositoryError as error:
+            self.faults.append(f"{what}: {error}" if what else str(error))
+        return "", ""
+
+    def _brought(self, tip: str) -> tuple[str, str]:
+        """Bring one commit; return its branch and what there is to say of it, nothing where it has nothing new."""
+        try:
+            try:
+                return self._through(tip, None)
+            except OSError:  # a full disk for temporary files need not be the repository's
+                return self._through(tip, self.bottle.work.repository.parent)
+        except OSError as error:
+            raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
+
+    def _through(self, tip: str, folder: Path | None) -> tuple[str, str]:
+        """Bring one commit through a stage dir in `folder`, else in the temporary directory."""
+        bottle = self.bottle
+        with StageDir.held(bottle.session, bottle.owner, folder) as stage:
+            bundle = stage.path / "bundle"
+            seconds, beyond = max(1.0, self._end - time.monotonic()), tuple(self._landed.values())
+            limit, last = self._room, self.last
+            if not export.leave(bottle, tip, bundle, beyond=beyond, seconds=seconds, limit=limit, last=last):
+                return "", ""
+            self._room -= bundle.stat().st_size
+            try:
+                branch, tip, apart = _landed(bottle, bundle, stage.path, self._landed)
+            except (BottleError, OSError) as error:
+                raise _saved(bottle, bundle, str(error)) from None
+            self._landed[branch] = tip
+            return branch, report.told(apart.git, bottle.work, tip, branch)
+
+
+def _landed(bottle: Bottle, bundle: Path, folder: Path, taken: Collection[str]) -> tuple[str, str, Quarantine]:
+    apart = Quarantine.make(folder, bottle.work, bottle.env)
+    with bundle.open("rb", buffering=0) as file:
+        tip = apart.admit(file)
+    return apart.land(tip, bottle.session, taken), tip, apart
+
+
+def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
+    """Move a bundle to where it stays, beside the repository if possible; return the error that says so."""
+    repository = bottle.work.repository
+    checked = quarantine.admitted(bundle.parent)
+    quarantine.discard(bundle.parent)  # the disk may be full of it
+    for folder in (repository.parent, bundle.parent.parent):
+        with contextlib.suppress(OSError):
+            path = _moved(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
+            # Fetched by hand, what was refused would get past the checks: not every git checks a bundle.
+            how = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
+            hint = how if checked else "look at it in a clone of the repository, never in your own"
+            where = f"{'' if checked else ', unchecked,'} in {harmless(str(path))}"
+            return RepositoryError(f"{why}; the work is saved{where} ({hint})")
+    return RepositoryError(f"{why}; nor could it be saved in {harmless(str(repository.parent))}")
+
+
+def _moved(bundle: Path, folder: Path, name: str) -> Path:
+    """Move a file into a folder under a name that nothing has there; return its path."""
+    for number in itertools.count(1):
+        path = folder / f"{name}{'' if number == 1 else f'-{number}'}.bundle"
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            break
+    try:
+        try:
+            bundle.replace(path)  # which takes no space
+        except OSError:  # another file system
+            with path.open("wb") as file, bundle.open("rb") as source:
+                shutil.copyfileobj(source, file)
+    except OSError:
+        path.unlink()
+        raise
+    return path
+
+
+# That a hand-back may take, in all its parts, with all the commits that it brings.
+SECONDS = export.SECONDS + _LEAVING + export.COMMITS * (quarantine.SECONDS + report.SECONDS)
+
+
+class HandBack:
+    """Brings a session's work back once, at its end, whoever notices the end first."""
+
+    def __init__(self, bottle: Bottle, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+        """Do nothing yet; `say` hears what went wrong, in one line, `show` what came back."""
+        self._bottle, self._say, self._show = bottle, say, show
+        self._once = threading.Lock()
+        self._over = False
+        self._held: list[Callable[[], None]] = []  # what is still to be told
+        self.failed = False
+
+    def run(self) -> None:
+        """Bring it back; whatever goes wrong is told, for the rest of the teardown must go on.
+
+        Another thread than the main one tells nothing: the terminal is claude's then. The teardown's call tells it.
+        """
+        with self._once:
+            if not self._over:
+                self._over = True
+                self._held.append(self._fetched())
+            while self._held and threading.current_thread() is threading.main_thread():
+                with contextlib.suppress(OSError, ValueError):
+                    self._held.pop()()
+
+    def _fetched(self) -> Callable[[], None]:
+        """Bring it back; return what tells it."""
+        shown, why = list[str](), ""
+        try:
+            shown.append(fetch(self._bottle, shown.append, last=True))
+        except Exception as error:  # whatever it is, the containers are still to be removed
+            self.failed = True
+            why = str(error) or repr(error)
+        return functools.partial(self._tell, "".join(shown), why)
+
+    def _tell(self, shown: str, why: str) -> None:
+        if shown:
+            self._show(shown)
+        if why:
+            self._say(why)

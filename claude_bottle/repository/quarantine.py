@@ -1,0 +1,209 @@
+"""Where a bundle out of a bottle is unpacked and looked at, before anything of it gets into the user's repository."""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import RepositoryError
+from claude_bottle.process import command, stream
+from claude_bottle.process.command import Result
+from claude_bottle.repository import git
+from claude_bottle.repository import source as repository
+from claude_bottle.repository.clone import OUT, Work
+from claude_bottle.repository.git import Git
+
+MIB = 1 << 20
+BUNDLE = 1024 * MIB  # bytes, the most that is taken out of a bottle
+_OBJECT = 1024 * MIB  # bytes of one object: ten gigabytes of zeros are ten megabytes in a bundle
+_OBJECTS = 2_000_000  # at most: each takes git and the disk more than its size
+_LISTED = 128 * _OBJECTS  # bytes of a list of them
+_SECONDS = 300.0  # for each command on what came out of a bottle
+SECONDS = 6 * _SECONDS  # for all of them: unpack, list, weigh, walk, compare, fetch
+_HEAD = 1 << 20  # bytes in which a bundle's head must end
+_NAMES = 40  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
+_ATTEMPTS = 10  # at a branch that another git has locked
+_PAUSE = 0.2  # seconds between two of them
+_LOCKED = ("cannot lock", "Unable to create")
+_TAKEN = ("refusing to fetch", "rejected")  # a branch that is checked out, or has moved meanwhile
+_CHECKING = "checking what came back"
+_STREAMED = "core.bigFileThreshold=64m"  # a file from here on does not have to fit into memory
+_NAME = "quarantine"  # of its folder
+_LANDED = "refs/heads/landed"  # is there once all was checked
+# What hides refs or adds a hook at the other end is nobody's business here; git runs this by a shell.
+_SERVED = (
+    "--upload-pack=HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1"
+    " git upload-pack"
+)
+# gitformat-bundle(5), without the filters of a partial clone; a commit it builds on may be followed by its subject.
+_BUNDLE = re.compile(
+    rb"(?:# v2 git bundle\n|# v3 git bundle\n@object-format=(?:sha1|sha256)\n)"
+    rb"(?:-[0-9a-f]{40,64}(?: [^\n]*)?\n)*([0-9a-f]{40}|[0-9a-f]{64}) ([^\n]*)\n\n"
+)
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """An empty repository that sees the objects of the user's, and no configuration but its own."""
+
+    git: Git
+    work: Work
+    theirs: Git  # the user's repository
+
+    @classmethod
+    def make(cls, folder: Path, work: Work, env: Mapping[str, str]) -> "Quarantine":
+        """Make it in `folder`; raises RepositoryError where the user's repository is not what it was."""
+        theirs = replace(repository.opened(work.repository, env), what="fetching into the repository")
+        own, lonely = folder / _NAME, git.nobodys(env)
+        form = theirs.text("rev-parse", "--show-object-format")
+        Git(folder, lonely).text("init", "--quiet", "--bare", "--template=", f"--object-format={form}", str(own))
+        (own / "objects" / "info").mkdir(exist_ok=True)
+        (own / "objects" / "info" / "alternates").write_bytes(bytes(repository.objects(theirs)) + b"\n")
+        if cut := repository.shallow(theirs):
+            (own / "shallow").write_bytes(cut)
+        return cls(Git(own, lonely, _CHECKING), work, theirs)
+
+    def admit(self, bundle: IO[bytes]) -> str:
+        """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be."""
+        tip = opened(bundle)
+        argv = self.git.argv(
+            *("-c", _STREAMED, "index-pack", "--stdin", "--fix-thin", "--strict"),
+            f"--max-input-size={BUNDLE}",
+        )
+        unpacked = stream.converse(command.start(argv, self.git.env), what=_CHECKING, seconds=_SECONDS, source=bundle)
+        if not unpacked.ok:
+            raise RepositoryError(f"git refuses the bundle: {git.reason(unpacked)}")
+        self._weigh()
+        if self.git.run("cat-file", "-t", tip).stdout != b"commit\n":
+            raise RepositoryError("the bundle's branch has no commit")
+        walked = self.git.run("rev-list", "--objects", "--quiet", tip, "--not", self.work.commit, timeout=_SECONDS)
+        if not walked.ok:
+            raise RepositoryError(f"the bundle is not whole: {git.reason(walked)}")
+        self.git.text("update-ref", _LANDED, tip)
+        return tip
+
+    def land(self, tip: str, session: str, taken: Collection[str] = ()) -> str:
+        """Fetch what was admitted into a branch of the user's repository; return its name.
+
+        It is `bottle/<session>`, which only ever moves forward; where it cannot, or is `taken` by another commit,
+        the same with -2, -3 ... RepositoryError where none can be had.
+        """
+        result = None
+        for branch in _branches(session):
+            if branch in taken:
+                continue
+            before = self._there(branch)
+            if before and self._leads(tip, before):  # the user has gone on from it
+                return branch
+            if before and not self._leads(before, tip):
+                continue
+            result = self._unlocked(branch)
+            if result.ok:
+                return branch
+            if not any(text in result.stderr for text in _TAKEN):
+                break
+        why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
+        raise RepositoryError(f"git cannot fetch: {why}")
+
+    def _unlocked(self, branch: str) -> Result:
+        """Fetch, again and again where another git has the branch locked."""
+        for _ in range(_ATTEMPTS - 1):
+            result = self._fetch(branch)
+            if result.ok or not any(text in result.stderr for text in _LOCKED):
+                return result
+            time.sleep(_PAUSE)
+        return self._fetch(branch)
+
+    def _fetch(self, branch: str) -> Result:
+        words = ("fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-recurse-submodules", "--no-write-fetch-head")
+        spec = f"{_LANDED}:refs/heads/{branch}"
+        # Whatever the user's configuration says of fetching: the one branch, from this very folder.
+        settings = ("protocol.file.allow=always", "fetch.prune=false", "fetch.fsckObjects=true", "fetch.unpackLimit=1")
+        given = (word for setting in (*settings, _STREAMED) for word in ("-c", setting))
+        folder = str(self.git.path)
+        # No url.*.insteadOf matches more of a path than all of it.
+        itself = {"COUNT": "1", "KEY_0": f"url.{folder}.insteadOf", "VALUE_0": folder}
+        more = {**git.WARY, **{f"GIT_CONFIG_{key}": value for key, value in itself.items()}}
+        return self.theirs.run(*given, *words, _SERVED, folder, spec, timeout=_SECONDS, more=more)
+
+    def _there(self, branch: str) -> str:
+        """Return the commit of a branch of the user's; nothing where there is none."""
+        there = self.theirs.run("rev-parse", "--quiet", "--verify", f"refs/heads/{branch}")
+        return git.text(there.stdout) if there.ok else ""
+
+    def _leads(self, before: str, after: str) -> bool:
+        return self.git.run("merge-base", "--is-ancestor", before, after, timeout=_SECONDS).ok
+
+    def _weigh(self) -> None:
+        """Refuse an object that would unpack to more than anybody wants on a disk; there may be millions of them."""
+        for index in (self.git.path / "objects" / "pack").glob("*.idx"):
+            with TemporaryFile(dir=self.git.path) as names, TemporaryFile(dir=self.git.path) as sizes:
+                with TemporaryFile(dir=self.git.path) as listed:
+                    self._ask("show-index", source=index, into=listed)
+                    listed.seek(0)
+                    names.writelines(line.split()[1] + b"\n" for line in listed)
+                names.seek(0)
+                self._ask("cat-file", "--batch-check=%(objectsize)", source=names, into=sizes)
+                sizes.seek(0)
+                largest = max(map(int, sizes), default=0)
+            if largest > _OBJECT:
+                raise RepositoryError(
+                    f"a file in it unpacks to {largest // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
+                )
+
+    def _ask(self, *words: str, source: Path | IO[bytes], into: IO[bytes]) -> None:
+        """Have git read one file and write another."""
+        with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
+            result = stream.converse(
+                command.start(self.git.argv(*words), self.git.env),
+                what=_CHECKING,
+                seconds=_SECONDS,
+                source=file,
+                into=into,
+                limit=_LISTED,
+            )
+        if not result.ok:
+            raise RepositoryError(f"what came back cannot be checked: {git.reason(result)}")
+        into.flush()
+
+
+def admitted(folder: Path) -> bool:
+    """Tell whether what came into the quarantine in `folder` has been checked and found good."""
+    return (folder / _NAME / _LANDED).exists()
+
+
+def discard(folder: Path) -> None:
+    """Remove the quarantine in `folder`, if there is one."""
+    shutil.rmtree(folder / _NAME, ignore_errors=True)
+
+
+def opened(bundle: IO[bytes]) -> str:
+    """Read a bundle's head and return the commit of its one ref; RepositoryError where it is anything else.
+
+    The file is left where its pack begins.
+    """
+    bundle.seek(0)
+    head = _BUNDLE.match(bundle.read(_HEAD))
+    if not head:
+        raise RepositoryError("what came out is no git bundle with one branch")
+    if head[2] != OUT.encode():
+        raise RepositoryError(f"the bundle has {harmless(head[2].decode(errors='replace'))}, which was not asked for")
+    magic, count = os.pread(bundle.fileno(), 4, head.end()), os.pread(bundle.fileno(), 4, head.end() + 8)
+    if magic != b"PACK":
+        raise RepositoryError("the bundle has no pack")
+    if (many := int.from_bytes(count)) > _OBJECTS:
+        raise RepositoryError(f"the bundle has {many} objects, more than the {_OBJECTS} that are taken")
+    os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the file itself, which another process reads on
+    return head[1].decode()
+
+
+def _branches(session: str) -> Iterator[str]:
+    yield f"bottle/{session}"
+    yield from (f"bottle/{session}-{number}" for number in range(2, _NAMES + 1))

@@ -1,0 +1,159 @@
+"""Judge what was really built, from `docker inspect`, against the plan."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle import key_holder as keyholder
+from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID
+from claude_bottle.manifest.ssh_hosts import FOLDER
+from claude_bottle.selftest.evidence import Data, Doubt, Evidence
+
+# Named like a secret: API_KEY, apikey, DB_PASSWORD, GH_PAT; not KEYBOARD, PATH, MAX_TOKENS or TOKENIZERS_PARALLELISM.
+SECRET = re.compile(
+    r"(TOKEN|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEYS?|(^|_)KEYS?|_PWD|(^|_)PAT)(_|\d|$)",
+    re.IGNORECASE,
+)
+_UNSHARED = {"PidMode": (), "UTSMode": (), "UsernsMode": (), "IpcMode": ("private", "shareable", "none")}
+_ADDED = ("CapAdd", "Devices", "DeviceRequests", "DeviceCgroupRules", "GroupAdd", "Links", "VolumesFrom")
+
+
+def secrets(seen: Evidence) -> Iterator[str]:
+    """Names in both containers' configuration and in the environment of every process."""
+    for role, container in (("bottle", seen.bottle), ("sidecar", seen.sidecar)):
+        for name in filter(SECRET.search, _variables(container)):
+            yield f"docker inspect shows {name} of the {role}"
+    for pid, status in seen.processes.items():
+        for name in filter(SECRET.search, status.get("names", ())):
+            yield f"process {pid} has {name}"
+
+
+def environment(seen: Evidence) -> Iterator[str]:
+    """The bottle's variables: the image's and the proxy's, by value; only names are told, a value may be a secret."""
+    words = (*docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"), *keyholder.variables(seen.plan))
+    planned = _pairs(word for word in words if "=" in word)
+    wanted, found = _variables(seen.image) | planned, _variables(seen.bottle)
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            verb = "is missing" if name not in found else "differs" if name in wanted else "was not planned"
+            yield f"{name} {verb}"
+
+
+def network(seen: Evidence) -> Iterator[str]:
+    """One network, the planned one, and no way in."""
+    mode, joined = seen.bottle["HostConfig"]["NetworkMode"], seen.bottle["NetworkSettings"]["Networks"]
+    if mode != seen.plan.name:
+        yield f"network mode {mode}"
+    yield from (f"also on network {name}" for name in joined if name != seen.plan.name)
+    if joined[seen.plan.name]["IPAddress"] != str(seen.plan.bottle_address):
+        yield f"address {joined[seen.plan.name]['IPAddress']}"
+    yield from (f"port {port} is published" for port in seen.bottle["HostConfig"]["PortBindings"] or ())
+
+
+def mounts(seen: Evidence) -> Iterator[str]:
+    """Binds, volumes and other mounts of the bottle; one may be there, for the key-holder's socket."""
+    planned = _socket(seen, writable=False) if seen.plan.keys else None
+    found = [_mount(mount) for mount in seen.bottle["Mounts"]]
+    yield from (f"{kind} at {place}" for kind, _, place, _ in (mount for mount in found if mount != planned))
+    if planned and planned not in found:
+        yield f"the key-holder's socket is not mounted at {FOLDER}, read-only"
+    yield from (f"tmpfs at {path}" for path in seen.bottle["HostConfig"].get("Tmpfs") or ())
+
+
+def privileges(seen: Evidence) -> Iterator[str]:
+    """What `docker run` can add to the bottle."""
+    yield from _confinement(seen.bottle)
+    mode = seen.bottle["HostConfig"].get("CgroupnsMode")
+    if mode == "host" and seen.probe["cgroup2"]:  # version 1 has no other default
+        yield "CgroupnsMode is host"
+
+
+def limits(seen: Evidence) -> Iterator[str]:
+    """The bottle's limits, as the manifest has them."""
+    wanted = seen.plan.agent.bottle.limits
+    pairs = {"PidsLimit": wanted.pids, "CpuQuota": int(wanted.cpus * 100_000), "CpuPeriod": 100_000}
+    yield from _limited(seen.bottle, pairs, wanted.memory, "so the bottle may use more memory than planned")
+
+
+def restart(seen: Evidence) -> Iterator[str]:
+    """The restart policies; lock and gate are gone after a restart."""
+    for role, container in (("bottle", seen.bottle), ("sidecar", seen.sidecar)):
+        policy = container["HostConfig"]["RestartPolicy"]["Name"]
+        if policy not in ("", "no"):
+            yield f"the {role}'s policy is {policy}"
+
+
+def sidecar(seen: Evidence) -> Iterator[str]:
+    """The sidecar's own flags."""
+    yield from _confinement(seen.sidecar)
+    if not seen.sidecar["HostConfig"]["ReadonlyRootfs"]:
+        yield "its file system is writable"
+    if seen.sidecar["Config"]["User"] != f"{SIDECAR_UID}:{SIDECAR_UID}":
+        yield f"it runs as {seen.sidecar['Config']['User'] or 'root'}"
+    wanted = {seen.plan.name, seen.plan.egress.name}
+    yield from (f"also on network {name}" for name in seen.sidecar["NetworkSettings"]["Networks"].keys() - wanted)
+    yield from (f"{mount['Type']} at {mount['Destination']}" for mount in _foreign(seen.sidecar["Mounts"]))
+
+
+def key_holder(seen: Evidence) -> Iterator[str]:
+    """What has the ssh keys: no network, no writable file system, no swap, nothing mounted but its socket."""
+    config = seen.key_holder["HostConfig"]
+    yield from _confinement(seen.key_holder)
+    yield from (f"on network {name}" for name in seen.key_holder["NetworkSettings"]["Networks"] if name != "none")
+    if config["NetworkMode"] != "none":
+        yield f"network mode {config['NetworkMode']}"
+    if not config["ReadonlyRootfs"]:
+        yield "its file system is writable"
+    if seen.key_holder["Config"]["User"] != keyholder.USER:
+        yield f"it runs as {seen.key_holder['Config']['User'] or 'root'}"
+    found = [_mount(mount) for mount in seen.key_holder["Mounts"]]
+    yield from (f"{kind} at {place}" for kind, _, place, _ in found if (kind, place) != ("volume", FOLDER))
+    if _socket(seen, writable=True) not in found:
+        yield "its socket is not in the session's volume"
+    if config["RestartPolicy"]["Name"] not in ("", "no"):
+        yield f"its restart policy is {config['RestartPolicy']['Name']}"
+    if config["LogConfig"]["Type"] != "none":
+        yield f"its log driver is {config['LogConfig']['Type']}"
+    yield from (f"{name} is in its environment" for name in filter(SECRET.search, _variables(seen.key_holder)))
+    yield from _limited(seen.key_holder, {}, keyholder.MEMORY, "so the ssh keys in the key-holder may be swapped out")
+
+
+def _limited(container: Data, others: Mapping[str, int], memory: int, unless: str) -> Iterator[str]:
+    """Tell limits that are not as planned; Doubt, which says `unless`, where that is swap and the engine's doing."""
+    config, pairs = container["HostConfig"], {**others, "Memory": memory, "MemorySwap": memory}
+    wrong = {key: config[key] for key, value in pairs.items() if config[key] != value}
+    if wrong == {"MemorySwap": -1}:  # what the engine makes of it where the kernel does not count swap
+        raise Doubt(f"the engine's kernel does not limit swap, {unless}")
+    yield from (f"{key} is {value}, not {pairs[key]}" for key, value in wrong.items())
+
+
+def _socket(seen: Evidence, *, writable: bool) -> tuple[str, str, str, bool | None]:
+    return ("volume", seen.plan.key_volume, FOLDER, writable)
+
+
+def _mount(mount: Data) -> tuple[str, str, str, bool | None]:
+    return (mount["Type"], mount.get("Name", ""), mount["Destination"], mount.get("RW"))
+
+
+def _confinement(container: Data) -> Iterator[str]:
+    config = container["HostConfig"]
+    if config["Privileged"]:
+        yield "it is privileged"
+    if config["CapDrop"] != ["ALL"]:
+        yield f"CapDrop is {config['CapDrop']}"
+    if [option.removesuffix(":true") for option in config["SecurityOpt"] or ()] != ["no-new-privileges"]:
+        yield f"SecurityOpt is {config['SecurityOpt']}"
+    yield from (f"{key} is {config[key]}" for key in _ADDED if config.get(key))
+    yield from (f"{key} is {config[key]}" for key, usual in _UNSHARED.items() if config[key] not in ("", *usual))
+
+
+def _foreign(mounts: Data) -> list[Data]:
+    return [mount for mount in mounts if (mount["Type"], mount["Destination"]) != ("volume", "/config")]
+
+
+def _variables(thing: Data) -> dict[str, str]:
+    return _pairs(thing["Config"]["Env"] or ())
+
+
+def _pairs(texts: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}

@@ -1,0 +1,154 @@
+"""The isolation self-test: what a bottle is asked, how its answers are judged, and the receipt. Pure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from claude_bottle.bottle.plan import Plan
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.host.addresses import Addresses
+from claude_bottle.selftest import inspect_checks, network_checks
+from claude_bottle.selftest.evidence import Doubt, Evidence, Moot
+
+_DETAIL = 400  # characters that a line of the receipt may take from what others wrote
+
+
+class Verdict(Enum):
+    """How a check ended; a check that did not run has failed."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    WARNING = "warning"
+    MOOT = "not applicable"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise and what became of it; `detail` is the promise where it holds, else what is wrong."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+    @property
+    def line(self) -> str:
+        """Return the check as one line."""
+        return f"  {self.verdict.value:<14}  {self.name:<17}  {self.detail}"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The result of a self-test that took so many seconds."""
+
+    checks: tuple[Check, ...]
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """Return the checks that failed; where there are any, the bottle must not be used."""
+        return self._with(Verdict.FAILED)
+
+    def line(self) -> str:
+        """Return the receipt in short: one line, and one more for every failure and warning."""
+        counts = [f"{len(self._with(Verdict.PASSED))} checks passed in {self.seconds:.1f} s"]
+        for verdict in (Verdict.FAILED, Verdict.MOOT):
+            counts += [f"{len(found)} {verdict.value}"] if (found := self._with(verdict)) else []
+        told = (*self.failed, *self._with(Verdict.WARNING))
+        return "\n".join((f"isolation  {', '.join(counts)}", *(check.line for check in told)))
+
+    def lines(self) -> tuple[str, ...]:
+        """Return every check as a line."""
+        return tuple(check.line for check in self.checks)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the receipt as data for json.dumps."""
+        checks = [{"name": each.name, "verdict": each.verdict.value, "detail": each.detail} for each in self.checks]
+        return {"passed": not self.failed, "seconds": round(self.seconds, 3), "checks": checks}
+
+    def _with(self, verdict: Verdict) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.verdict is verdict)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A check: `faults` returns what is wrong, or raises Doubt or Moot; any other exception: it did not run."""
+
+    name: str
+    promise: str
+    faults: Callable[[Evidence], Iterable[str]]
+
+
+RULES = (
+    _Rule("direct", "TCP to the internet fails at once", network_checks.direct),
+    _Rule("gateway", "the network's first address does not answer", network_checks.gateway),
+    _Rule("docker0", "the host does not answer on docker0", network_checks.docker0),
+    _Rule("host", "the host does not answer on any of its addresses", network_checks.host),
+    _Rule("udp", "UDP cannot be sent", network_checks.udp),
+    _Rule("broadcast", "broadcast and multicast cannot be sent", network_checks.broadcast),
+    _Rule("names", "an outside name does not resolve", network_checks.names),
+    _Rule("ipv6", "there is no IPv6 address", network_checks.ipv6),
+    _Rule("proxy", "the sidecar answers and is strict", network_checks.proxy),
+    _Rule("refusal", "a host outside the list is refused", network_checks.refusal),
+    _Rule("api", f"{network_checks.API} is let through", network_checks.api),
+    _Rule("capabilities", "no process has a capability", network_checks.capabilities),
+    _Rule("no-new-privileges", "no process can gain privileges", network_checks.no_new_privileges),
+    _Rule("seccomp", "every process is under seccomp", network_checks.seccomp),
+    _Rule("user", "no process is root", network_checks.user),
+    _Rule("docker-socket", "there is no socket of a container engine", network_checks.docker_socket),
+    _Rule("secrets", "no variable is named like a token or key", inspect_checks.secrets),
+    _Rule("environment", "the container's variables are the planned ones", inspect_checks.environment),
+    _Rule("network", "the container is on its own network alone", inspect_checks.network),
+    _Rule("mounts", "nothing is mounted, or the key-holder's socket alone", inspect_checks.mounts),
+    _Rule("privileges", "nothing was added and no namespace is shared", inspect_checks.privileges),
+    _Rule("limits", "cpus, memory and processes are limited", inspect_checks.limits),
+    _Rule("restart", "nothing restarts, which would lose the lock", inspect_checks.restart),
+    _Rule("sidecar", "the sidecar is confined as planned", inspect_checks.sidecar),
+)
+KEY_RULES = (_Rule("key-holder", "what has the ssh keys has no network and no privilege", inspect_checks.key_holder),)
+
+
+def probe_argv(plan: Plan) -> tuple[str, ...]:
+    """Return the command that runs the probe in the bottle, as the agent's user."""
+    return ("docker", "exec", "--interactive", plan.name, "python3", "-I", "-")
+
+
+def probe_input(plan: Plan, known: Addresses) -> bytes:
+    """Return the probe's program, its question included, for its stdin."""
+    source = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
+    return f"{source}\nmain({network_checks.question(plan, known)!r})\n".encode()
+
+
+def inspect_argv(plan: Plan) -> tuple[str, ...]:
+    """Return the command that shows what was really built: the bottle, its sidecar, and the image for its variables."""
+    key_holder = (plan.key_holder,) if plan.keys else ()
+    return ("docker", "inspect", plan.name, plan.sidecar, *key_holder, plan.image.tag)
+
+
+def judge(plan: Plan, known: Addresses, probe: bytes, inspect: bytes, seconds: float) -> Receipt:
+    """Judge what the probe and `docker inspect` printed, whatever it is; `seconds` is how long they took."""
+    evidence = Evidence.read(plan, known, probe, inspect)
+    rules = (*RULES, *(KEY_RULES if plan.keys else ()))
+    return Receipt(tuple(_check(rule, evidence) for rule in rules), seconds)
+
+
+def _check(rule: _Rule, evidence: Evidence) -> Check:
+    faults: list[str] = []
+    try:
+        for fault in rule.faults(evidence):
+            faults.append(fault)  # noqa: PERF402  (those before an exception count)
+    except Moot as reason:
+        return Check(rule.name, Verdict.MOOT, str(reason))
+    except Doubt as reason:
+        if not faults:
+            return Check(rule.name, Verdict.WARNING, _shortened(str(reason)))
+    except Exception as error:  # whatever others printed must neither pass nor end the launcher
+        return Check(rule.name, Verdict.FAILED, _shortened(f"did not run ({type(error).__name__}: {error})"))
+    if faults:
+        return Check(rule.name, Verdict.FAILED, _shortened("; ".join(faults)))
+    return Check(rule.name, Verdict.PASSED, rule.promise)
+
+
+def _shortened(text: str) -> str:
+    shown = harmless(text)
+    return shown if len(shown) <= _DETAIL else shown[:_DETAIL] + " ..."

@@ -1,0 +1,109 @@
+"""What a session will be able to do, shown before it starts: the summary, the question, the dry run."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+
+from claude_bottle.bottle.plan import TOKEN, Plan
+from claude_bottle.documents.escaping import harmless, quoted
+from claude_bottle.egress import allowlist
+from claude_bottle.errors import RefusedError
+from claude_bottle.host.machine import TOKEN_VARIABLE
+from claude_bottle.manifest.ssh_hosts import SshHost
+from claude_bottle.session.steps import Step
+
+_PROMPT_SHOWN = 60  # characters
+_STDIN_SHOWN = 4096  # bytes
+_GIB, _MIB = 1 << 30, 1 << 20
+
+
+def summary(plan: Plan, building: str) -> str:
+    """Return the preflight's text; `building` is what is said of the image. Manifests' text is made harmless."""
+    return "".join(f"{line.rstrip()}\n" for line in _lines(plan, building))
+
+
+def ask(question: str) -> None:
+    """Ask on the terminal, No being the default; raises RefusedError unless the answer is yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.buffer.readline() if sys.stdin else b""
+    if answer.strip().lower() not in (b"y", b"yes"):
+        raise RefusedError("not started")
+
+
+def commands(table: Sequence[Step]) -> str:
+    """Return every docker command of a session, quoted for a shell, teardown included."""
+    undos = [f"# undo {step.name}\n{quoted(*step.undo)}\n" for step in reversed(table) if step.undo]
+    return "".join((*map(_command, table), *undos))
+
+
+def _command(step: Step) -> str:
+    condition = f"{quoted(*step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
+    # Rules stand there whole, so that they can be read; of a tar stream, a program or certificates the size is told.
+    whole = step.stdin.startswith(b"table ") and len(step.stdin) <= _STDIN_SHOWN
+    size = "" if whole or step.feed or not step.stdin else f": {len(step.stdin)} bytes on stdin"
+    text = f" <<'END'\n{step.stdin.decode()}END\n" if whole else "\n"
+    return f"# {step.name}{size}\n{condition}{_feed(step)}{quoted(*step.argv)}{text}"
+
+
+def _feed(step: Step) -> str:
+    if not step.feed:
+        return ""
+    head, asked = (quoted("printf", "%s", text.decode()) for text in (step.stdin, step.feed.stdin))
+    return f"{{ {head}; {asked} | {quoted(*step.feed.argv)}; }} |\n"
+
+
+def _lines(plan: Plan, building: str) -> Iterator[str]:
+    agent, bottle = plan.agent, plan.agent.bottle
+    yield f"agent   {harmless(agent.name):<13} {harmless(agent.description)}"
+    if agent.skills:
+        yield "  skills  " + harmless(", ".join(skill.name for skill in agent.skills))
+    if plan.prompt is not None:
+        yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
+    if plan.run.arguments:
+        yield "  claude  " + harmless(shlex.join(plan.run.arguments))
+    yield from _repository(plan)
+    yield f"bottle  {harmless(bottle.name)}"
+    yield "  env     " + harmless(", ".join(_environment(plan)))
+    yield from (f"  ssh     {harmless(_ssh(host))}" for host in bottle.ssh)
+    yield from (f"  git     {harmless(who)}" for who in (str(plan.identity),) if who)
+    yield "  egress  " + allowlist.summary(plan.allow)
+    yield from (f"          {name}: any host under {name[2:]}" for name in plan.allow if name.startswith("*."))
+    if len(plan.ports) > 1:
+        yield f"  ports   {', '.join(map(str, plan.ports))}, each open on every allowed host"
+    if plan.certificates:
+        yield "  trusts  " + harmless(", ".join(str(path) for path in bottle.ca_certs))
+    limits = bottle.limits
+    yield f"  limits  {limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes"
+    yield f"image   {plan.image.tag} {building}"
+
+
+def _repository(plan: Plan) -> Iterator[str]:
+    if plan.repository:
+        yield f"repo    {harmless(str(plan.repository.work.repository))} at {harmless(plan.repository.ref)}"
+        yield f"  back    as branch {plan.branch}"
+        yield from (f"  note    {harmless(note)}" for note in plan.repository.notes)
+
+
+def _environment(plan: Plan) -> Iterator[str]:
+    for variable in plan.agent.bottle.env:
+        if variable.source is None:
+            yield variable.name
+        else:
+            origin = "" if variable.source == variable.name else f" {variable.source}"
+            yield f"{variable.name} (from host{origin})"
+    yield f"{TOKEN} (from {TOKEN_VARIABLE})"
+
+
+def _ssh(host: SshHost) -> str:
+    alias = "" if host.alias == host.host else f"{host.alias} is "
+    asked = ", whose passphrase is asked for" if host.key.encrypted else ""
+    return f"{alias}{host.host} as {host.user}, port {host.port}, key {host.key.path}{asked}"
+
+
+def _shortened(prompt: str) -> str:
+    line = harmless(" ".join(prompt.split()))
+    return line if len(line) <= _PROMPT_SHOWN else line[:_PROMPT_SHOWN].rstrip() + " ..."
+
+
+def _size(count: int) -> str:
+    return f"{count / _GIB:g} GiB" if count >= _GIB else f"{count / _MIB:g} MiB"

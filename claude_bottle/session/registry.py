@@ -1,0 +1,105 @@
+"""Sessions as the labels of their containers tell them; there is no other record of what runs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from claude_bottle import PREFIX
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.egress.log import Tally
+from claude_bottle.errors import DockerError, UsageError
+from claude_bottle.process import command
+from claude_bottle.process.engine import Engine
+
+_KEYS = ("session", "owner", "role", "agent", "bottle", "mode", "manifest", "base", "repository")
+_UNKNOWN = "-"  # of a session whose agent container is not there, yet or any more
+_READERS = 8  # logs that are read at the same time
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+@dataclass(frozen=True)
+class Session:
+    """One session that has containers; `manifest` is the path of its bottle's, on the machine of its owner."""
+
+    id: str
+    owner: str
+    started: datetime
+    agent: str = _UNKNOWN
+    bottle: str = _UNKNOWN
+    mode: str = _UNKNOWN
+    manifest: str = _UNKNOWN
+    base: str = _UNKNOWN
+    repository: str = _UNKNOWN  # the label of its work
+
+    @property
+    def container(self) -> str:
+        """Return the name of the agent's container."""
+        return f"{PREFIX}-{self.id}"
+
+    @property
+    def sidecar(self) -> str:
+        """Return the name of the sidecar's container."""
+        return f"{self.container}-sidecar"
+
+    def age(self) -> int:
+        """Return for how many seconds it has run, by the clocks of this machine and of the engine's."""
+        return max(0, int((datetime.now(UTC) - self.started).total_seconds()))
+
+
+def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
+    """Return the sessions on the engine, the oldest first; raises EngineError or DockerError."""
+    labels = (f'{{{{json (.Label "{PREFIX}.{key}")}}}}' for key in _KEYS)
+    words = ("ps", "--all", "--no-trunc", "--filter", f"label={PREFIX}.session")
+    result = Engine(env).ask(*words, "--format", "\t".join(("{{.CreatedAt}}", *labels)))
+    if not result.ok:
+        raise DockerError(f"the engine's containers cannot be listed: {result.reason}")
+    found: dict[str, Session] = {}
+    for role, session in _parsed(result.stdout):
+        if role == "agent" or session.id not in found:
+            found[session.id] = session
+    return tuple(sorted(found.values(), key=lambda session: (session.started, session.id)))
+
+
+def find(sessions: Sequence[Session], prefix: str) -> Session:
+    """Return the session named `prefix`, or the only one that begins so; raises UsageError, which lists others."""
+    found = [session for session in sessions if prefix and session.id.startswith(prefix)]
+    exact = [session for session in found if session.id == prefix]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    names = ", ".join(harmless(session.id) for session in found or sessions)
+    if found:
+        raise UsageError(f'"{harmless(prefix)}" could be any of {names}: write more of it')
+    raise UsageError(f'no session "{harmless(prefix)}"; {f"there are {names}" if names else "there is none"}')
+
+
+def egress(env: Mapping[str, str], sidecar: str) -> Tally:
+    """Return what a sidecar's log says so far; nothing where there is no such container."""
+    return Tally().add_all(command.lines(("docker", "logs", sidecar), env))
+
+
+def all_egress(env: Mapping[str, str], sessions: Sequence[Session]) -> list[Tally]:
+    """Return the tally of each session."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda session: egress(env, session.sidecar), sessions))
+
+
+def duration(seconds: int) -> str:
+    """Return a time as a person would say it."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _parsed(stdout: bytes) -> Iterator[tuple[str, Session]]:
+    for line in stdout.decode(errors="replace").split("\n"):
+        created, *labels = line.split("\t")
+        if len(labels) != len(_KEYS):
+            continue
+        session, owner, role, *more = (json.loads(label) or _UNKNOWN for label in labels)
+        if owner.count(":") == 3:
+            # The name of the time zone, which follows its offset, is nothing that can be read back.
+            started = datetime.strptime(created[:25], "%Y-%m-%d %H:%M:%S %z")
+            yield role, Session(session, owner, started, *more)

@@ -1,0 +1,156 @@
+"""What goes wrong while a session runs or is made: one clear line, the right exit code, and nothing left."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.host.machine import Host
+from claude_bottle.session import planning
+from tests.integration.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
+from tests.support.sessions import CLI, GUARD, Bench, Ended, docker
+
+REMOVED = "the bottle was removed from outside, and with it the session"
+
+
+def last(ended: Ended) -> str:
+    """Return the last line that the user saw."""
+    return ended.err.splitlines()[-1]
+
+
+def test_sidecar_dies_in_the_session(bench: Bench) -> None:
+    bench.puppet("stay")
+    with bench.running("--yes") as run:
+        stays(run)
+        docker("kill", f"claude-bottle-{bench.sessions()[0]}-sidecar")
+        ended = run.end()
+    assert ended.code == 70, ended
+    assert ended.err.count("the sidecar has ended, so the session was ended too") == 1, ended
+
+
+def test_docker_vanishes_in_the_session_and_comes_back(bench: Bench) -> None:
+    """The launcher cannot clean up and says so; its watchdog does, once it can."""
+    bench.puppet("stay")
+    client = bench.folder / "bin" / "docker"
+    client.parent.mkdir()
+    client.symlink_to(shutil.which("docker") or "")
+    for name in ("cmp", "readlink"):  # what the launcher needs
+        (client.parent / name).symlink_to(shutil.which(name) or "")
+    with bench.running("--yes", PATH=str(client.parent)) as run:
+        stays(run)
+        client.rename(client.with_name("gone"))
+        run.process.send_signal(signal.SIGTERM)
+        ended = run.end()
+    assert ended.code == 128 + signal.SIGTERM, ended
+    assert "left behind: " in last(ended)
+    assert "docker is not on PATH" in last(ended)
+    client.with_name("gone").rename(client)
+    until_nothing_is_left(bench, time.monotonic())
+    until_no_watchdog(run.process.pid)
+
+
+@pytest.mark.parametrize("full", ["size=4k", "nr_inodes=2"], ids=["blocks", "inodes"])
+def test_disk_full_while_staging(bench: Bench, full: str) -> None:
+    """The temporary directory takes a first file, or none at all in the stage dir."""
+    bench.puppet("stay")
+    own = () if os.geteuid() == 0 else ("--map-root-user",)
+    script = 'mount -t tmpfs -o "$1" tmpfs "$TMPDIR" && shift && "$@"; code=$?; ls "$TMPDIR"; exit $code'
+    words = ("start", bench.name, "--yes")
+    ended = bench.run(("unshare", "--mount", *own, "sh", "-c", script, "sh", full, str(CLI), *words), {})
+    assert (ended.code, ended.out) == (70, b""), ended
+    assert last(ended).startswith(f"claude-bottle: cannot write the stage dir {bench.stage}/claude-bottle-"), ended
+    assert last(ended).endswith(": No space left on device"), ended
+
+
+def test_build_is_interrupted(bench: Bench) -> None:
+    folder = bench.agents / "slow"
+    folder.mkdir()
+    text = f"ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN echo building {bench.name}; exec sleep 600\n"
+    (folder / "Dockerfile").write_text(text)
+    bench.write({"image": {"dockerfile": "../slow/Dockerfile"}})
+    with bench.running("--yes", "--print", "hello") as run:
+        run.until(f"building {bench.name}\n")
+        run.process.send_signal(signal.SIGINT)
+        ended = run.end()
+    assert (ended.code, ended.out) == (130, b""), ended
+    host = Host(bench.environ, Path.home(), interactive=False, owner="test")
+    _, own = planning.images(host, folder / "Dockerfile")
+    assert docker("image", "ls", "--quiet", own.tag) == ""
+    end = time.monotonic() + GUARD
+    while any(
+        bench.name in one for one in docker("ps", "--all", "--no-trunc", "--format", "{{.Command}}").splitlines()
+    ):
+        assert time.monotonic() < end, "the build's container is still there"
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def forwarded(where: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Have another way to the engine; yield its DOCKER_HOST and the process that it leads through."""
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    argv = (sys.executable, "-I", str(Path(__file__).with_name("forwarder.py")), engine, where)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as forwarder:
+        assert forwarder.stdout
+        try:
+            yield forwarder.stdout.readline().strip(), forwarder
+        finally:
+            forwarder.kill()
+
+
+def test_engine_vanishes_in_the_session_and_comes_back(bench: Bench) -> None:
+    """The lifeline ends the bottle, the launcher says why and what it could not remove, its watchdog removes it."""
+    bench.puppet("stay")
+    path = bench.folder / "engine"
+    with forwarded(f"unix:{path}") as (engine, forwarder), bench.running("--yes", DOCKER_HOST=engine) as run:
+        stays(run)
+        forwarder.kill()
+        ended = run.end()
+    assert ended.code == 75, ended
+    assert "claude-bottle: the Docker engine does not answer any more" in ended.err, ended
+    assert last(ended).startswith("claude-bottle: left behind: "), ended  # lock and gate may have been on their way
+    assert " bottle (" in last(ended)
+    path.unlink()
+    with forwarded(f"unix:{path}"):
+        until_nothing_is_left(bench, time.monotonic())
+        until_no_watchdog(run.process.pid)
+
+
+@pytest.mark.long
+def test_a_link_that_is_cut_silently_ends_the_bottle(matrix: Matrix) -> None:
+    """Within a minute; not one whose link is as it was, nor a local one whose launcher is suspended."""
+    benches = cut, whole, local = [matrix.bench() for _ in range(3)]
+    for bench in benches:
+        write(bench, "stay")
+    with (
+        forwarded("tcp") as (one, forwarder), forwarded("tcp") as (other, _),
+        cut.running("--yes", DOCKER_HOST=one) as run, whole.running("--yes", DOCKER_HOST=other) as beside,
+        local.running("--yes") as suspended,
+    ):  # fmt: skip
+        for each in (run, beside, suspended):
+            stays(each)
+        bottles = {bench: bottle(bench) for bench in benches}
+        suspended.process.send_signal(signal.SIGSTOP)
+        forwarder.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + 60  # the promise
+        while bottles[cut] in cut.objects():
+            assert time.monotonic() < end, "the bottle is still there"
+            time.sleep(1)
+        assert [bottles[bench] in bench.objects() for bench in (whole, local)] == [True, True]
+        forwarder.send_signal(signal.SIGCONT)
+        suspended.process.send_signal(signal.SIGCONT)
+        ended = run.end()
+        assert (ended.code, last(ended)) == (70, f"claude-bottle: {REMOVED}"), ended
+    assert [bench.left() for bench in benches] == [[], [], []]
+
+
+def bottle(bench: Bench) -> str:
+    """Return the agent container of a session, as `objects` has it."""
+    [name] = bench.sessions()
+    return f"ps {name} claude-bottle-{name}"

@@ -1,0 +1,302 @@
+"""The self-test on the real engine: it passes whole, and each check fails in a bottle without that one protection."""
+
+import dataclasses
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.bottle import home
+from claude_bottle.bottle import plan as plans
+from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.cleanup import orphans
+from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.egress import allowlist
+from claude_bottle.host import addresses, machine
+from claude_bottle.host.addresses import Addresses
+from claude_bottle.manifest import agent as manifest
+from claude_bottle.process.engine import Engine
+from claude_bottle.selftest import network_checks
+from claude_bottle.selftest import receipt as selftest
+from claude_bottle.selftest.receipt import Receipt, Verdict
+from claude_bottle.session import planning, steps
+from claude_bottle.session.runner import Runner
+from claude_bottle.session.steps import Step
+from tests.support import keys
+from tests.world import World, api
+
+# The bottle's client keeps its pipes to the end of the program, which is meant to be a launcher's.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
+Edit = Callable[[Plan, Step], Step | None]
+
+HERE = addresses.read(local=True)
+API = network_checks.API
+
+
+@dataclass(frozen=True)
+class Case:
+    """A bottle without a protection: what then fails and why, and how the steps are edited; words are templates.
+
+    `more` is one more docker command before the self-test, `outside` what the probe takes for an outside address.
+    """
+
+    failed: set[str]
+    because: str
+    edits: dict[str, Edit] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+    outside: str = network_checks.OUTSIDE
+    known: Addresses = HERE
+
+
+def plus(*words: str) -> Edit:
+    """Give flags to `docker run` or `docker create`."""
+    return lambda _, step: dataclasses.replace(step, argv=(*step.argv[:2], *words, *step.argv[2:]))
+
+
+def instead(old: tuple[str, ...], *new: str) -> Edit:
+    """Put other words, or none, in the place of words that stand together in the argv, once."""
+
+    def edit(_: Plan, step: Step) -> Step:
+        [at] = [at for at in range(len(step.argv)) if step.argv[at : at + len(old)] == old]
+        return dataclasses.replace(step, argv=(*step.argv[:at], *new, *step.argv[at + len(old) :]))
+
+    return edit
+
+
+def both(first: Edit, second: Edit) -> Edit:
+    """Make two edits."""
+
+    def edit(plan: Plan, step: Step) -> Step | None:
+        changed = first(plan, step)
+        return changed and second(plan, changed)
+
+    return edit
+
+
+def gone(_: Plan, __: Step) -> None:
+    """Leave a step out."""
+
+
+def rule(text: str) -> Edit:
+    """Put a rule in front of all that go out, of the lock or of the gate."""
+
+    def edit(plan: Plan, step: Step) -> Step:
+        head, hook, tail = step.stdin.partition(b"hook output priority 0; policy drop;\n")
+        assert hook
+        return fed(step, head + hook + text.format(plan=plan).encode() + b"\n" + tail)
+
+    return edit
+
+
+def fed(step: Step, stdin: bytes) -> Step:
+    """Give a step another stdin, whose length its command has."""
+    lengths = (f"head --bytes {len(step.stdin)} ", f"head --bytes {len(stdin)} ")
+    return dataclasses.replace(step, stdin=stdin, argv=tuple(word.replace(*lengths) for word in step.argv))
+
+
+def unfilled(_: Plan, step: Step) -> Step:
+    """Leave the home as it is: root without a capability cannot write there."""
+    return fed(step, home.archive([], 1000))
+
+
+def config(*names: str, mode: str = "strict", uid: int = 65534) -> Edit:
+    """Give the sidecar another file."""
+    text = allowlist.config(names).replace(b"mode: strict", b"mode: " + mode.encode())
+    archive = home.archive([home.Entry("pipelock.yaml", text)], uid)
+    return lambda _, step: dataclasses.replace(step, stdin=archive)
+
+
+def unmounted(_: Plan, step: Step) -> Step:
+    """Leave the key-holder's socket out."""
+    at = step.argv.index("--mount")
+    return dataclasses.replace(step, argv=step.argv[:at] + step.argv[at + 2 :])
+
+
+def writable(_: Plan, step: Step) -> Step:
+    """Let the bottle write where the socket is."""
+    return dataclasses.replace(step, argv=tuple(word.replace(",readonly", "") for word in step.argv))
+
+
+INHIBITED = ("--opt", "com.docker.network.bridge.inhibit_ipv4=true")
+ORDINARY = both(instead(("--internal",)), instead(INHIBITED))
+DOCKER0 = {"network": ORDINARY, "lock": rule(f"ip daddr {HERE.docker0} tcp dport 443 accept")}
+DROP, NO_NEW = ("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges")
+PROXY = ("--env", "https_proxy=http://pipelock:8888")
+MEMORY = ("--memory", str(4 << 30), "--memory-swap", str(4 << 30))
+SOCKET = "type=bind,src=/var/run/docker.sock,dst=/tmp/docker.sock"
+SIDECAR = "{plan.name}-sidecar"
+
+CASES = {
+    # The sidecar's address stands for an outside one, and without its gate it refuses: a real one must get no packet.
+    "outside": Case(
+        {"direct"}, "port 443: ECONNREFUSED",
+        {"lock": rule("ip daddr {plan.sidecar_address} tcp dport 443 accept"), "gate": gone},
+        outside="{plan.sidecar_address}",
+    ),
+    "gateway": Case(
+        {"gateway"}, "port 443: ECONNREFUSED",
+        {"network": instead(INHIBITED), "lock": rule("ip daddr {plan.addresses[1]} tcp dport 443 accept")},
+    ),
+    "docker0": Case({"docker0"}, "443: ECONNREFUSED", DOCKER0, known=Addresses(docker0=HERE.docker0, why="left out")),
+    "host": Case({"host"}, "443: ECONNREFUSED", DOCKER0, known=Addresses(host=HERE.host, why="left out")),
+    "udp": Case({"udp"}, "port 53: sent", {"lock": rule("ip daddr {plan.sidecar_address} udp dport 53 accept")}),
+    "broadcast": Case(
+        {"broadcast"}, "port 53: sent", {"lock": rule("ip daddr {plan.addresses.broadcast_address} accept")}
+    ),
+    "resolver": Case({"names"}, "is open over UDP: ", {"lock": rule("ip daddr 127.0.0.11 accept")}),
+    "name": Case({"names"}, f"{API} resolves to", {"bottle": plus("--add-host", f"{API}:198.51.100.130")}),
+    "ipv6": Case(
+        {"ipv6"}, "eth0",
+        {"bottle": instead(("net.ipv6.conf.all.disable_ipv6=1",), "net.ipv6.conf.all.disable_ipv6=0")},
+        known=Addresses(host=(HERE.docker0 or "",)),  # what the lock rejects of IPv6 link-local falls silent, no error
+    ),
+    # The sidecar.
+    "sidecar dead": Case({"proxy", "refusal", "api"}, "no connection", more=("kill", SIDECAR)),
+    "not strict": Case(
+        {"proxy", "refusal"}, "mode is balanced",
+        {"sidecar": instead(("--mode", "strict")), "sidecar-config": config(API, mode="balanced")},
+    ),
+    "host too many": Case({"refusal"}, " 200 ", {"sidecar-config": config(API, api.EXTRA_HOST)}),
+    "api missing": Case({"api"}, "not in allowlist", {"sidecar-config": config("claude.ai")}),
+    "sidecar with a capability": Case({"sidecar"}, "CapDrop is None", {"sidecar": instead(DROP)}),
+    "sidecar root": Case(
+        {"sidecar"}, "runs as 0", {"sidecar": instead(("65534:65534",), "0"), "sidecar-config": config(API, uid=0)}
+    ),
+    "sidecar elsewhere": Case({"sidecar"}, "network bridge", more=("network", "connect", "bridge", SIDECAR)),
+    "sidecar restarts": Case({"restart"}, "sidecar's policy", {"sidecar": plus("--restart", "on-failure")}),
+    "sidecar's variable": Case({"secrets"}, "X_TOKEN of the sidecar", {"sidecar": plus("--env", "X_TOKEN=x")}),
+    # The bottle's processes.
+    "capabilities": Case({"capabilities", "privileges"}, "has CapBnd", {"bottle": instead(DROP)}),
+    "new privileges": Case({"no-new-privileges", "privileges"}, "can gain", {"bottle": instead(NO_NEW)}),
+    "seccomp": Case(
+        {"seccomp", "privileges"}, "no seccomp filter", {"bottle": plus("--security-opt", "seccomp=unconfined")}
+    ),
+    "root": Case({"user"}, "is root's", {"bottle": both(instead(("--user", "1000:1000"), "--user", "0"), unfilled)}),
+    "privileged": Case(
+        {"capabilities", "seccomp", "privileges"}, "is privileged", {"bottle": plus("--privileged")}
+    ),
+    "docker's socket": Case(
+        {"docker-socket", "mounts"}, "/tmp/docker.sock", {"bottle": plus("--mount", SOCKET)}
+    ),
+    "a socket's place": Case(
+        {"docker-socket"}, "/run/docker.sock",
+        more=("exec", "--user", "0", "{plan.name}", "touch", "/run/docker.sock"),
+    ),
+    "a process's variable": Case(
+        {"secrets"}, "has GH_TOKEN", more=("exec", "--detach", "--env", "GH_TOKEN=x", "{plan.name}", "sleep", "99")
+    ),
+    # The bottle's container.
+    "key": Case({"secrets", "environment"}, "SOME_API_KEY of the bottle", {"bottle": plus("--env", "SOME_API_KEY=x")}),
+    "variable": Case({"environment"}, "MORE was not planned", {"bottle": plus("--env", "MORE=x")}),
+    "no proxy": Case({"environment"}, "https_proxy is missing", {"bottle": instead(PROXY)}),
+    "second network": Case({"network"}, "also on network bridge", more=("network", "connect", "bridge", "{plan.name}")),
+    "volume": Case({"mounts"}, "volume at /data", {"bottle": plus("--volume", "/data")}),
+    "host's memory": Case({"privileges"}, "IpcMode is host", {"bottle": plus("--ipc", "host")}),
+    "processes": Case({"limits"}, "PidsLimit is", {"bottle": instead(("--pids-limit", "1024"), "--pids-limit", "999")}),
+    "memory and swap": Case({"limits"}, "Memory is", {"bottle": instead(MEMORY, "--memory-reservation", str(4 << 30))}),
+    "cpus": Case({"limits"}, "CpuQuota is 0", {"bottle": instead(("--cpu-quota", "200000"))}),
+    "restarts": Case({"restart"}, "bottle's policy", {"bottle": instead(("--rm",), "--restart", "on-failure")}),
+}  # fmt: skip
+
+
+HOLDER = {
+    "networked": Case({"key-holder"}, "on network bridge", {"key-holder": instead(("--network", "none"))}),
+    "writable": Case({"key-holder"}, "is writable", {"key-holder": instead(("--read-only",))}),
+    "capable": Case({"key-holder"}, "CapDrop is None", {"key-holder": instead(DROP)}),
+    "another's": Case({"key-holder"}, "runs as 1000", {"key-holder": instead(("1000:1000",), "1000")}),
+    "no socket": Case({"mounts"}, "is not mounted", {"bottle": unmounted}),
+    "the bottle's too": Case({"mounts"}, "volume at /run/ssh-agent", {"bottle": writable}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def plan(world: World, agents_dir: Path) -> Plan:
+    """The plan of a session of the demo agent in the test world."""
+    return planned(world, agents_dir)
+
+
+@pytest.fixture
+def ssh_plan(world: World, agents_dir: Path) -> Plan:
+    """The plan of a session whose bottle has an ssh host."""
+    (agents_dir / "bottles/key").write_text(keys.private())
+    bottle = agents_dir / "bottles/default.yaml"
+    machine = f"{{host: git.test, key: key, known_host: {keys.public('host')}}}"
+    bottle.write_text(f"{bottle.read_text()}ssh: [{machine}]\n")
+    return planned(world, agents_dir)
+
+
+def planned(world: World, agents_dir: Path) -> Plan:
+    here = dataclasses.replace(machine.read(), environ={**os.environ, **world.environ(agents_dir)})
+    agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
+    egress = Engine(here.environ).egress(world.network)
+    images, token = planning.images(here, None), secrets.token_hex(4)
+    return plans.make(here, agent, Run(terminal=False), images=images, egress=egress, token=token)
+
+
+def receipt(plan: Plan, case: Case) -> Receipt:
+    """Run a session up to the self-test, edited, and judge it."""
+    plan = dataclasses.replace(plan, known=case.known)
+    edited = (case.edits.get(step.name, _same)(plan, step) for step in steps.table(plan)[:-1])
+    *rows, probe, inspect = (step for step in edited if step)
+    assert (probe.name, inspect.name) == ("selftest", "inspect")
+    if case.more:
+        words = (word.format(plan=plan) for word in case.more)
+        rows.append(Step("more", ("docker", *words), needs=tuple(step.name for step in rows)))
+    needs = tuple(step.name for step in rows)
+    table = [*rows, *(dataclasses.replace(step, needs=needs, after=()) for step in (probe, inspect))]
+    with Teardown() as undo:
+        done = Engine(os.environ).present(steps.skips(table))
+        results = Runner(undo, os.environ, lambda _: None).run(table, done)
+    assert orphans.listed(os.environ, plan.session) == ()  # however it was edited
+    return selftest.judge(plan, case.known, results["selftest"].stdout, results["inspect"].stdout, 0.2)
+
+
+def _same(_: Plan, step: Step) -> Step:
+    return step
+
+
+def test_a_bottle_passes_every_check(plan: Plan) -> None:
+    told = receipt(plan, Case(set(), ""))
+    assert [check.line for check in told.checks if check.verdict is not Verdict.PASSED] == []
+
+
+def test_a_bottle_with_an_ssh_host_passes_every_check(ssh_plan: Plan) -> None:
+    told = receipt(ssh_plan, Case(set(), ""))
+    assert [check.line for check in told.checks if check.verdict is not Verdict.PASSED] == []
+    assert len(told.checks) == len(selftest.RULES) + 1
+
+
+@pytest.mark.parametrize("case", HOLDER.values(), ids=HOLDER.keys())
+def test_a_check_fails_where_the_key_holder_is_not_as_planned(case: Case, ssh_plan: Plan) -> None:
+    told = receipt(ssh_plan, case)
+    assert {check.name for check in told.failed} == case.failed, "\n".join(told.lines())
+    assert any(case.because in check.detail for check in told.failed), told.line()
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_check_fails_where_its_protection_is_gone(case: Case, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_checks, "OUTSIDE", case.outside.format(plan=plan))
+    monkeypatch.setattr(network_checks, "REFUSED", api.EXTRA_HOST)  # would be found, were it not refused
+    told = receipt(plan, case)
+    assert {check.name for check in told.failed} == case.failed, "\n".join(told.lines())
+    assert any(case.because in check.detail for check in told.failed), told.line()
+
+
+def test_every_check_has_a_bottle_in_which_it_fails() -> None:
+    everything = {rule.name for rule in (*selftest.RULES, *selftest.KEY_RULES)}
+    assert set.union(*(case.failed for case in (*CASES.values(), *HOLDER.values()))) == everything
+
+
+def test_without_the_lock_a_bottle_reaches_its_network(plan: Plan) -> None:
+    told = receipt(plan, Case(set(), "", {"lock": gone}))  # how much more is open is the engine's version's
+    assert {check.name for check in told.failed} >= {"gateway", "udp", "broadcast", "names"}
+
+
+def test_a_network_that_is_down_is_a_warning(plan: Plan) -> None:
+    told = receipt(plan, Case(set(), "", {"gate": rule("tcp dport 443 reject with icmpx type no-route")}))
+    assert told.failed == ()
+    assert [check.name for check in told.checks if check.verdict is Verdict.WARNING] == ["api"]

@@ -1,0 +1,70 @@
+"""The commands that look before a session: verify and doctor."""
+
+import json
+
+from claude_bottle.selftest.receipt import RULES
+from tests.support.sessions import CLI, Bench, Ended
+
+
+def run(bench: Bench, *words: str, **env: str) -> Ended:
+    """Run a command that needs no token, without one."""
+    return bench.run((str(CLI), *words), {"CLAUDE_BOTTLE_OAUTH_TOKEN": "", **env})
+
+
+def leaking(bench: Bench) -> None:
+    """Give the agent a bottle whose own image mounts a volume."""
+    folder = bench.agents / "leaking"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nVOLUME /data\n")
+    bench.write({"image": {"dockerfile": "../leaking/Dockerfile"}})
+
+
+def test_verify_proves_a_bottle_without_claude_and_token(bench: Bench) -> None:
+    ended = run(bench, "verify", bench.name, "--json")
+    assert ended.code == 0, ended
+    receipt = json.loads(ended.out)[bench.name]
+    assert receipt["passed"]
+    assert [check["name"] for check in receipt["checks"]] == [rule.name for rule in RULES]
+    # On a machine that is busy enough the names of the test world resolve too late, which is told as a warning.
+    wary = {check["name"] for check in receipt["checks"] if check["verdict"] == "warning"}
+    assert wary <= {"api"}
+    assert bench.world.requests(bench.token) == ()
+
+
+def test_a_bottle_that_is_not_isolated_is_told_and_not_started(bench: Bench) -> None:
+    leaking(bench)
+    ended = run(bench, "verify", bench.name)
+    assert ended.code == 66, ended
+    [line] = [line.split() for line in ended.out.decode().splitlines() if line.startswith("  failed  ")][:1]
+    assert line == ["failed", "mounts", "volume", "at", "/data"]
+    started = bench.start("--yes", "--print", "hello")
+    assert (started.code, started.out) == (66, b"")
+    assert "mounts" in started.err
+    assert bench.world.requests(bench.token) == ()
+
+
+def test_doctor_tells_what_a_start_finds(bench: Bench) -> None:
+    ended = bench.run((str(CLI), "doctor", "--json"), {})
+    assert ended.code == 0, ended
+    findings = {finding["name"]: finding for finding in json.loads(ended.out)}
+    assert not any(finding["fault"] for finding in findings.values())
+    version = int(findings["docker engine"]["detail"].partition(".")[0])
+    assert [name for name, finding in findings.items() if finding["open"]] == (["AF_VSOCK"] if version < 23 else [])
+    wanted = ("token", "docker client", "docker engine", "CVE-2024-29018", "gateway modes", "image", "sidecar image")
+    assert {*wanted, "AF_VSOCK", "nf_tables", "subnets", "leftovers"} == findings.keys()
+
+
+def test_doctor_says_why_a_start_cannot_work(bench: Bench) -> None:
+    no_token = run(bench, "doctor")
+    silent = bench.run((str(CLI), "doctor"), {"DOCKER_HOST": "unix:///nonexistent"})
+    old = bench.run((str(CLI), "doctor"), {"PATH": bench.wrap('version*) echo "28.2.2 19.03.15"; exit ;;')})
+    for ended, told in ((no_token, "claude setup-token"), (silent, "does not answer"), (old, "is too old")):
+        [fault] = [line for line in ended.out.decode().splitlines() if line.startswith("FAULT")]
+        assert (ended.code, told in fault) == (69, True), ended
+
+
+def test_doctor_sees_a_kernel_without_nf_tables(bench: Bench) -> None:
+    nft = 'run*doctor*) echo "nft: Operation not supported" >&2; exit 1 ;;'
+    ended = bench.run((str(CLI), "doctor"), {"PATH": bench.wrap(nft)})
+    [fault] = [line for line in ended.out.decode().splitlines() if line.startswith("FAULT")]
+    assert (ended.code, "nf_tables" in fault, "Operation not supported" in fault) == (69, True, True), ended

@@ -1,0 +1,263 @@
+"""Work that goes into real bottles and comes back through git alone; and what a hostile bottle gets out: nothing."""
+
+import base64
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.repos import Repo
+from tests.support.sessions import CLI, Bench, Ended, Running, docker
+
+# Every kind of file, made by the same program here and in the bottle.
+MAKE = r"""
+import os
+for name in ("a b", "quote\"'", "back\\slash", "tab\there", "new\nline", "\u00fcml\u00e4ut", "-dash", ":(top)x", "*"):
+    open(name, "w").write(name)
+open(b"not utf8 \xff", "wb").write(bytes(range(256)) * 500)
+open("crlf", "wb").write(b"a\r\nb\r\n")
+open("run", "w").write("#!/bin/sh\n")
+os.chmod("run", 0o755)
+os.symlink("/etc/passwd", "link")
+os.mkdir("deep")
+os.symlink("../..", "deep/up")
+open("deep/empty", "w").close()
+os.remove("gone")
+os.rename("from", "to")
+"""
+STAYING = b"<staying>"
+
+
+@pytest.fixture
+def user(bench: Bench) -> Repo:
+    """The user's repository, with a commit of theirs and a change that is none yet."""
+    repo = Repo(bench.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
+    repo.path.mkdir()
+    repo.git("init", "--quiet", "--initial-branch=main")
+    repo.git("config", "user.name", "A User")
+    repo.git("config", "user.email", "user@example.com")
+    repo.commit("the user's", gone="1", **{"from": "2"})
+    (repo.path / "uncommitted").write_text("1")
+    return repo
+
+
+@contextlib.contextmanager
+def working(bench: Bench, user: Repo, *words: str) -> Iterator[tuple[Running, str, str]]:
+    """Run a session whose claude stays; yield it, its id, and the branch that its work comes back as."""
+    run = Running((str(CLI), "start", bench.name, "--yes", "--repo", str(user.path), *words), bench.environ)
+    try:
+        assert run.process.stdout
+        assert run.process.stdout.read(len(STAYING)) == STAYING, run.end()
+        session = bench.sessions()[0]
+        yield run, session, f"bottle/{session}"
+    finally:
+        run.process.terminate()
+        run.end()
+
+
+def inside(session: str, script: str) -> str:
+    """Run a script in a bottle, as its agent does."""
+    return docker("exec", "--interactive", f"claude-bottle-{session}", "bash", "-ec", script)
+
+
+def untouched(user: Repo, before: dict[str, tuple[int, bytes]], *branches: str) -> None:
+    """Hold that the user's repository is as it was, but for new objects and these branches."""
+    after = user.snapshot()
+    assert {name: after[name] for name in before} == before
+    files = {name for name in after.keys() - before.keys() if (user.path / name).is_file()}
+    refs = {f".git/{kind}heads/{branch}" for branch in branches for kind in ("refs/", "logs/refs/")}
+    assert {name for name in files if not name.startswith(".git/objects/")} == refs
+
+
+def tree(repo: Repo, folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return what a checkout of `folder` holds."""
+    found = Repo(folder, repo.env).snapshot()
+    return {name: value for name, value in found.items() if name.split("/")[0] != ".git"}
+
+
+def test_claude_commits_and_all_comes_back_byte_for_byte(bench: Bench, user: Repo) -> None:
+    bench.write(repo=os.path.relpath(user.path, bench.agents))
+    before = user.snapshot()
+    make = f"echo {base64.b64encode(MAKE.encode()).decode()} | base64 --decode | python3 -"
+    calls = (make, "git add --all && git commit --quiet -m 'by claude'", "git config user.name; echo left > left")
+    ended = bench.start("--yes", "--print", "\n".join(f"RUN: {call}" for call in calls))
+    assert (ended.code, ended.out.splitlines()[-1]) == (0, b"A User"), ended
+    (branch,) = [name for name in user.git("branch", "--format=%(refname:short)").split() if name != "main"]
+    assert f"branch  {branch} in {user.path}\n" in ended.err
+    assert "1 uncommitted change not taken along; --with-changes takes them" in ended.err
+    untouched(user, before, branch)
+    assert user.git("log", "--format=%s", branch).splitlines() == [
+        *("Keep what was left uncommitted", "by claude", "the user's"),
+    ]
+    for name, at in (("seen", branch), ("made", "main")):
+        user.git("worktree", "add", "--quiet", "--detach", str(bench.folder / name), at)
+    subprocess.run(("python3", "-c", MAKE), cwd=bench.folder / "made", check=True)
+    (bench.folder / "made" / "left").write_text("left\n")
+    assert tree(user, bench.folder / "seen") == tree(user, bench.folder / "made")
+
+
+@pytest.mark.parametrize("how", ["INT", "TERM", "HUP", "QUIT", "stop", "sidecar"])
+def test_work_comes_back_whatever_ends_the_session(bench: Bench, user: Repo, how: str) -> None:
+    bench.puppet("stay")
+    before = user.snapshot()
+    with working(bench, user) as (run, session, branch):
+        inside(session, "echo 1 > committed; git add .; git commit --quiet -m one; echo 2 > left")
+        if how == "stop":
+            assert bench.run((str(CLI), "stop", session), {}).code == 0
+        elif how == "sidecar":
+            docker("kill", f"claude-bottle-{session}-sidecar")
+        else:
+            run.process.send_signal(signal.Signals[f"SIG{how}"])
+        ended = run.end()
+    codes = {"stop": 128 + signal.SIGTERM, "sidecar": 70}
+    assert ended.code == (codes[how] if how in codes else 128 + signal.Signals[f"SIG{how}"]), ended
+    assert f"branch  {branch} in " in ended.err
+    untouched(user, before, branch)
+    assert user.git("diff", "--name-only", "main", branch).split() == ["committed", "left"]
+
+
+def test_a_killed_launcher_leaves_nothing_and_the_repository_as_it_was(bench: Bench, user: Repo) -> None:
+    bench.puppet("stay")
+    before = user.snapshot()
+    with working(bench, user) as (run, session, _):
+        inside(session, "echo 1 > left")
+        run.process.kill()
+        run.end()
+    bench.await_nothing()
+    assert user.snapshot() == before
+
+
+def test_a_bottle_that_dies_takes_its_work_along(bench: Bench, user: Repo) -> None:
+    bench.puppet("stay")
+    before = user.snapshot()
+    with working(bench, user) as (run, session, _):
+        docker("rm", "--force", f"claude-bottle-{session}")
+        ended = run.end()
+    assert ended.code == 70, ended
+    assert "nothing can be fetched any more, the bottle has ended" in ended.err
+    assert user.snapshot() == before
+
+
+def test_work_is_seen_and_fetched_while_it_goes_on(bench: Bench, user: Repo) -> None:
+    bench.puppet("stay")
+    (user.path / "uncommitted").write_text("2")
+    with working(bench, user, "--with-changes") as (run, session, branch):
+        inside(session, "printf '\\033[31m\\n' > 'new\033'")
+        shown = bench.run((str(CLI), "diff", session[:-1]), {})
+        assert (shown.code, b"\x1b" in shown.out, b"+\\x1b[31m" in shown.out) == (0, False, True), shown
+        assert b"uncommitted" not in shown.out
+        fetched = bench.run((str(CLI), "fetch", session[:-1]), {})
+        assert (fetched.code, b"\x1b" in fetched.out) == (0, False), fetched
+        assert f"branch  {branch} in {user.path}\n".encode() in fetched.out
+        first = user.git("rev-parse", branch)
+        assert user.git("log", "--format=%s", f"main..{branch}~1") == "Take along what was not committed"
+        assert inside(session, "git status --porcelain") == ""
+        inside(session, "echo 2 > more; git add .; git commit --quiet -m more")
+        run.process.terminate()
+        assert f"branch  {branch} in " in run.end().err
+    assert user.git("log", "--format=%s", f"{first}..{branch}") == "more"
+    told = bench.run((str(CLI), "fetch", session), {})
+    assert (told.code, told.out) == (2, b"")
+
+
+def test_sessions_on_one_repository_do_not_disturb_each_other(bench: Bench, user: Repo) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = user.snapshot()
+    words = ("--yes", "--repo", str(user.path), "--print", "RUN: echo $RANDOM > new; git add .; git commit -qm new")
+    with ThreadPoolExecutor(4) as pool:
+        ends: list[Ended] = list(pool.map(lambda _: bench.start(*words), range(4)))
+    assert [ended.code for ended in ends] == [0] * 4, ends
+    branches = user.git("branch", "--format=%(refname:short)", "--list", "bottle/*").split()
+    assert len(branches) == 4
+    untouched(user, before, *branches)
+
+
+def test_hooks_and_configuration_of_the_bottle_run_nowhere_but_there(bench: Bench, user: Repo) -> None:
+    """Whatever git can be told to run is told, in the bottle, to leave a mark at a path that the host has, too."""
+    bench.puppet("stay")
+    mark = bench.folder / "mark"
+    before = user.snapshot()
+    keys = (
+        *("core.fsmonitor", "core.sshCommand", "core.alternateRefsCommand", "core.pager", "core.editor"),
+        *(
+            "diff.external",
+            "diff.x.textconv",
+            "diff.x.command",
+            "gpg.program",
+            "merge.x.driver",
+            "uploadpack.packObjectsHook",
+        ),
+        *("credential.helper", "sequence.editor", "core.askPass", "alias.bundle", "alias.add"),
+    )
+    told = f"mkdir -p {bench.folder}; touch {mark}; echo ran >> ~/ran"
+    script = "\n".join(
+        (
+            *(f"git config {'--global ' if odd % 2 else ''}{key} '{told} #'" for odd, key in enumerate(keys)),
+            "for hook in pre-commit post-commit post-checkout reference-transaction post-merge post-index-change; do",
+            f"printf '#!/bin/sh\\n{told}\\n' > .git/hooks/$hook; chmod +x .git/hooks/$hook; done",
+            f"git config filter.x.clean '{told}; cat'; git config filter.x.smudge '{told}; cat'",
+            "mkdir -p .vscode .github/workflows hooks; echo '* filter=x diff=x merge=x' > .gitattributes",
+            f"printf 'all:\\n\\t{told}\\n' | tee Makefile .vscode/tasks.json .github/workflows/x.yml .envrc >/dev/null",
+            "echo /nonexistent >> .git/objects/info/alternates; ln -s .git/config config",
+            "printf '[include]\\npath=../config\\n' > .gitconfig; echo left > 'n\033[31m'",
+        )
+    )
+    with working(bench, user) as (run, session, branch):
+        inside(session, script)
+        fetched = bench.run((str(CLI), "fetch", session), {})
+        assert fetched.code == 0, fetched
+        assert bench.run((str(CLI), "diff", session), {}).code == 0
+        assert "ran" in inside(session, "cat ~/ran")  # the filter, which is the bottle's own
+        inside(session, "touch more")
+        run.process.terminate()
+        ended = run.end()
+    assert not mark.exists()
+    untouched(user, before, branch)
+    files, links = (
+        {line.strip() for line in part.splitlines()[1:]} for part in fetched.out.decode().split("beware")[1:]
+    )
+    tools = {".envrc", ".github/workflows/x.yml", ".vscode/tasks.json", "Makefile"}
+    assert (files, links) == ({".gitattributes", ".gitconfig", *tools}, {"config"})
+    assert "\x1b" not in ended.err + fetched.out.decode()
+
+
+@pytest.mark.parametrize(
+    ("gives", "told"),
+    [
+        ("head --bytes 10G /dev/zero", "the work is larger than 1024 MiB"),
+        ("head --bytes 1M /dev/zero", "what came out is no git bundle with one branch; the work is saved"),
+        ("/usr/bin/git bundle create - --all", "what came out is no git bundle with one branch; the work is saved"),
+        ('"$real" "$@" | head --bytes 300', "git refuses the bundle: "),
+        ("exit 1", "the bottle does not give its work: "),
+    ],
+    ids=["zeros", "junk", "all refs", "truncated", "none"],
+)
+def test_a_bottle_whose_git_is_hostile(bench: Bench, user: Repo, gives: str, told: str) -> None:
+    folder = bench.agents / "hostile"
+    folder.mkdir()
+    wrapper = f'#!/bin/bash\nreal=/usr/bin/git\n[[ "$*" = *"bundle create"* ]] || exec $real "$@"\n{gives}\n'
+    (folder / "git").write_text(wrapper)
+    (folder / "git").chmod(0o755)
+    (folder / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nCOPY git /usr/local/bin/git\n")
+    bench.write({"image": {"dockerfile": "../hostile/Dockerfile"}})
+    before = user.snapshot()
+    ended = bench.start("--yes", "--repo", str(user.path), "--print", "RUN: git tag x; head -c 4096 /dev/urandom > new")
+    assert ended.code == 74, ended
+    assert [line for line in ended.err.splitlines() if line.startswith("claude-bottle: ") and told in line], ended.err
+    assert user.snapshot() == before
+
+
+def test_what_cannot_be_taken_in_is_told_before_anything_is_made(bench: Bench, user: Repo) -> None:
+    for words, code, told in (
+        (("--repo", str(bench.folder / "none")), 74, "is no folder"),
+        (("--repo", str(user.path), "--ref", "none"), 74, "has no revision 'none'"),
+        (("--ref", "main"), 2, "give --repo, too"),
+    ):
+        ended = bench.start("--yes", *words)
+        assert (ended.code, len(ended.err.splitlines())) == (code, 1), ended
+        assert told in ended.err

@@ -1,0 +1,106 @@
+"""Plans for the tests of what is built from a plan: everything in them is fixed, so that golden files can be."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from claude_bottle.bottle import plan as planning
+from claude_bottle.bottle.image import Image
+from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.host.machine import Host
+from claude_bottle.manifest import agent as manifest
+from claude_bottle.manifest.git_identity import Identity
+from claude_bottle.process import engine
+from claude_bottle.process.engine import Egress
+from claude_bottle.repository.clone import Repository, Work
+from tests.support import keys
+
+BASE = Image("claude-bottle:ba5e00000000", ("docker", "build", "--tag", "claude-bottle:ba5e00000000", "-"), b"context")
+OWN = Image("claude-bottle:b0771e000000", ("docker", "build", "--tag", "claude-bottle:b0771e000000", "own"), b"")
+CHOSEN = Egress("vpn", IPv4Network("198.51.100.0/26"), IPv4Address("198.51.100.1"))
+
+EVERYTHING = """\
+env:
+  LITERAL: "1"
+  API_KEY: ${HOST_KEY}
+egress:
+  allow: ["*.example.com", "git.example.org:22"]
+ca_certs: [ca.pem]
+limits: {cpus: 0.5, memory: 1g, pids: 64}
+ssh:
+  - {host: git.example.org, key: ssh/plain}
+  - {host: git.example.org, port: 2222, user: deploy, alias: second, key: ssh/plain}
+  - {host: code.example.net, key: ssh/locked, known_host: PINNED}
+git: {name: Ada "L", email: ada@example.org}
+image: {dockerfile: Dockerfile.own}
+""".replace("PINNED", keys.public("pinned"))
+AGENT = """\
+description: Does all that can be asked for
+bottle: everything
+skills: [look]
+prompt: |
+  --not-an-option
+"""
+
+
+def host(**environ: str) -> Host:
+    """Return a host that never changes, with nothing in its environment but what is given."""
+    return Host(
+        {"TERM": "xterm", "LANG": "C.UTF-8", **environ}, Path("/nobody"), interactive=True, owner="host:boot:1:2"
+    )
+
+
+def manifests(folder: Path, bottle: str = "", agent: str = "") -> Path:
+    """Write an agent `demo` whose bottle is `default`, and return their folder."""
+    for inner in ("bottles", "skills/look"):
+        (folder / inner).mkdir(parents=True)
+    (folder / "demo.yaml").write_text(agent or "description: Looks around\n")
+    (folder / "bottles" / "default.yaml").write_text(bottle or "egress: {allow: []}\n")
+    return folder
+
+
+def everything(folder: Path) -> Path:
+    """Write an agent and a bottle that use every key of a manifest."""
+    manifests(folder, agent=AGENT)
+    bottles = folder / "bottles"
+    (bottles / "everything.yaml").write_text(EVERYTHING)
+    (bottles / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    ssh(bottles)
+    (bottles / "Dockerfile.own").write_text("ARG BASE_IMAGE\nFROM $BASE_IMAGE\n")
+    (folder / "skills/look/SKILL.md").write_text("---\nname: look\ndescription: Look\n---\nLook.\n")
+    return folder
+
+
+def ssh(folder: Path) -> None:
+    """Write keys into `ssh/` and known hosts into `.ssh/` of a folder."""
+    for inner in ("ssh", ".ssh"):
+        (folder / inner).mkdir(parents=True)
+    (folder / "ssh/plain").write_text(keys.private("plain"))
+    (folder / "ssh/locked").write_text(keys.private("locked", encrypted=True))
+    names = ("git.example.org", "[git.example.org]:2222")
+    (folder / ".ssh/known_hosts").write_text("".join(f"{name} {keys.public(name)} why\n" for name in names))
+
+
+def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = None, **environ: str) -> Plan:
+    """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
+    machine = host(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
+    agent = manifest.load_agent(folder, name, environ=machine.environ, home=folder / "bottles")
+    images = (BASE, OWN if agent.bottle.dockerfile else BASE)
+    made = planning.make(
+        machine,
+        agent,
+        run,
+        images=images,
+        egress=egress or Egress(engine.EGRESS),
+        token="0a1b2c3d",
+        identity=agent.bottle.git,
+    )
+    return replace(made, sidecar_image="pipelock:test")
+
+
+def with_repository(made: Plan) -> Plan:
+    """Return a plan that takes a repository in, with uncommitted changes on top."""
+    work = Work(Path("/home/me/it's mine"), "c" * 40, "5" * 40)
+    notes = ("1 uncommitted change taken along as a commit on top",)
+    taken = Repository(work, "main cccccccccc", b"a" * 40 + b"\n", "https://example.com/x", Identity("A User"), notes)
+    return replace(made, repository=taken)

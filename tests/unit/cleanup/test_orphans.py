@@ -1,0 +1,121 @@
+"""What is found by its labels, whose owner is judged dead, and how it is removed."""
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.cleanup import orphans
+from claude_bottle.cleanup.orphans import Leftover
+from claude_bottle.errors import EngineError
+from claude_bottle.host import machine
+from tests.support.scene import Scene
+
+MACHINE, BOOT, PID, STARTED = machine.read().owner.split(":")
+OBSERVER = f"{MACHINE}:{BOOT}:1:1"
+
+
+def line(name: str, role: str, owner: str = "host:boot:1:2") -> str:
+    return f"{name}\tdemo-1\t{owner}\t{role}\n"
+
+
+def test_everything_is_found_in_the_order_of_removal(scene: Scene) -> None:
+    roles = ("sidecar", "lock", "key-holder", "agent")
+    scene.rule("ps --all", stdout="".join(line(role[0], role) for role in roles))
+    scene.rule("network ls", stdout=line("n", "network"))
+    scene.rule("volume ls", stdout=line("v", "config"))
+    found = orphans.listed(scene.environ)
+    containers = [f"container {name}" for name in "laks"]
+    assert [str(item) for item in found] == [*containers, "network n", "volume v"]
+    assert {(item.session, item.owner) for item in found} == {("demo-1", "host:boot:1:2")}
+
+
+def test_a_session_is_asked_for_by_its_label(scene: Scene) -> None:
+    orphans.listed(scene.environ, "demo-1")
+    asked = [event.argv[event.argv.index("--filter") + 1] for event in scene.log if event.kind == "start"]
+    assert asked == ["label=claude-bottle.session=demo-1"] * 3
+
+
+@pytest.mark.parametrize(
+    "garbage", ["\n", "x\n", "x\ty\n", "x\ty\tz\n", "\x00\xff\t\t:::\t\t\t\n", line("x", "", "1:2")]
+)
+def test_what_has_no_owner_is_not_ours(scene: Scene, garbage: str) -> None:
+    scene.rule("ps --all", stdout=garbage)
+    assert orphans.dead(orphans.listed(scene.environ), OBSERVER) == ()
+
+
+def test_a_listing_that_fails_is_an_error_in_dockers_words(scene: Scene) -> None:
+    scene.rule("volume ls", code=1, stderr="Error response from daemon: no luck\n")
+    with pytest.raises(EngineError, match=r"^docker volume failed: no luck$"):
+        orphans.listed(scene.environ)
+
+
+def owned(owner: str) -> bool:
+    """Tell whether what `owner` has is judged to be a dead one's."""
+    return orphans.dead([Leftover("container", "x", "demo-1", owner)], OBSERVER) != ()
+
+
+def test_only_the_certainly_dead_are_judged_so() -> None:
+    with subprocess.Popen("true") as child:
+        pass
+    assert owned(f"{MACHINE}:{BOOT}:{child.pid}:{STARTED}")
+    assert owned(f"{MACHINE}:{BOOT}:{PID}:1"), "another process has its number"
+    assert owned(f"{MACHINE}:another:{PID}:{STARTED}"), "the machine was booted since"
+    assert owned(f"{MACHINE}:{BOOT}:{10**30}:{STARTED}"), "no machine has so many"
+    assert not owned(f"{MACHINE}:{BOOT}:{PID}:{STARTED}")
+    assert not owned(f"another:{BOOT}:{child.pid}:{STARTED}")
+    assert not owned(f"{MACHINE}:{BOOT}:x:{STARTED}")
+    assert not owned("")
+
+
+def test_a_zombie_is_dead() -> None:
+    child = subprocess.Popen("true")
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert owned(f"{MACHINE}:{BOOT}:{child.pid}:{STARTED}")
+    child.wait()
+
+
+@pytest.fixture
+def tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_stage_dirs_are_found_also_without_an_owner(tmp: Path) -> None:
+    """The launcher may have been killed between the two; whatever merely has such a name is not one."""
+    for name in ("claude-bottle-a-b-1-xyz", "claude-bottle-a-b-2-xyz", "another"):
+        (tmp / name).mkdir()
+    (tmp / "claude-bottle-a-b-1-xyz/owner").write_text("host:boot:1:2")
+    (tmp / "claude-bottle-a-b-3-xyz").write_text("")
+    (tmp / "claude-bottle-a-b-4-xyz").symlink_to(tmp / "another")
+    found = {item.session: item.owner for item in orphans.stage_dirs()}
+    assert found == {"a-b-1": "host:boot:1:2", "a-b-2": ""}
+    assert orphans.dead(orphans.stage_dirs(), OBSERVER) == ()
+
+
+def test_a_failure_is_told_and_the_rest_removed(scene: Scene, tmp: Path) -> None:
+    stage = tmp / "claude-bottle-demo-1-xyz"
+    (stage / "inner").mkdir(parents=True)
+    kinds = {"container": "c", "network": "n", "volume": "v", "stage dir": str(stage)}
+    scene.rule("network rm", code=1, stderr="Error response from daemon: has active endpoints\n")
+    told: list[str] = []
+    items = [Leftover(kind, name, "demo-1", "") for kind, name in kinds.items()]
+    assert not orphans.remove(scene.environ, items, told.append)
+    assert told == ["network n cannot be removed: has active endpoints"]
+    assert [argv[1:] for argv in scene.undone] == [
+        ("rm", "--force", "--volumes", "c"),
+        ("network", "rm", "n"),
+        ("volume", "rm", "v"),
+    ]
+    assert not stage.exists()
+
+
+def test_cleanup_leaves_a_stage_dir_alone_that_may_be_about_to_get_its_owner(scene: Scene) -> None:
+    stage = scene.tmp / "claude-bottle-demo-1-xyz"
+    stage.mkdir()
+    with scene.launch("cleanup") as child:
+        out, err = child.communicate()
+    assert (child.returncode, out, err) == (0, "no session has left anything\n", "")
+    assert stage.exists()

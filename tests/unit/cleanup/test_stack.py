@@ -1,0 +1,70 @@
+"""What counts as removed; the order of undos and signals are in test_session.py, where sessions are whole."""
+
+import pytest
+
+from claude_bottle.cleanup.stack import Teardown, remove
+from tests.support.scene import Scene
+
+UNDO = ("docker", "rm", "--force", "x")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        # As clients 20.10 and 28.2 say it.
+        "Error: No such container: x",
+        "Error: No such network: x",
+        "Error: No such volume: x",
+        "Error response from daemon: No such container: x",
+        "Error response from daemon: network x not found",
+        "Error response from daemon: get x: no such volume",
+    ],
+)
+def test_absence_is_success(scene: Scene, said: str) -> None:
+    scene.rule("rm", code=1, stderr=f"{said}\n")
+    assert remove(UNDO, scene.environ) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error response from daemon: error while removing network: network x has active endpoints",
+        "error during connect: ssh: bash: docker: command not found",
+        "Cannot connect to the Docker daemon at tcp://x:1. Is the docker daemon running? lookup x: no such host",
+    ],
+)
+def test_everything_else_is_a_failure_told_in_dockers_words(scene: Scene, said: str) -> None:
+    scene.rule("rm", code=1, stderr=f"{said}\n")
+    assert remove(UNDO, scene.environ) == said.removeprefix("Error response from daemon: ")
+
+
+def test_a_removal_under_way_is_waited_for(scene: Scene) -> None:
+    said = "Error response from daemon: removal of container x is already in progress\n"
+    scene.rule("rm", code=1, stderr=said, times=2)
+    scene.rule("rm", code=1, stderr="Error: No such container: x\n")
+    assert remove(UNDO, scene.environ) is None
+    assert len([event for event in scene.log if event.starts("rm")]) == 3
+
+
+def test_a_removal_that_stays_under_way_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("claude_bottle.cleanup.stack._TIMEOUT", 1)
+    scene.rule("rm", code=1, stderr="removal of container x is already in progress\n")
+    assert remove(UNDO, scene.environ) == "removal of container x is already in progress"
+
+
+def test_undos_run_once_from_the_highest_place_down_whatever_they_raise() -> None:
+    done = []
+
+    def undo(name: str, error: Exception | None = None) -> str | None:
+        done.append(name)
+        if error:
+            raise error
+        return "it is busy" if name == "busy" else None
+
+    teardown = Teardown()
+    teardown.arm(1, "low", lambda: undo("low"))
+    teardown.arm(3, "busy", lambda: undo("busy"))
+    teardown.arm(2, "broken", lambda: undo("broken", OSError("no luck")))
+    assert teardown.run() == ["busy (it is busy)", "broken (no luck)"]
+    assert teardown.run() == []
+    assert done == ["busy", "broken", "low"]

@@ -1,0 +1,168 @@
+"""Sessions with a repository and a fake docker: what is run in which order, what is told, and the exit code."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.errors import EngineError
+from claude_bottle.process import command, stream
+from claude_bottle.repository.git import Git
+from tests.support.repos import Repo
+from tests.support.scene import STEPS, USUAL, Scene
+from tests.unit.session.test_registry import ELSEWHERE, HERE, LIST, row
+
+KEEP = "git commit-tree"  # part of the script that commits what was left
+START = ("start", "demo", "--yes", "--repo", "user")
+
+
+@pytest.fixture
+def user(scene: Scene) -> Repo:
+    """The user's repository, of one commit; git is on the scene's PATH."""
+    (scene.docker.parent / "git").symlink_to(shutil.which("git") or "")
+    repo = Repo(scene.folder / "user", scene.environ | {"PATH": os.environ["PATH"]})
+    repo.path.mkdir()
+    repo.git("init", "--quiet", "--initial-branch=main")
+    repo.git("config", "user.name", "A User")
+    repo.git("config", "user.email", "user@example.com")
+    repo.commit("one", file="1")
+    return repo
+
+
+def test_a_dry_run_shows_the_clone_and_calls_no_docker(scene: Scene, user: Repo) -> None:
+    (user.path / "more").write_text("1")
+    before = user.snapshot()
+    code, out, err = scene.run("start", "demo", "--dry-run", "--repo", "user", "--with-changes")
+    assert (code, scene.log) == (0, [])
+    assert f"# clone\n{{ printf %s $'\\n# v2 git bundle\\n{user.git('rev-parse', 'HEAD')} refs/heads/bottle/" in out
+    assert f"repo    {user.path} at main " in err
+    assert "  note    1 uncommitted change taken along as a commit on top\n" in err
+    assert user.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_start_that_ends_as_it_takes_changes_along(
+    scene: Scene, user: Repo, number: signal.Signals
+) -> None:
+    os.mkfifo(scene.folder / "filter")
+    user.git("config", "filter.x.clean", f"/bin/cat {scene.folder / 'filter'}")
+    (user.path / ".gitattributes").write_text("new filter=x\n")
+    (user.path / "new").write_text("1")
+    child = scene.launch(*START, "--with-changes")
+    with scene.held("filter"):
+        assert [path.name.startswith("claude-bottle-index-") for path in scene.tmp.iterdir()] == [True]
+        child.send_signal(number)
+        child.wait()
+        while list(scene.tmp.iterdir()):
+            time.sleep(0.01)
+    assert scene.end(child)[0] in (-number, 128 + number)
+    assert user.git("for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+def test_work_comes_back_before_anything_is_undone(scene: Scene, user: Repo) -> None:
+    commit = user.git("rev-parse", "HEAD")
+    scene.rule(KEEP, stdout=f"tip {commit}\n")
+    code, _, err = scene.run(*START)
+    assert code == 0
+    assert "branch  none: nothing was changed in the bottle\n" in err
+    assert scene.at("end", "unbundle /dev/stdin") < scene.at("start", STEPS["claude"])
+    undone = [place for place, event in enumerate(scene.log) if event.argv in USUAL]
+    assert scene.at("end", STEPS["claude"]) < scene.at("start", KEEP) < min(undone)
+    assert scene.undone == USUAL
+    label = next(word for word in scene.log[scene.at("start", STEPS["bottle"])].argv if "repository=" in word)
+    assert label == f"claude-bottle.repository={commit} {commit} {user.path}"
+
+
+@pytest.mark.parametrize(("claude", "code"), [(0, 74), (7, 7)])
+def test_a_hand_back_that_fails_is_told_and_the_teardown_goes_on(
+    scene: Scene, user: Repo, claude: int, code: int
+) -> None:
+    scene.rule(STEPS["claude"], code=claude)
+    scene.rule(KEEP, stdout="tip \x1b[31m\n")
+    before = user.snapshot()
+    ended, _, err = scene.run(*START)
+    assert ended == code
+    assert "claude-bottle: the bottle has no commit that could be fetched" in err
+    assert scene.undone == USUAL
+    assert user.snapshot() == before
+
+
+def test_a_signal_brings_the_work_back_too(scene: Scene, user: Repo) -> None:
+    scene.rule(STEPS["claude"], fifo="claude")
+    scene.rule(KEEP, fifo="keep", stdout=f"tip {user.git('rev-parse', 'HEAD')}\n")
+    child = scene.launch(*START)
+    with scene.held("claude"):
+        child.send_signal(signal.SIGTERM)
+        with scene.held("keep"):
+            child.send_signal(signal.SIGINT)
+    code, _, err = scene.end(child)
+    assert code == 128 + signal.SIGTERM
+    assert "branch  none" in err
+    assert scene.undone == USUAL
+
+
+@pytest.mark.parametrize(
+    ("owner", "label", "told"),
+    [
+        (HERE, "", "demo-1 has no repository: it was started without --repo"),
+        (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on another machine, which started the session"),
+    ],
+    ids=["none", "elsewhere"],
+)
+def test_fetch_says_why_it_cannot(scene: Scene, owner: str, label: str, told: str) -> None:
+    scene.rule(LIST, stdout=row("demo-1", owner, repository=label))
+    assert scene.run("fetch", "demo")[::2] == (2, f"claude-bottle: {told}\n")
+
+
+def test_without_git_there_is_one_clear_line(scene: Scene) -> None:
+    (scene.folder / "user").mkdir()
+    code, _, err = scene.run(*START)
+    assert (code, err) == (69, "claude-bottle: git is not on PATH: install git\n")
+    with pytest.raises(EngineError):
+        Git(Path("/"), {"PATH": "/nonexistent"}).run("version")
+
+
+def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(stream, "_TICK", 0.0)
+    argv = (sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())")
+    text = b"x" * 1_000_000
+    result = stream.converse(command.start(argv, os.environ), what="clone", seconds=60, head=text, limit=len(text))
+    assert (result.ok, result.stdout) == (True, text)
+    assert capsys.readouterr().err == "claude-bottle: clone ...\n"
+    with pytest.raises(stream.TooMuch):
+        stream.converse(command.start(argv, os.environ), what="", seconds=60, head=text, limit=len(text) - 1)
+
+
+def test_a_command_that_does_not_end_is_ended() -> None:
+    client = command.start(("sleep", "600"), dict(os.environ))
+    result = stream.converse(client, what="", seconds=0.1, head=b"x" * 1_000_000)
+    assert result.timed_out
+    assert client.process.returncode == -signal.SIGTERM
+
+
+def test_one_that_wants_no_more_ends_as_it_likes() -> None:
+    with subprocess.Popen(("yes",), stdout=subprocess.PIPE) as endless:
+        client = command.start(("head", "-c", "4"), os.environ)
+        result = stream.converse(client, what="", seconds=60, head=b"a", source=endless.stdout)
+        endless.kill()
+    assert result.stdout == b"ay\ny"
+
+
+def test_a_second_late_signal_gives_the_hand_back_up(scene: Scene, user: Repo) -> None:
+    scene.rule(KEEP, fifo="keep", stdout=f"tip {user.git('rev-parse', 'HEAD')}\n")
+    child = scene.launch(*START)
+    with scene.held("keep"):
+        child.send_signal(signal.SIGINT)
+        assert child.stderr
+        while "Ctrl-C again gives it up" not in (line := str(child.stderr.readline())):
+            assert line
+        child.send_signal(signal.SIGINT)
+        code, _, err = scene.end(child)
+    assert code == 74
+    assert "claude-bottle: given up while committing what was left\n" in err
+    assert scene.undone == USUAL

@@ -1,0 +1,123 @@
+"""What may leave a bottle: host names, the egress line, the sidecar's YAML."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.documents import yaml_document
+from claude_bottle.egress import allowlist
+from claude_bottle.egress.allowlist import Host
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("API.OpenAI.com", Host("api.openai.com", 443)),
+        ("git.example.com:65535", Host("git.example.com", 65535)),
+        ("*.Example.com:8443", Host("*.example.com", 8443)),
+        ("xn--bcher-kva.example", Host("xn--bcher-kva.example", 443)),
+        ("a.7f000001.0x7f.example", Host("a.7f000001.0x7f.example", 443)),
+        (f"{'a' * 63}.com", Host(f"{'a' * 63}.com", 443)),
+    ],
+)
+def test_a_host_is_read(text: str, host: Host) -> None:
+    assert allowlist.parse_host(text) == host
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("https://a.com", 'leave out "https://"'),
+        ("a.com/path", 'leave out "/"'),
+        ("me:pass@a.com", 'leave out "@"'),
+        ("", "is not empty"),
+        ("a b.com", "has no spaces"),
+        ("a.com\n", r'"a.com\n": a host name'),
+        ("a.com:", "a number from 1 to 65535"),
+        ("a.com:0", "a number from 1 to 65535"),
+        ("a.com:65536", "a number from 1 to 65535"),
+        ("a.com:https", "a number from 1 to 65535"),
+        ("a.com:\u0663", "a number from 1 to 65535"),
+        ("10.0.0.1", "no IP addresses"),
+        ("2130706433", "no IP addresses"),
+        ("0x7f000001:443", "no IP addresses"),
+        ("0177.0.0.1", "no IP addresses"),
+        ("127.1", "no IP addresses"),
+        ("*.0x7f", "no IP addresses"),
+        ("[::1]", "no IPv6 addresses"),
+        ("::ffff:10.0.0.1", "no IPv6 addresses"),
+        ("\uff11\uff12\uff17.0.0.1", "only ASCII names can be allowed"),
+        ("b\u00fccher.example:8443", 'this one is "xn--bcher-kva.example:8443" in ASCII'),
+        ("\u212aube.example", 'this one is "kube.example" in ASCII'),
+        ("*", "would allow every host"),
+        ("*:443", "would allow every host"),
+        ("*.com", "would allow a whole top-level domain"),
+        ("a*.example.com", '"*" can only stand in front'),
+        ("*.*.example.com", '"*" can only stand in front'),
+        ("localhost", "no name of the internet"),
+        ("pipelock:8888", "no name of the internet"),
+        ("x.localhost", "no name of the internet"),
+        ("a.com.", "leave out the dot at the end"),
+        (".a.com", "leave out the dot at the start"),
+        ("a..com", "each part of a name"),
+        ("-a.com", "each part of a name"),
+        ("a_b.com", "each part of a name"),
+        (f"{'a' * 64}.com", "each part of a name"),
+        (".".join(["a" * 60] * 5), "253 characters"),
+    ],
+)
+def test_what_is_no_host_is_refused_in_one_line(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)) as raised:
+        allowlist.parse_host(text)
+    assert str(raised.value).isprintable()
+
+
+def test_the_egress_line_counts_names_and_shows_three() -> None:
+    two = (Host("github.com"), Host("api.openai.com"))
+    assert allowlist.summary(allowlist.allowlist(())) == (
+        "7 hosts allowed (api.anthropic.com, claude.ai, claude.com, +4 more)"
+    )
+    assert allowlist.summary(allowlist.allowlist(two)) == (
+        "9 hosts allowed (api.anthropic.com, api.openai.com, claude.ai, +6 more)"
+    )
+    assert allowlist.summary(["c.d", "b.c", "a.b"]) == "3 hosts allowed (a.b, b.c, c.d)"
+
+
+def test_one_host_with_two_ports_is_one_name_and_two_ports() -> None:
+    hosts = (Host("git.example.com", 22), Host("git.example.com", 8443), Host("claude.ai", 22))
+    assert len(allowlist.allowlist(hosts)) == 8
+    assert allowlist.ports(hosts) == (22, 443, 8443)
+    assert allowlist.ports(()) == (443,)
+
+
+def test_the_image_is_pinned_by_tag_and_digest() -> None:
+    assert re.fullmatch(r"[a-z0-9./-]+:\d+\.\d+\.\d+@sha256:[0-9a-f]{64}", allowlist.image())
+
+
+def test_the_sidecar_gets_the_strict_base_and_the_hosts(tmp_path: Path) -> None:
+    file = tmp_path / "pipelock.yaml"
+    file.write_bytes(allowlist.config(allowlist.allowlist((Host("*.example.com", 8443),))))
+    pattern = "^(http://|https://[^/]*(/.|[?:@]|$))"
+    assert yaml_document.load(file).data == {
+        "version": 1,
+        "mode": "strict",
+        "fetch_proxy": {
+            "max_response_mb": 1,
+            "monitoring": {"max_requests_per_minute": 1000000, "subdomain_entropy_threshold": 100.0},
+        },
+        "forward_proxy": {"enabled": True, "max_tunnel_seconds": 86400, "idle_timeout_seconds": 86400},
+        "dlp": {
+            "scan_env": False,
+            "patterns": [{"name": "plain HTTP is off, use https", "regex": pattern, "severity": "low"}],
+        },
+        "sentry": {"enabled": False},
+        "metrics_listen": "127.0.0.1:9091",
+        "api_allowlist": ["*.example.com", *(host.name for host in allowlist.defaults())],
+    }
+
+
+@pytest.mark.parametrize("names", [[], ["a.com", '"\n  - "*']])
+def test_the_sidecar_never_gets_a_list_that_it_would_misread(names: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"empty list|host name"):
+        allowlist.config(names)

@@ -1,0 +1,268 @@
+"""A user's repository on its way into a bottle: what is taken, what is told, and that nothing of it is touched."""
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.errors import RepositoryError, UsageError
+from claude_bottle.manifest.git_identity import Identity
+from claude_bottle.repository import clone, source
+from claude_bottle.repository.clone import Wanted, Work
+from tests.support.repos import BRANCH, Ground, Repo
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    return Ground(tmp_path)
+
+
+def test_a_history_goes_in_whole_and_the_origin_as_information(ground: Ground) -> None:
+    first = ground.user.commit("first", a="1")
+    ground.user.git("remote", "add", "origin", "https://me:secret@example.com/x.git?token=1")
+    second = ground.user.commit("second", b="2")
+    ground.uncork()
+    assert ground.genie.git("log", "--format=%H") == f"{second}\n{first}"
+    assert ground.genie.git("symbolic-ref", "HEAD") == f"refs/heads/{BRANCH}"
+    assert ground.genie.git("status", "--porcelain") == ""
+    assert ground.genie.git("config", "remote.origin.url") == "https://example.com/x.git"
+    assert ground.survey().author == Identity("A User", "user@example.com")
+    assert ground.genie.git("fsck") == ""
+
+
+def test_another_revision_can_be_taken(ground: Ground) -> None:
+    first = ground.user.commit("first")
+    ground.user.git("tag", "--annotate", "--message", "one", "v1")
+    ground.user.commit("second")
+    for ref in ("v1", first[:12], "HEAD~1"):
+        assert ground.survey(ref=ref).work == Work(ground.user.path, first, first)
+    assert ground.survey(ref="v1").ref == f"v1 {first[:10]}"
+    assert ground.survey().ref.startswith("main ")
+
+
+@pytest.mark.parametrize("kind", ["folder", "worktree", "bare", "shallow", "sha256"])
+def test_every_kind_of_repository_works(ground: Ground, kind: str) -> None:
+    tip = [ground.user.commit(str(number), file=str(number)) for number in range(4)][-1]
+    path = ground.folder / kind
+    if kind == "folder":
+        path = ground.user.path / "deep" / "er"
+        path.mkdir(parents=True)
+    elif kind == "worktree":
+        ground.user.git("worktree", "add", "--quiet", "--detach", str(path))
+    elif kind == "sha256":
+        Repo(ground.folder, ground.env).git("init", "--quiet", "--object-format=sha256", str(path))
+        tip = Repo(path, ground.env).commit(file="3")
+    else:
+        how = {"bare": ("--bare",), "shallow": ("--depth", "2")}[kind]
+        ground.user.git("clone", "--quiet", *how, f"file://{ground.user.path}", str(path))
+    bottle = ground.uncork(ground.survey(path))
+    assert ground.genie.git("rev-parse", "HEAD") == tip
+    assert (ground.genie.path / "file").read_text() == "3"
+    if kind == "shallow":
+        assert ground.genie.git("rev-list", "--count", "HEAD") == "2"
+    ground.genie.commit("by the genie", file="5")
+    assert f"branch  {BRANCH}" in ground.fetch(bottle)
+    back = Repo(path, ground.env)
+    assert back.git("log", "--format=%s", f"{tip}..{BRANCH}") == "by the genie"
+    assert back.git("fsck") == ""
+
+
+def test_uncommitted_changes_stay_unless_they_are_wanted(ground: Ground) -> None:
+    tip = ground.user.commit(kept="1", changed="1", gone="1", ignored="1")
+    (ground.user.path / ".gitignore").write_text("*.o\n")
+    for name in ("changed", "new", "a.o", "staged"):
+        (ground.user.path / name).write_text("2")
+    (ground.user.path / "gone").unlink()
+    ground.user.git("add", "staged")
+    hook = ground.user.path / ".git" / "hooks"
+    for name in ("pre-commit", "post-commit", "commit-msg", "reference-transaction", "post-index-change"):
+        (hook / name).write_text(f"#!/bin/sh\ntouch {ground.folder}/{name}\n")
+        (hook / name).chmod(0o755)
+    ground.user.git("config", "commit.gpgSign", "true")
+    before, outside = ground.user.snapshot(), set(ground.folder.iterdir())
+    taken = ground.survey()
+    assert taken.notes == ("5 uncommitted changes not taken along; --with-changes takes them",)
+    assert taken.work.start == tip
+    assert ground.user.snapshot() == before
+    taken = ground.survey(with_changes=True)
+    assert taken.notes == ("5 uncommitted changes taken along as a commit on top",)
+    after = ground.user.snapshot()
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith(".git/objects/") for name in after.keys() - before.keys())
+    assert set(ground.folder.iterdir()) == outside
+    ground.uncork(taken)
+    assert ground.genie.git("rev-parse", "HEAD~1") == tip
+    assert ground.genie.git("diff", "--name-status", "HEAD~1", "HEAD").splitlines() == [
+        "A\t.gitignore", "M\tchanged", "D\tgone", "A\tnew", "A\tstaged",
+    ]  # fmt: skip
+
+
+def test_repositories_inside_are_left_out_of_the_changes(ground: Ground) -> None:
+    ground.user.commit()
+    for name in ("born", "unborn"):
+        inner = Repo(ground.user.path / name, ground.env)
+        ground.user.git("init", "--quiet", str(inner.path))
+        (inner.path / "file").write_text("1")
+    inner = Repo(ground.user.path / "born", ground.env)
+    inner.commit()
+    note = "not taken along, each a repository of its own (2): born/, unborn/"
+    assert ground.survey(with_changes=True).notes == (note,)
+    (ground.user.path / "new").write_text("1")
+    taken = ground.survey(with_changes=True)
+    assert taken.notes == ("1 uncommitted change taken along as a commit on top", note)
+    ground.uncork(taken)
+    assert ground.genie.git("ls-tree", "--name-only", "HEAD") == "new"
+
+
+@pytest.mark.parametrize("settings", ["bare = true", "bare = false\nworktree = ."])
+def test_files_that_look_like_a_repository_are_none(ground: Ground, settings: str) -> None:
+    """Their settings would run; one that is nobody's files is as good as any."""
+    mark, looks = ground.folder / "mark", ground.user.path / "looks"
+    ground.user.commit()
+    ground.user.git("init", "--quiet", "--bare", str(looks))
+    Repo(looks, ground.env).git("fetch", "--quiet", "..", "HEAD:refs/heads/main")
+    assert ground.survey(looks).work.repository == looks
+    (looks / "config").write_text(f'[core]\n{settings}\n[filter "x"]\nclean = touch {mark}; cat\n')
+    (looks / ".gitattributes").write_text("file filter=x\n")
+    (looks / "file").write_text("1")
+    ground.user.commit()
+    with pytest.raises(RepositoryError, match=f"^{looks}: looks like a repository, and is files of another: give that"):
+        ground.survey(looks)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", [":x", "a/looks"])
+def test_files_that_look_like_a_repository_are_none_by_any_name(ground: Ground, name: str) -> None:
+    for folder in [ground.user.path / name, *(ground.user.path / name).parents][: 1 + name.count("/")]:
+        ground.user.git("init", "--quiet", "--bare", str(folder))
+        (folder / "refs" / "kept").touch()
+        (folder / "objects" / "kept").touch()
+    ground.user.commit()
+    with pytest.raises(RepositoryError, match="looks like a repository"):
+        ground.survey(ground.user.path / name)
+
+
+def test_a_work_tree_may_be_elsewhere(ground: Ground) -> None:
+    (ground.user.path / "src").mkdir()
+    ground.user.git("config", "core.worktree", "../src")
+    ground.user.git("commit", "--quiet", "--allow-empty", "--message", "x")
+    assert ground.survey(ground.user.path / "src").work.repository == ground.user.path / "src"
+
+
+def test_a_full_disk_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ground.user.commit()
+    (ground.user.path / "new").write_text("1")
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(RepositoryError, match=r"^cannot take uncommitted changes along: /.*: No space left on device$"):
+        ground.survey(with_changes=True)
+
+
+def test_a_dry_look_writes_nothing(ground: Ground) -> None:
+    tip = ground.user.commit()
+    (ground.user.path / "new").write_text("1")
+    before = ground.user.snapshot()
+    taken = source.survey(Wanted(ground.user.path, with_changes=True), ground.env, None)
+    assert (taken.work.start, ground.user.snapshot()) == (tip, before)
+
+
+def test_what_cannot_come_along_is_told(ground: Ground) -> None:
+    module = ground.user.path / "lib"
+    Repo(ground.folder, ground.env).git("init", "--quiet", str(module))
+    Repo(module, ground.env).commit()
+    ground.user.git("submodule", "--quiet", "add", f"file://{module}", "lib")
+    (ground.user.path / "deep").mkdir()
+    (ground.user.path / "deep" / ".gitattributes").write_text("*.bin filter=lfs\n")
+    ground.user.commit()
+    assert ground.survey().notes == (
+        "1 submodule not taken along, its folder is empty: lib",
+        "files in Git LFS not taken along: they are there as pointers",
+    )
+
+
+def test_faults_are_told_in_one_line(ground: Ground) -> None:
+    def fault(path: Path, ref: str = "HEAD") -> str:
+        with pytest.raises(RepositoryError) as caught:
+            ground.survey(path, ref)
+        return str(caught.value).removeprefix(f"{path}: ")
+
+    user = ground.user.path
+    assert fault(user) == "has no commit yet"
+    ground.user.commit()
+    assert fault(user, "no\x1b") == r"has no revision 'no\x1b'"
+    assert fault(user, "^HEAD") == "has no revision '^HEAD'"
+    assert fault(ground.folder / ("x" * 300)) == "File name too long"
+    assert fault(user, "--all") == "has no revision '--all'"
+    assert fault(ground.folder).startswith("not a git repository")
+    assert fault(ground.folder / "none") == "is no folder"
+    with pytest.raises(RepositoryError, match="give no other --ref"):
+        ground.survey(ref=ground.user.git("commit-tree", "-m", "x", "HEAD^{tree}"), with_changes=True)
+    ground.user.git("branch", "bottle")
+    assert fault(user).startswith('has a branch "bottle"')
+    with pytest.raises(UsageError, match="--repo"):
+        source.wanted(None, None, "main", with_changes=False)
+
+
+def test_a_failure_to_pack_is_gits_own_to_tell(ground: Ground) -> None:
+    ground.user.commit()
+    taken = ground.survey()
+    gone = replace(taken, work=replace(taken.work, start="1" * 40))
+    with pytest.raises(AssertionError, match="bad object 1111"):
+        ground.uncork(gone)
+
+
+def test_git_is_led_nowhere_by_the_users_environment(ground: Ground) -> None:
+    tip = ground.user.commit()
+    other = Repo(ground.folder / "other", ground.env)
+    Repo(ground.folder, ground.env).git("init", "--quiet", str(other.path))
+    ground.env |= {"GIT_DIR": str(other.path / ".git"), "GIT_INDEX_FILE": "/nonexistent", "GIT_EXTERNAL_DIFF": "false"}
+    assert ground.survey().work.commit == tip
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://token@example.com/x", "https://example.com/x"),
+        ("HTTPS://me:token@example.com/x?a=b", "HTTPS://example.com/x"),
+        ("ssh://git:pw@example.com:22/x", "ssh://git@example.com:22/x"),
+        ("git@example.com:me/x.git", "git@example.com:me/x.git"),
+        ("/srv/x@y", "/srv/x@y"),
+    ],
+)
+def test_no_secret_of_a_remote_goes_in(url: str, told: str) -> None:
+    assert clone.without_secret(url) == told
+
+
+def test_a_label_holds_all_that_another_command_needs() -> None:
+    work = Work(Path("/a b/c"), "1" * 40, "2" * 64)
+    assert Work.of_label(work.label) == work
+    assert [Work.of_label(text) for text in ("-", "", "1 2 /x", f"{'1' * 40} {'2' * 40} ")] == [None] * 4
+
+
+def test_what_git_makes_hard_to_name_or_to_add_is_taken(ground: Ground) -> None:
+    first = ground.user.commit("needle", kept="1")
+    (ground.user.path / "away").mkdir()
+    (ground.user.path / "away" / "file").write_text("1")
+    second = ground.user.commit("second")
+    assert ground.survey(ref=":/needle").work.commit == first
+    ground.user.git("remote", "add", "origin", "x")
+    ground.user.git("config", "remote.origin.url", "--mirror=push")
+    ground.user.git("sparse-checkout", "set", "--cone", "near")
+    (ground.user.path / "away").mkdir()
+    (ground.user.path / "away" / "new").write_text("1")
+    ground.uncork(ground.survey(with_changes=True))
+    assert ground.genie.git("diff", "--name-status", second, "HEAD") == "A\taway/new"
+    assert ground.genie.git("config", "remote.origin.url") == "--mirror=push"
+    with pytest.raises(RepositoryError, match="has no work tree"):
+        ground.survey(ground.user.path / ".git", with_changes=True)
+
+
+def test_a_line_break_in_a_path_is_refused(ground: Ground) -> None:
+    path = ground.folder / "a\nb"
+    Repo(ground.folder, ground.env).git("init", "--quiet", str(path))
+    Repo(path, ground.env).commit()
+    with pytest.raises(RepositoryError, match=r"a\\nb: has a line break in its path"):
+        ground.survey(path)

@@ -1,0 +1,73 @@
+"""A session whose sidecar, bottle or engine ends under it: what the user is told, and how the session ends."""
+
+import time
+
+import pytest
+
+from tests.support.scene import NAME, STEPS, TRUSTING, USUAL, Scene
+
+START = ("start", "demo", "--yes")
+SIDECAR = f"State.Running}}}} {NAME}-sidecar"
+BOTTLE = f"State.Running}}}} {NAME}"
+UNREACHABLE = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
+SILENT = "the Docker engine does not answer any more"
+REMOVED = "the bottle was removed from outside, and with it the session"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        ({"stdout": "false\n"}, 70, "the sidecar has ended, so the session was ended too"),
+        ({"code": 1, "stderr": f"Error: No such object: {NAME}-sidecar\n"}, 70, "the sidecar has ended"),
+        ({"code": 1, "stderr": UNREACHABLE}, 69, f"{SILENT} (Cannot connect to the Docker daemon"),
+        ({"fifo": "never"}, 69, f"{SILENT} (no answer within 1 s)"),
+    ],
+    ids=["ended", "removed", "unreachable", "hangs"],
+)
+def test_a_log_that_ends_ends_the_session(scene: Scene, answer: dict[str, object], code: int, told: str) -> None:
+    """Through the bottle's lifeline, which takes claude along."""
+    scene.rule(STEPS["claude"], fifo="claude", code=137)
+    scene.rule(SIDECAR, **answer)
+    child = scene.launch(*START, patches=TRUSTING | {"session.monitor._TIMEOUT": 1})
+    with scene.held("claude"):
+        (scene.folder / "removed").touch()
+        while not any(event.ends(STEPS["bottle"]) for event in scene.log):
+            time.sleep(0.01)
+    ended, _, err = scene.end(child)
+    assert ended == code
+    assert err.count(f"claude-bottle: {told}") == 1, err
+    assert scene.undone == USUAL
+
+
+def test_a_log_that_ends_by_itself_is_followed_again(scene: Scene) -> None:
+    scene.rule(STEPS["claude"], fifo="claude", code=5)
+    scene.rule(SIDECAR, stdout="true\n", times=1)
+    scene.rule(SIDECAR, fifo="again", stdout="true\n")
+    child = scene.launch(*START)
+    with scene.held("claude"):
+        (scene.folder / "removed").touch()
+        with scene.held("again"):
+            pass
+    assert scene.end(child)[0] == 5
+
+
+@pytest.mark.parametrize("code", [1, 255])
+@pytest.mark.parametrize(
+    ("answer", "ended", "told"),
+    [
+        ({"stdout": "true\n"}, None, ""),
+        ({"code": 1, "stderr": f"Error: No such object: {NAME}\n"}, 70, REMOVED),
+        ({"code": 1, "stderr": UNREACHABLE}, 69, f"{SILENT} (Cannot connect"),
+        ({"fifo": "never"}, 69, f"{SILENT} (no answer within 1 s)"),
+    ],
+    ids=["runs", "removed", "unreachable", "hangs"],
+)
+def test_claudes_own_code_is_told_from_that_of_a_client_that_was_cut_off(
+    scene: Scene, code: int, answer: dict[str, object], ended: int | None, told: str
+) -> None:
+    scene.rule(STEPS["claude"], code=code)
+    scene.rule(BOTTLE, **answer)
+    seen, _, err = scene.run(*START, patches=TRUSTING | {"session.start._TIMEOUT": 1})
+    assert seen == (code if ended is None else ended), err
+    assert not told or f"claude-bottle: {told}" in err
+    assert scene.undone == USUAL

@@ -1,0 +1,68 @@
+"""What a user reads before a session starts."""
+
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.session import preflight, steps
+from tests.support import golden, keys, plans
+
+HOSTILE = r"""
+description: "A \e[31mred\e[0m \u202Egenie\u2066, \u200bunseen\a"
+prompt: "first\r\n\e]0;title\a second"
+"""
+
+
+def _summary(plan: Plan, folder: Path) -> str:
+    return preflight.summary(plan, "(built if absent)").replace(str(folder), "FOLDER")
+
+
+def test_the_preflight_of_a_default_bottle(tmp_path: Path) -> None:
+    plan = plans.plan(plans.manifests(tmp_path), Run(terminal=True))
+    golden.same("preflight-default", _summary(plan, tmp_path))
+
+
+def test_the_preflight_names_all_that_a_bottle_may_do_and_no_value_of_a_secret(tmp_path: Path) -> None:
+    run = Run(terminal=True, arguments=("--model", "opus"))
+    plan = plans.plan(plans.everything(tmp_path), run, HOST_KEY="planted")
+    text = _summary(plan, tmp_path)
+    golden.same("preflight-everything", text)
+    assert "planted" not in text
+
+
+def test_a_dry_run_shows_no_key(tmp_path: Path) -> None:
+    plan = plans.plan(plans.everything(tmp_path), Run(terminal=True), HOST_KEY="planted")
+    text = preflight.commands(steps.table(plan))
+    assert f"# key-1: {len(plan.keys[0].private)} bytes on stdin\n" in text
+    planted = [*keys.private("plain").splitlines(), *keys.private("locked", encrypted=True).splitlines()]
+    assert [line for line in planted if line in text] == []
+
+
+@pytest.mark.parametrize(
+    ("allow", "line"),
+    [
+        ("", "7 hosts allowed (api.anthropic.com, claude.ai, claude.com, +4 more)"),
+        ("api.openai.com, github.com", "9 hosts allowed (api.anthropic.com, api.openai.com, claude.ai, +6 more)"),
+        (
+            "API.OpenAI.com, github.com, api.openai.com, claude.ai",
+            "9 hosts allowed (api.anthropic.com, api.openai.com, ",
+        ),
+        (
+            "github.com:22, github.com",
+            "8 hosts allowed (api.anthropic.com, claude.ai, claude.com, +5 more)\n  ports   22, 443",
+        ),
+    ],
+)
+def test_the_egress_line_counts_distinct_hosts(tmp_path: Path, allow: str, line: str) -> None:
+    plan = plans.plan(plans.manifests(tmp_path, bottle=f"egress: {{allow: [{allow}]}}\n"), Run(terminal=True))
+    assert f"\n  egress  {line}" in _summary(plan, tmp_path)
+
+
+def test_nothing_that_a_manifest_says_can_steer_the_terminal(tmp_path: Path) -> None:
+    folder = plans.manifests(tmp_path, agent=HOSTILE)
+    text = _summary(plans.plan(folder, Run(terminal=True, arguments=("\x1b[2J",))), tmp_path)
+    assert text.isascii()
+    assert text.replace("\n", "").isprintable()
+    assert r"A \x1b[31mred\x1b[0m \u202egenie\u2066, \u200bunseen\x07" in text
+    assert text.count("\n") == 8

@@ -1,0 +1,419 @@
+"""Whole sessions, the launcher being a real child and docker a fake one: what is run, what is told, what is undone."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import stat
+import sys
+
+import pexpect
+import pytest
+
+from tests.support.repos import Repo
+from tests.support.scene import NAME, PATCHED, ROOT, SECRET, SESSION, STEPS, TRUSTING, UNDO, USUAL, Argv, Patches, Scene
+
+START = ("start", "demo", "--yes")
+CLASH = "Error response from daemon: Pool overlaps with other one on this address space\n"
+EGRESS = "network create --driver bridge --subnet"
+
+
+def test_a_session_ends_with_claudes_exit_code_and_leaves_nothing(scene: Scene) -> None:
+    scene.rule(STEPS["claude"], stdout="the answer\n", code=7)
+    code, out, err = scene.run("start", "demo", "--yes", "--print", "the question")
+    assert (code, out) == (7, "the answer\n")
+    assert f"claude-bottle: session {SESSION}\n" in err
+    assert scene.undone == USUAL
+    last = scene.log[-2]
+    assert last.argv == UNDO["network"]
+    assert len(last.more["tmp"]) == 1  # the stage dir is the last to go
+
+
+def test_the_token_is_in_the_environment_of_claudes_client_alone(scene: Scene) -> None:
+    scene.run(*START)
+    holders = [event for event in scene.log if SECRET in json.dumps([event.argv, event.more])]
+    assert [event.argv for event in holders] == [event.argv for event in scene.log if event.starts(STEPS["claude"])]
+    assert {name for name, value in holders[0].more["env"].items() if value == SECRET} == {"CLAUDE_CODE_OAUTH_TOKEN"}
+
+
+def test_the_stage_dir_is_its_owners_alone_and_holds_no_secret(scene: Scene) -> None:
+    scene.rule(STEPS["claude"], fifo="claude")
+    child = scene.launch(*START)
+    with scene.held("claude"):
+        (stage,) = scene.tmp.iterdir()
+        files = {path.name: path for path in stage.iterdir()}
+        assert stage.name.startswith(f"{NAME}-")
+        assert set(files) == {"owner", "pipelock.yaml"}
+        assert stat.S_IMODE(stage.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files.values()} == {0o600}
+        assert '"api.anthropic.com"' in files["pipelock.yaml"].read_text()
+        assert not [path for path in files.values() if SECRET in path.read_text()]
+    assert scene.end(child)[0] == 0
+
+
+def test_a_dry_run_shows_what_a_session_runs_and_calls_no_docker(scene: Scene) -> None:
+    code, out, _ = scene.run("start", "demo", "--dry-run", CLAUDE_BOTTLE_OAUTH_TOKEN="")
+    assert code == 0
+    assert scene.log == []
+    shown, undos, texts = _shown(out)
+    assert scene.run(*START)[0] == 0
+    run = [event.argv for event in scene.log if event.kind == "start"]
+    [asked] = [argv for argv in run if argv[1] == "image"]  # for all at once, where a shell asks for each
+    assert [(*asked[:-2], image) for image in asked[-2:]] == [argv for argv in shown if argv[1] == "image"]
+    shown, run = ([argv for argv in argvs if argv[1] != "image"] for argvs in (shown, run))
+    made = [argv for argv in shown if argv[1] in ("build", "pull") or EGRESS in " ".join(argv)]  # is there already
+    assert _owned(run) == _owned([argv for argv in shown if argv not in made] + USUAL)
+    assert undos == [UNDO["gate"], UNDO["lock"], UNDO["bottle"], *scene.undone]
+    rules = [event.more["stdin"] for event in scene.log if event.ends("nft --file -")]
+    for ran, written in zip(sorted(rules), sorted(texts), strict=True):
+        more, less = (
+            set(one.splitlines()) - set(other.splitlines()) for one, other in ((ran, written), (written, ran))
+        )
+        assert all("reject" in line for line in more)  # of what only the engine can tell
+        assert all(line.strip().startswith("#") for line in less)
+
+
+def _owned(argvs: list[Argv]) -> list[Argv]:
+    """Sort commands, the owner's process left out: the dry run's is another."""
+    return sorted(tuple(re.sub(r"(owner=\S+?:\S+?):\d+:\d+", r"\1", word) for word in argv) for argv in argvs)
+
+
+def _shown(text: str) -> tuple[list[Argv], list[Argv], list[str]]:
+    """Read a dry run as a shell would: its commands, those that undo, and what nft reads."""
+    commands: tuple[list[Argv], list[Argv]] = ([], [])
+    texts: list[str] = []
+    undo = inside = False
+    for line in text.splitlines():
+        if inside:
+            inside = line != "END"
+            texts[-1] += f"{line}\n" if inside else ""
+        elif line.startswith("#"):
+            undo = line.startswith("# undo ")
+        else:
+            inside = line.endswith("<<'END'")
+            texts += [""] if inside else []
+            command = line.removesuffix(" <<'END'").removesuffix(" > /dev/null 2>&1 ||")
+            commands[undo].append(tuple(shlex.split(command)))
+    return *commands, texts
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_signal_at_any_step_undoes_what_was_armed_by_then(scene: Scene, step: str) -> None:
+    scene.rule(STEPS[step], fifo="step")
+    child = scene.launch(*START)
+    with scene.held("step"):
+        child.send_signal(signal.SIGTERM)
+    code, _, _ = scene.end(child)
+    assert code == 128 + signal.SIGTERM
+    _hold_teardown(scene)
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "claude"])
+def test_a_client_that_dies_at_any_step_is_a_failure_that_undoes_the_step_too(scene: Scene, step: str) -> None:
+    scene.rule(STEPS[step], code=-9)
+    code, _, err = scene.run(*START, patches=TRUSTING)
+    assert code == (66 if step in ("lock", "gate", "selftest", "inspect") else 70)
+    assert f"claude-bottle: {step}: " in err
+    _hold_teardown(scene)
+
+
+def _hold_teardown(scene: Scene) -> None:
+    """Every step that was started and has an undo is undone, later ones first, and nothing else is run by then."""
+    log = scene.log
+    started = {step for step in UNDO if any(event.starts(STEPS[step]) for event in log)}
+    gone = {step for step in ("lock", "gate", "bottle") if any(event.succeeds(STEPS[step]) for event in log)}
+    undone = [step for step in ("gate", "lock", "bottle", "sidecar", "network") if UNDO[step] in scene.undone]
+    assert [UNDO[step] for step in undone] == scene.undone
+    assert started - gone <= set(undone) <= started
+    first = next(place for place, event in enumerate(log) if event.argv in UNDO.values())
+    assert {event.argv for event in log[first:] if event.kind == "start"} <= set(UNDO.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_ends_a_session_and_a_second_one_does_not_cut_its_teardown(
+    scene: Scene, number: signal.Signals
+) -> None:
+    scene.rule(STEPS["claude"], fifo="claude")
+    scene.rule(f"rm --force --volumes {NAME}-sidecar", fifo="undo")
+    child = scene.launch(*START)
+    with scene.held("claude"):
+        os.killpg(child.pid, number)  # as a terminal does it
+        with scene.held("undo"):
+            for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+                os.killpg(child.pid, again)
+    code, out, _ = scene.end(child)
+    assert (code, out) == (128 + number, "")
+    assert scene.undone == USUAL
+    assert [event.more["code"] for event in scene.log if event.kind == "end" and event.argv in USUAL] == [0, 0]
+
+
+def test_a_signal_waits_for_the_clients_in_flight_before_it_undoes(scene: Scene) -> None:
+    scene.rule(STEPS["sidecar"], fifo="sidecar", late=0.5)
+    scene.rule(STEPS["network"], fifo="network")
+    child = scene.launch(*START)
+    with scene.held("sidecar"), scene.held("network"):
+        child.send_signal(signal.SIGTERM)
+    assert scene.end(child)[0] == 128 + signal.SIGTERM
+    assert max(scene.at("end", STEPS["sidecar"]), scene.at("end", STEPS["network"])) < scene.at("start", "rm --force")
+    assert scene.undone == [UNDO["sidecar"], UNDO["network"]]
+
+
+def test_a_failure_waits_for_the_steps_beside_it(scene: Scene) -> None:
+    scene.rule(STEPS["sidecar"], fifo="sidecar", late=0.5)
+    scene.rule(STEPS["network"], fifo="network", code=1, stderr="Error response from daemon: no luck\n")
+    child = scene.launch(*START)
+    with scene.held("sidecar"), scene.held("network"):
+        pass
+    code, _, err = scene.end(child)
+    assert code == 70
+    assert err.endswith("claude-bottle: network: no luck\n")
+    assert scene.at("end", STEPS["sidecar"]) < scene.at("start", "rm --force")
+    assert scene.undone == [UNDO["sidecar"], UNDO["network"]]
+
+
+def test_a_step_that_does_not_end_is_ended_before_the_others_are_undone(scene: Scene) -> None:
+    scene.rule(STEPS["sidecar"], fifo="sidecar")
+    scene.rule(STEPS["network"], fifo="network", code=1)
+    child = scene.launch(*START, patches=TRUSTING | {"session.runner._SETTLE": 0})
+    with scene.held("sidecar"):
+        with scene.held("network"):
+            pass
+        assert scene.end(child)[0] == 70
+    assert scene.at("end", STEPS["sidecar"]) < scene.at("start", "rm --force")
+
+
+def test_a_build_is_ended_at_once_when_another_step_fails(scene: Scene) -> None:
+    scene.rule("image inspect", code=1)
+    scene.rule("docker.io/pipelock", fifo="pull", code=1, stderr="manifest unknown\n")
+    scene.rule("build", fifo="build")
+    patches = TRUSTING | {"session.runner._SETTLE": 10_000}
+    child = scene.launch(*START, patches=patches, CLAUDE_BOTTLE_PIPELOCK_IMAGE="docker.io/pipelock:1")
+    with scene.held("build"):
+        with scene.held("pull"):
+            pass
+        assert scene.end(child)[0] == 70
+    assert scene.at("end", "docker build") > scene.at("end", "docker pull")
+    assert scene.undone == []
+
+
+def test_a_build_shows_its_output_and_fails_in_its_own_words(scene: Scene) -> None:
+    scene.rule("image inspect", code=1)
+    scene.rule("build", code=1, stdout="Step 1/9\n", stderr="no space left\n")
+    code, out, err = scene.run(*START)
+    assert (code, out) == (70, "")
+    assert "(will be built)" in err
+    assert "Step 1/9\n" in err
+    assert err.endswith("no space left\nclaude-bottle: image: docker build failed, see above\n")
+    assert scene.undone == []
+
+
+def test_what_is_there_is_not_made_again_and_what_is_not_is_made(scene: Scene) -> None:
+    scene.rule("image inspect --format {{.Id}} claude-bottle:", code=1, stderr="Error: No such image\n")
+    scene.rule("network inspect", code=1, stderr="Error: No such network\n")
+    assert scene.run(*START)[0] == 0
+    made = [event.argv[1:3] for event in scene.log if event.starts("docker build") or event.starts("docker pull")]
+    assert made == [("build", "--force-rm")]
+    assert scene.at("end", EGRESS) < scene.at("start", STEPS["sidecar"])
+
+
+def test_a_race_for_the_shared_network_that_is_lost_is_won(scene: Scene) -> None:
+    scene.rule("network inspect", code=1, times=1)
+    scene.rule(EGRESS, code=1, stderr="conflicts with network 0a1b: networks have same bridge name\n")
+    assert scene.run(*START)[0] == 0
+    assert [event.argv[1:3] for event in scene.log if event.starts("claude-bottle-egress")][-1] == ("create", "--name")
+
+
+def test_a_taken_subnet_is_followed_by_the_next_that_is_free(scene: Scene) -> None:
+    scene.rule(STEPS["network"], code=1, stderr=CLASH, times=1)
+    scene.rule("network ls --quiet", stdout="aa\nbb\n")
+    next_, free = "10.213.49.240/29", "10.213.49.248/29"
+    taken = [[{"Subnet": next_}], [{"Subnet": "fd00::/64"}, {"Subnet": "172.17.0.0/16"}], None]
+    scene.rule("IPAM", stdout="".join(f"{json.dumps(config)}\n" for config in taken))
+    assert scene.run(*START)[0] == 0
+    creates = [event.argv for event in scene.log if event.starts(STEPS["network"])]
+    assert [argv[argv.index("--subnet") + 1] for argv in creates] == ["10.213.49.232/29", free]
+    assert "10.213.49.251:8888" in [event.argv[-1] for event in scene.log if event.starts(STEPS["sidecar"])]
+    assert scene.undone[-2:] == USUAL
+
+
+def test_no_free_subnet_is_one_clear_error(scene: Scene) -> None:
+    scene.rule("IPAM.Config}} vpn", stdout='[{"Subnet": "198.51.100.128/26", "Gateway": "198.51.100.129"}]\n')
+    scene.rule(STEPS["network"], code=1, stderr=CLASH)
+    scene.rule("network ls --quiet", stdout="aa\n")
+    scene.rule("IPAM.Config}} aa", stdout='[{"Subnet": "10.9.0.0/28"}]\n')
+    code, _, err = scene.run(*START, CLAUDE_BOTTLE_SUBNET="10.9.0.0/28", CLAUDE_BOTTLE_EGRESS_NETWORK="vpn")
+    assert code == 70
+    assert err.splitlines()[-1].startswith("claude-bottle: no free /29 is left in 10.9.0.0/28: ")
+    _hold_teardown(scene)
+
+
+def test_a_kernel_without_ipv6_gets_the_flags_that_it_can_take(scene: Scene) -> None:
+    said = "open /proc/sys/net/ipv6/conf/all/disable_ipv6: no such file or directory: unknown.\n"
+    scene.rule(STEPS["bottle"], code=127, stderr=f"docker: Error response from daemon: runc: {said}", times=1)
+    assert scene.run(*START)[0] == 0
+    flags = ["net.ipv6.conf.all.disable_ipv6=1" in event.argv for event in scene.log if event.starts(STEPS["bottle"])]
+    assert flags == [True, False]
+    assert scene.undone[-2:] == USUAL
+
+
+def test_a_kernel_without_br_netfilter_gets_a_shared_network_without_its_flag(scene: Scene) -> None:
+    scene.rule("network inspect", code=1)
+    said = "cannot restrict inter-container communication: please ensure that br_netfilter kernel module is loaded\n"
+    scene.rule(EGRESS, code=1, stderr=f"Error response from daemon: {said}", times=1)
+    assert scene.run(*START)[0] == 0
+    flags = ["com.docker.network.bridge.enable_icc=false" in event.argv for event in scene.log if event.starts(EGRESS)]
+    assert flags == [True, False]
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_sidecar_that_dies_is_told_with_its_last_words(scene: Scene, gate: bool) -> None:
+    """The first to see it are the gate or the self-test."""
+    joined = "docker: Error response from daemon: cannot join network of a non running container: 0a.\n"
+    if gate:
+        scene.rule(STEPS["gate"], code=125, stderr=joined)
+    scene.rule("State.Running", stdout="false\n")
+    scene.rule("logs", stderr="config: unknown key\n")
+    code, _, err = scene.run(*START, patches={})
+    assert code == 70
+    assert err.endswith("its last words:\nconfig: unknown key\n")
+    assert err.count("claude-bottle: ") == 2  # the session's id, and this
+
+
+def test_a_lock_that_fails_is_no_isolation(scene: Scene) -> None:
+    scene.rule(STEPS["lock"], code=1, stderr="netlink: Error: Could not process rule: Not supported\n")
+    code, _, err = scene.run(*START)
+    assert code == 66
+    assert "claude-bottle: lock: nft failed, " in err
+    assert not [event for event in scene.log if event.starts(STEPS["claude"])]
+
+
+def test_what_does_not_prove_to_be_isolated_is_not_used(scene: Scene) -> None:
+    code, _, err = scene.run(*START, patches={})
+    assert code == 66
+    assert "claude-bottle: the bottle is not as isolated as promised; nothing ran in it\n" in err
+    assert not [event for event in scene.log if event.starts(STEPS["claude"])]
+    assert scene.undone == USUAL
+
+
+@pytest.mark.parametrize(
+    ("rules", "patches", "code"),
+    [
+        ({f"network rm {NAME}": {"code": 1, "stderr": "has active endpoints\n"}}, {}, 75),
+        (
+            {f"volumes {NAME}-sidecar": {"fifo": "never"}},
+            {"cleanup.stack._TIMEOUT": 2, "session.monitor._LAST_LINES": 0.1},
+            75,
+        ),
+        # claude's own code does not hide it, nor does a failure before
+        ({STEPS["claude"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),
+        ({STEPS["selftest"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),
+    ],
+)
+def test_what_cannot_be_undone_is_told_and_the_rest_is_undone(
+    scene: Scene, rules: dict[str, dict[str, object]], patches: Patches, code: int
+) -> None:
+    for match, what in rules.items():
+        scene.rule(match, **what)
+    ended, _, err = scene.run(*START, patches=TRUSTING | patches)
+    assert ended == code
+    left = "network (has active endpoints)" if "network rm" in str(rules) else "sidecar ("
+    assert err.splitlines()[-1].startswith(f"claude-bottle: left behind: {left}")
+    assert ("could not be checked: exit status 3\n" in err) == (STEPS["selftest"] in rules)
+    assert scene.undone[-2:] == USUAL
+
+
+def test_a_signals_code_stays_where_something_is_left_behind(scene: Scene) -> None:
+    scene.rule(STEPS["claude"], fifo="claude")
+    scene.rule("network rm", code=1, stderr="has active endpoints\n")
+    child = scene.launch(*START)
+    with scene.held("claude"):
+        child.send_signal(signal.SIGHUP)
+    code, _, err = scene.end(child)
+    assert code == 128 + signal.SIGHUP
+    assert "claude-bottle: left behind: network (has active endpoints)" in err
+
+
+def test_docker_that_vanishes_leaves_behind_what_it_made_and_says_so(scene: Scene) -> None:
+    scene.rule(STEPS["sidecar-start"], vanish=True, times=1)
+    code, _, err = scene.run(*START)
+    scene.bring_back()  # or the watchdog would look for it for ten minutes
+    assert code == 75
+    assert "claude-bottle: docker is not on PATH: " in err
+    assert "left behind: " in err.splitlines()[-1]
+
+
+def test_without_docker_nothing_is_tried(scene: Scene) -> None:
+    scene.docker.unlink()
+    code, _, err = scene.run(*START)
+    assert code == 69
+    assert (err.count("\n"), "docker is not on PATH: install Docker" in err) == (1, True)
+
+
+def test_an_interrupt_does_not_wait_for_an_engine_that_does_not_answer(scene: Scene) -> None:
+    scene.rule("image inspect", fifo="asked")
+    child = scene.launch(*START, patches=TRUSTING | {"process.engine._TIMEOUT": 10_000})
+    with scene.held("asked"):
+        child.send_signal(signal.SIGINT)
+        assert scene.end(child)[0] == 128 + signal.SIGINT
+
+
+def test_an_engine_that_does_not_answer_is_given_up(scene: Scene) -> None:
+    scene.rule("image inspect", fifo="never")
+    code, _, err = scene.run(*START, patches=TRUSTING | {"process.engine._TIMEOUT": 0.3})
+    assert code == 69
+    assert err == "claude-bottle: the Docker engine does not answer, is it running? (no answer within 0 s)\n"
+
+
+def test_without_a_token_no_docker_is_called(scene: Scene) -> None:
+    code, out, err = scene.run(*START, CLAUDE_BOTTLE_OAUTH_TOKEN="")
+    assert (code, out, err.count("\n")) == (78, "", 1)
+    assert "`claude setup-token`" in err
+    assert "`export CLAUDE_BOTTLE_OAUTH_TOKEN=" in err
+    assert scene.log == []
+
+
+def test_without_a_terminal_a_yes_must_be_given_beforehand(scene: Scene) -> None:
+    code, out, err = scene.run("start", "demo")
+    assert (code, out, err.count("\n")) == (65, "", 1)
+    assert "--yes" in err
+    assert scene.log == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("y\r", 5), ("n\r", 65), ("\r", 65), ("yess\r", 65), ("\x04", 65), ("\x03", 130)]
+)
+def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, code: int) -> None:
+    scene.rule(STEPS["claude"], stdout="in the bottle\r\n", code=5)
+    command = [str(PATCHED), json.dumps(TRUSTING), "start", "demo"]
+    child = pexpect.spawn(sys.executable, command, env=scene.environ, cwd=str(ROOT), encoding="utf-8", timeout=60)
+    child.expect_exact("Start this session? [y/N] ")
+    child.send(answer)
+    rest = child.read()
+    child.close()
+    scene.pids.add(int(child.pid or 0))
+    assert child.exitstatus == code
+    assert ("in the bottle" in rest) == (code == 5)
+    assert scene.undone == (USUAL if code == 5 else [])
+    assert list(scene.tmp.iterdir()) == []
+    asked = {("image", "inspect"), ("network", "inspect")}
+    assert ({event.argv[1:3] for event in scene.log} == asked) == (code != 5)
+
+
+def test_who_commits_is_told_by_the_manifest_then_the_repository_then_the_user(scene: Scene) -> None:
+    program = shutil.which("git")
+    assert program
+    scene.docker.with_name("git").symlink_to(program)
+    repo = Repo(scene.folder / "repo", scene.environ)
+    repo.path.mkdir()
+    repo.git("config", "--global", "user.name", "Ada")
+    repo.git("config", "--global", "user.email", "ada@example.org")
+    repo.git("init", "--quiet")
+    repo.commit()
+    repo.git("config", "user.name", "Ada at work")
+    start = ("start", "demo", "--dry-run")
+    assert "\n  git     Ada <ada@example.org>\n" in scene.run(*start)[2]
+    assert "\n  git     Ada at work <ada@example.org>\n" in scene.run(*start, "--repo", "repo")[2]
+    (scene.agents / "bottles" / "default.yaml").write_text("git: {email: bot@example.org}\n")
+    assert "\n  git     Ada at work <bot@example.org>\n" in scene.run(*start, "--repo", "repo")[2]
