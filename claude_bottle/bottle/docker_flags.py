@@ -7,6 +7,8 @@ from claude_bottle.bottle.plan import Plan
 
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty where unused.
+# Cannot be switched off; the default would hold Ctrl-P back.
+DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -59,7 +61,7 @@ def memory(limit: int) -> tuple[str, ...]:
 def without_ipv6(plan: Plan) -> tuple[str, ...]:
     """Return the flags that leave a container no IPv6 address."""
     # Without it the host's link-local address is reachable where somebody enabled IPv6.
-    return ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1") if plan.ipv6_off else ()
+    return ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1") if plan.facts.ipv6_off else ()
 
 
 def proxy_variables(proxy: str) -> tuple[str, ...]:
@@ -67,6 +69,15 @@ def proxy_variables(proxy: str) -> tuple[str, ...]:
     values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1,::1" if proxy else ""}
     pairs = [f"{form}={values.get(name, '')}" for name in _PROXIES for form in (name, name.lower())]
     return tuple(word for pair in pairs for word in ("--env", pair))
+
+
+def lifeline(plan: Plan) -> str:
+    """Return the shell command that reads a container's stdin, a pipe that the launcher holds, to its end.
+
+    Over a link that can be cut silently it also expects a line every 45 s; locally not, so that a suspended launcher
+    keeps its bottle.
+    """
+    return f"while read -r{' -t 45' if plan.remote else ''} _; do :; done"
 
 
 def fed(data: bytes, command: str) -> str:

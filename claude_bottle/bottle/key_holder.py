@@ -28,8 +28,8 @@ def volume(plan: Plan) -> Argv:
     return ("docker", "volume", "create", *_IN_MEMORY, *docker_flags.labels(plan, "key-volume"), plan.key_volume)
 
 
-def run(plan: Plan, lifeline: str) -> Argv:
-    """Return the command that runs the key-holder for as long as its `lifeline`, a shell's command, reads its stdin."""
+def run(plan: Plan) -> Argv:
+    """Return the command that runs the key-holder until its stdin, its lifeline, ends."""
     return (
         *("docker", "run", "--name", plan.key_holder, "--pull", "never"),
         *("--interactive", "--rm", "--init", "--sig-proxy=false"),
@@ -46,7 +46,15 @@ def run(plan: Plan, lifeline: str) -> Argv:
         *variables(plan),
         *_NO_HELPERS,
         # The base image, as for lock and gate: what a bottle's own Dockerfile brings does not see the keys.
-        *("--entrypoint", "bash", plan.base.tag, "-c", _SERVE + lifeline, "bash", known_hosts(plan.agent.bottle.ssh)),
+        *(
+            "--entrypoint",
+            "bash",
+            plan.base.tag,
+            "-c",
+            _SERVE + docker_flags.lifeline(plan),
+            "bash",
+            known_hosts(plan.agent.bottle.ssh),
+        ),
     )
 
 
@@ -69,9 +77,9 @@ def add(plan: Plan, key: Key) -> Argv:
     return ("docker", "exec", "--interactive", plan.key_holder, *program)
 
 
-def unlock(plan: Plan, key: Key, detach: str) -> Argv:
+def unlock(plan: Plan, key: Key) -> Argv:
     """Return the command that asks for an encrypted key's passphrase, on a terminal, and removes what was taken."""
-    terminal = ("--interactive", "--tty", "--detach-keys", detach, "--workdir", _folder(key))
+    terminal = ("--interactive", "--tty", *docker_flags.DETACH, "--workdir", _folder(key))
     shell = ("bash", "-c", _UNLOCK, "bash", *_constrained(key), _file(key))
     return ("docker", "exec", *terminal, plan.key_holder, *shell)
 

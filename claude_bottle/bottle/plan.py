@@ -3,21 +3,21 @@
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from claude_bottle import PREFIX
-from claude_bottle.bottle import home as staging
+from claude_bottle.bottle import home
 from claude_bottle.bottle.image import Image
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress import allowlist
-from claude_bottle.errors import ManifestError
+from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Host
 from claude_bottle.manifest import ssh_hosts
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.git_identity import Identity
-from claude_bottle.process.engine import EGRESS, Egress
+from claude_bottle.process.engine import EGRESS, Egress, EngineFacts
 from claude_bottle.repository.clone import Repository
 
 PROXY_PORT = 8888
@@ -39,8 +39,34 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What this machine and its user ask for; with the engine's facts it makes a plan."""
+
+    machine: Host
+    agent: Agent
+    run: Run
+    base: Image
+    image: Image  # the base itself, or built on it
+    token: str  # 8 random hex digits, which make the session unique
+    identity: Identity = field(default_factory=Identity)  # git's, inside the bottle
+    repository: Repository | None = None  # what is taken in
+    remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
+    known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
+
+    @property
+    def sidecar_image(self) -> str:
+        """Return the name of pipelock's image."""
+        return self.machine.setting("PIPELOCK_IMAGE") or allowlist.image()
+
+    @property
+    def chosen_network(self) -> str | None:
+        """Return the network that the user chose for the sidecars' way out, None for the shared one."""
+        return self.machine.setting("EGRESS_NETWORK")
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All of a session that can be known without docker."""
+    """A session as values: all that its steps are made from."""
 
     session: str
     owner: str
@@ -49,7 +75,7 @@ class Plan:
     base: Image
     image: Image  # the base itself, or built on it
     sidecar_image: str
-    egress: Egress
+    facts: EngineFacts
     addresses: IPv4Network
     range: IPv4Network
     config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
@@ -61,8 +87,24 @@ class Plan:
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
     repository: Repository | None = None  # what is taken in
-    icc_off: bool = True  # False where the engine's kernel lacks br_netfilter, and so cannot keep sidecars apart
-    ipv6_off: bool = True  # False where the engine's kernel has no IPv6 to switch off
+
+    def on(self, facts: EngineFacts) -> "Plan":
+        """Return the same session for newer facts: with other addresses if its own are taken.
+
+        Raises DockerError if no range of addresses is free.
+        """
+        start = int(self.session[-8:], 16)
+        if not any(self.addresses.overlaps(subnet) for subnet in facts.taken):
+            return replace(self, facts=facts)
+        for addresses in candidates(self.range, start + 1):
+            if not any(addresses.overlaps(subnet) for subnet in facts.taken):
+                return replace(self, facts=facts, addresses=addresses)
+        raise DockerError(f"no free /29 is left in {self.range}: end a session, or set CLAUDE_BOTTLE_SUBNET")
+
+    @property
+    def egress(self) -> Egress:
+        """Return the network of the sidecar's way out."""
+        return self.facts.egress
 
     @property
     def name(self) -> str:
@@ -175,51 +217,44 @@ def environment(host: Host, agent: Agent) -> dict[str, str]:
     return secrets | {TOKEN: host.environ.get(TOKEN_VARIABLE, "")}
 
 
-def make(
-    host: Host,
-    agent: Agent,
-    run: Run,
-    *,
-    images: tuple[Image, Image],
-    egress: Egress,
-    token: str,
-    identity: Identity | None = None,
-) -> Plan:
-    """Plan a session of `agent`; `token` is 8 random hex digits that make it unique, `identity` is git's.
+def make(request: Request, facts: EngineFacts) -> Plan:
+    """Make the plan of a session.
 
-    Raises ManifestError where a setting is wrong or a skill, certificate or key cannot be read.
+    Raises ManifestError if a setting is wrong or a skill, certificate or key cannot be read.
     """
-    addresses = address_range(host)
-    base, image = images
-    who = identity or Identity()
+    machine, agent, run = request.machine, request.agent, request.run
+    addresses = address_range(machine)
     prompt = agent.prompt if run.question is None else run.question
     return Plan(
-        session=session_id(agent.name, token),
-        owner=host.owner,
+        session=session_id(agent.name, request.token),
+        owner=machine.owner,
         agent=agent,
         run=run,
-        base=base,
-        image=image,
-        sidecar_image=host.setting("PIPELOCK_IMAGE") or allowlist.image(),
-        egress=egress,
-        addresses=next(candidates(addresses, int(token, 16))),
+        base=request.base,
+        image=request.image,
+        sidecar_image=request.sidecar_image,
+        facts=facts,
+        addresses=next(candidates(addresses, int(request.token, 16))),
         range=addresses,
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach)),
-        home=staging.home(agent.skills, prompt, _git_and_ssh(agent, who)),
-        passed_on=tuple(name for name in PASSED_ON if host.environ.get(name)),
-        certificates=b"".join(staging.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
+        home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity)),
+        passed_on=tuple(name for name in PASSED_ON if machine.environ.get(name)),
+        certificates=b"".join(home.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
         keys=_keys(agent),
-        identity=who,
+        identity=request.identity,
+        known=request.known,
+        remote=request.remote,
+        repository=request.repository,
     )
 
 
-def _git_and_ssh(agent: Agent, identity: Identity) -> Iterator[staging.Entry]:
+def _git_and_ssh(agent: Agent, identity: Identity) -> Iterator[home.Entry]:
     git, files = identity.config(), ssh_hosts.files(agent.bottle.ssh, f"pipelock:{PROXY_PORT}")
     if git:
-        yield staging.Entry(".gitconfig", git)
+        yield home.Entry(".gitconfig", git)
     if files:
-        yield staging.Entry(".ssh", mode=0o700)
-    yield from (staging.Entry(f".ssh/{name}", data) for name, data in files.items())
+        yield home.Entry(".ssh", mode=0o700)
+    yield from (home.Entry(f".ssh/{name}", data) for name, data in files.items())
 
 
 def _keys(agent: Agent) -> tuple[ssh_hosts.Key, ...]:

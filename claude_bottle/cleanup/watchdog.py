@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Self
 
 from claude_bottle.cleanup import orphans
 from claude_bottle.errors import BottleError
@@ -44,11 +45,16 @@ claude_bottle.cleanup.watchdog.main(sys.argv[2], said)
 class Watchdog:
     """The launcher's end of the pipe; used as a context manager around a session's teardown."""
 
-    def __init__(self, env: Mapping[str, str], owner: str) -> None:
-        """Start the watchdog, detached, with `env` as its environment; raises EngineError."""
+    def __init__(self, pipe: IO[bytes]) -> None:
+        """Speak to a watchdog through the pipe that is its stdin."""
+        self._pipe = pipe
         self._reap = threading.Timer(_IN_PASSING, self.tell, ("reap",))
         self._reap.daemon = True
-        self._pipe = command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), owner), env)
+
+    @classmethod
+    def start(cls, env: Mapping[str, str], owner: str) -> Self:
+        """Start a watchdog, detached, with `env` as its environment; raises EngineError."""
+        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), owner), env))
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""

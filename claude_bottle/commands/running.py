@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from claude_bottle import PREFIX
+from claude_bottle.bottle import docker_flags
 from claude_bottle.bottle.plan import PASSED_ON
 from claude_bottle.cleanup import orphans, stack
 from claude_bottle.cleanup.orphans import Leftover
@@ -26,7 +27,6 @@ from claude_bottle.session import registry
 from claude_bottle.session import start as story
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
-from claude_bottle.session.steps import DETACH
 
 PROGRAM = "cli.py"
 
@@ -70,7 +70,7 @@ def shell(machine: Host, name: str) -> int:
     """Run a shell in a session's bottle, as its agent's user; return the shell's exit code."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
-    terminal = ("--tty", "--detach-keys", DETACH) if machine.interactive else ()
+    terminal = ("--tty", *docker_flags.DETACH) if machine.interactive else ()
     passed = (word for variable in PASSED_ON if machine.environ.get(variable) for word in ("--env", variable))
     argv = ("docker", "exec", "--interactive", *terminal, *passed, session.container, "bash")
     with Teardown():  # a signal must end docker's client too

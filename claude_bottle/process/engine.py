@@ -28,6 +28,21 @@ class Egress:
 
 
 @dataclass(frozen=True)
+class EngineFacts:
+    """What one engine says before a session, and what it has refused since: a plan is made from these.
+
+    `present` names the images and networks that were queried and exist; `taken` are the subnets that a session cannot
+    have, empty until one was refused; `icc_off` and `ipv6_off` are False if the engine's kernel cannot do that.
+    """
+
+    egress: Egress = Egress(EGRESS)
+    present: frozenset[str] = frozenset()
+    taken: tuple[IPv4Network, ...] = ()
+    icc_off: bool = True  # needs br_netfilter; without it the gate alone keeps sidecars apart
+    ipv6_off: bool = True  # False if there is no IPv6 to switch off
+
+
+@dataclass(frozen=True)
 class Versions:
     """The docker client's and the engine's versions, as they write them."""
 
@@ -66,26 +81,23 @@ class Engine:
             raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
         return versions
 
-    def survey(self, questions: Mapping[str, Argv], chosen: str | None) -> tuple[Egress, frozenset[str]]:
-        """Return the network of the sidecars' way out, and the names of those whose question the engine answers.
+    def facts(self, images: Iterable[str], chosen: str | None = None) -> EngineFacts:
+        """Return which of `images` exist, and the network of the sidecars' way out, `chosen` by the user or shared.
 
-        Raises ManifestError where the user chose a network that does not exist.
+        Raises ManifestError if the chosen network does not exist, EngineError if no engine answers.
         """
-        network = [("docker", "network", "inspect", "--format", "{{json .IPAM.Config}}", chosen)] if chosen else []
-        answers = self._ask_all([*network, *_joined(questions.values())])
-        egress = _egress(chosen, answers.pop(0)) if chosen else Egress(EGRESS)
-        if not all(answer.ok for answer in answers):
-            answers = self._ask_all(questions.values())
-            return egress, frozenset(name for name, answer in zip(questions, answers, strict=True) if answer.ok)
-        return egress, frozenset(questions)
+        names = tuple(dict.fromkeys(images))
+        network, together = self._ask_all([network_query(chosen or EGRESS), image_query(*names)])
+        # All in one query, as each costs a docker client; one by one only if something is missing.
+        answers = [together] * len(names) if together.ok else self._ask_all(map(image_query, names))
+        present = {name for name, answer in zip(names, answers, strict=True) if answer.ok}
+        if chosen:
+            return EngineFacts(_egress(chosen, network), frozenset(present))
+        return EngineFacts(present=frozenset(present | ({EGRESS} if network.ok else set())))
 
-    def present(self, questions: Mapping[str, Argv]) -> frozenset[str]:
-        """Return the names of those whose question the engine answers."""
-        return self.survey(questions, None)[1]
-
-    def egress(self, chosen: str | None) -> Egress:
-        """Return the network of the sidecars' way out; ManifestError where the chosen one does not exist."""
-        return self.survey({}, chosen)[0]
+    def egress(self, chosen: str) -> Egress:
+        """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""
+        return _egress(chosen, self._ask_all([network_query(chosen)])[0])
 
     def is_local(self, *, ask: bool = True) -> bool:
         """Tell whether the engine is reached through a socket of this machine.
@@ -124,12 +136,14 @@ class Engine:
         return tuple(subnet for subnet, _ in _ipv4(shown))
 
 
-def _joined(questions: Iterable[Argv]) -> list[Argv]:
-    """Return one question for all objects of a kind: each costs a docker client."""
-    kinds: dict[Argv, Argv] = {}
-    for *kind, name in questions:
-        kinds[tuple(kind)] = (*kinds.get(tuple(kind), kind), name)
-    return list(kinds.values())
+def image_query(*names: str) -> Argv:
+    """Return the command that succeeds if all these images exist."""
+    return ("docker", "image", "inspect", "--format", "{{.Id}}", *names)
+
+
+def network_query(name: str) -> Argv:
+    """Return the command that succeeds if a network exists, and prints its addresses."""
+    return ("docker", "network", "inspect", "--format", "{{json .IPAM.Config}}", name)
 
 
 def _egress(name: str, found: Result) -> Egress:

@@ -1,10 +1,9 @@
-"""Run the steps before claude; where the engine refuses what the plan assumed, undo and plan again."""
+"""Run the steps before claude; if the engine refuses what the plan assumed, undo and plan again."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from claude_bottle.bottle import plan as planning
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.cleanup.stack import Teardown, say
 from claude_bottle.cleanup.watchdog import Watchdog
@@ -13,11 +12,12 @@ from claude_bottle.errors import BottleError, DockerError, EngineError, Isolatio
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import terminal
 from claude_bottle.process.command import Result
-from claude_bottle.process.engine import Engine
+from claude_bottle.process.engine import Engine, EngineFacts
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import steps
+from claude_bottle.session import planning, steps
 from claude_bottle.session.monitor import KEY_HOLDER_ENDED
 from claude_bottle.session.runner import Runner, StepError
+from claude_bottle.session.steps import Kind
 
 _CLASH = ("Pool overlaps", "conflicts with network")  # another network has the subnet
 _NO_NETFILTER = "restrict inter-container communication"  # a kernel without br_netfilter
@@ -30,7 +30,7 @@ _STAGE = -1  # the stage dir's place in the order of teardown: last
 
 
 @dataclass(frozen=True)
-class Hands:
+class SessionContext:
     """What a session works with."""
 
     env: Mapping[str, str] = field(repr=False)  # of docker's clients
@@ -40,38 +40,37 @@ class Hands:
     watchdog: Watchdog
 
 
-def uncork(plan: Plan, hands: Hands, done: frozenset[str]) -> tuple[Plan, dict[str, Result]]:
-    """Run every step before those on the terminal that is not in `done`; return the plan that held and the results.
+def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:
+    """Run the set-up of a session; return the plan that held and the results by the steps' names.
 
     Raises DockerError, EngineError or IsolationError, which say what to do.
     """
-    others = _others(plan, hands.engine)
     while True:
         try:
-            return plan, _attempt(plan, hands, done)
+            return plan, _attempt(plan, context)
         except StepError as error:
-            again = _replanned(plan, error, others)
-            if again is None:
-                raise _explained(plan, error, hands.engine) from None
-        left = hands.undo.undo_all()
-        if left:
+            facts = _learned(plan, error, context.engine)
+            if facts is None:
+                raise _explained(plan, error, context.engine) from None
+            plan = plan.on(facts)
+        if left := context.undo.undo_all():
             raise DockerError(f"cannot start again: {'; '.join(left)}")
-        plan, done = again, hands.engine.present(steps.skips(steps.table(again)))
+        plan = planning.refreshed(plan, context.engine)
 
 
-def unlock(plan: Plan, hands: Hands) -> None:
+def unlock(plan: Plan, context: SessionContext) -> None:
     """Have the key-holder ask for each encrypted key's passphrase, on the terminal.
 
-    Raises RefusedError where none fits, DockerError where the key-holder ends meanwhile.
+    Raises RefusedError if none fits, DockerError if the key-holder ends meanwhile.
     """
-    for step, key in zip((step for step in steps.table(plan) if step.asks), plan.locked_keys, strict=True):
-        hands.undo.note(f"{step.name} ...")
+    for key, step in steps.table(plan).unlocks:
+        context.undo.note(f"{step.name} ...")
         path = harmless(str(key.file.path))
         say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
         # Both ways on the terminal of stdin: stderr may lead into a file, where nobody would see the question.
-        if code := terminal.run(step.argv, hands.env, shown=0, full_screen=False):
+        if code := terminal.run(step.argv, context.env, shown=0, full_screen=False):
             # What ends the container ends everything in it, by SIGKILL.
-            if hands.runner.client("key-holder").ended_within(_GRACE if code == _KILLED else 0):
+            if context.runner.client("key-holder").ended_within(_GRACE if code == _KILLED else 0):
                 raise DockerError(KEY_HOLDER_ENDED)
             raise RefusedError(f"{path} was not unlocked; nothing ran in the bottle")
 
@@ -88,33 +87,23 @@ def stage(plan: Plan, undo: Teardown) -> None:
         raise DockerError(f"cannot write the stage dir {error.filename or ''}: {error.strerror}") from None
 
 
-def _attempt(plan: Plan, hands: Hands, done: frozenset[str]) -> dict[str, Result]:
+def _attempt(plan: Plan, context: SessionContext) -> dict[str, Result]:
     table = steps.table(plan)
-    hands.watchdog.watch(plan.session, [step.undo for step in reversed(table) if step.undo])
-    stage(plan, hands.undo)
-    return hands.runner.run([step for step in table[:-1] if not step.asks], done)
+    context.watchdog.watch(plan.session, [step.undo for step in table.undos])
+    stage(plan, context.undo)
+    return context.runner.run(table.setup)
 
 
-def _others(plan: Plan, engine: Engine) -> Iterator[Plan]:
-    """Yield the plan with every other address range that is free on the engine, asked once, when first needed."""
-    taken = engine.subnets()
-    start = int(plan.session[-8:], 16) + 1
-    for addresses in planning.candidates(plan.range, start):
-        if not any(addresses.overlaps(other) for other in taken):
-            yield replace(plan, addresses=addresses)
-
-
-def _replanned(plan: Plan, error: StepError, others: Iterator[Plan]) -> Plan | None:
-    said = error.result.stderr
+def _learned(plan: Plan, error: StepError, engine: Engine) -> EngineFacts | None:
+    """Return what a step's failure says about the engine; None if another plan would fail as well."""
+    facts, said = plan.facts, error.result.stderr
     if error.step.name == "network" and _clashes(error.result):
-        again = next(others, None)
-        if again is None:
-            raise DockerError(f"no free /29 is left in {plan.range}: end a session, or set CLAUDE_BOTTLE_SUBNET")
-        return replace(again, icc_off=plan.icc_off, ipv6_off=plan.ipv6_off)
-    if _NO_NETFILTER in said.lower() and plan.icc_off:
-        return replace(plan, icc_off=False)
-    if _NO_IPV6 in said and plan.ipv6_off:
-        return replace(plan, ipv6_off=False)
+        # The refused one too: it may overlap with a route of the host, which no list of networks has.
+        return replace(facts, taken=(*facts.taken, *engine.subnets(), plan.addresses))
+    if _NO_NETFILTER in said.lower() and facts.icc_off:
+        return replace(facts, icc_off=False)
+    if _NO_IPV6 in said and facts.ipv6_off:
+        return replace(facts, ipv6_off=False)
     return None
 
 
@@ -131,7 +120,7 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     if result.unreachable or result.timed_out:
         return EngineError(f"{step.name}: {result.reason}")
     engine.versions()  # one that is too old is told as that
-    if step.shown:
+    if step.kind is Kind.PROGRESS:
         return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
     # A sidecar that dies at once takes the gate along, which may be the first to fail.
     if step.name == "sidecar-start" or (step.name == "gate" and _has_ended(engine, plan.sidecar)):

@@ -30,7 +30,7 @@ class Monitor:
         started: Callable[[int], None],
         key_holder: Client | None = None,
     ) -> None:
-        """Watch the session of `plan` from now on.
+        """Prepare to watch the session of `plan`.
 
         The stdin of the client `bottle` is its lifeline, and so is the key-holder's; `started` hears the pid of each
         client that follows the log.
@@ -42,12 +42,16 @@ class Monitor:
         self._sidecar, self._env, self._bottle = plan.sidecar, env, bottle
         self._over = threading.Event()
         self._follower = threading.Thread(target=self._follow, daemon=True)
+        self._key_holder, self._remote = key_holder, plan.remote
+
+    def start(self) -> None:
+        """Watch from now on."""
         self._follower.start()
-        for client in (bottle, key_holder):
-            if client and plan.remote:
+        for client in (self._bottle, self._key_holder):
+            if client and self._remote:
                 threading.Thread(target=self._beat, args=(client,), daemon=True).start()
-        if key_holder:
-            threading.Thread(target=self._hold, args=(key_holder,), daemon=True).start()
+        if self._key_holder:
+            threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
 
     def stop(self) -> None:
         """Stop watching: what ends from now on ends because the session does."""

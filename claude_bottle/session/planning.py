@@ -1,22 +1,20 @@
-"""What a session will be: its plan, with the images it takes and what only the engine knows."""
+"""What a session will be: the request, from this machine; the engine's facts; the plan, from both."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
-from claude_bottle.bottle import image
-from claude_bottle.bottle import plan as planning
+from claude_bottle.bottle import image, plan
 from claude_bottle.bottle.image import Image
-from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.bottle.plan import Plan, Request, Run
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Host
 from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.git_identity import Identity
-from claude_bottle.process.engine import EGRESS, Egress, Engine
+from claude_bottle.process.engine import EGRESS, Egress, Engine, EngineFacts
 from claude_bottle.repository.clone import Repository
-from claude_bottle.session import steps
 
 
 def client_environment(host: Host) -> dict[str, str]:
@@ -25,7 +23,7 @@ def client_environment(host: Host) -> dict[str, str]:
 
 
 def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False) -> tuple[Image, Image]:
-    """Return the base image and the bottle's own, which is the base where the bottle has no Dockerfile."""
+    """Return the base image and the bottle's own, which is the base if the bottle has no Dockerfile."""
     file = host.setting("BUILD_CA")
     try:
         ca = host.path(file).read_bytes() if file else b""
@@ -35,27 +33,37 @@ def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache:
     return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
 
 
-def draft(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool, taken: Repository | None = None) -> Plan:
-    """Plan with what can be known of this machine alone; raises ManifestError."""
-    bottle = agent.bottle
-    who = (bottle.git or Identity()).completed(taken.author if taken else Identity())
-    plan = planning.make(
-        host,
-        agent,
-        run,
-        images=images(host, bottle.dockerfile),
-        egress=egress,
+def request(machine: Host, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
+    """Return what is known without an engine, which is on this machine if `local`; raises ManifestError."""
+    base, own = images(machine, agent.bottle.dockerfile)
+    identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
+    return Request(
+        machine=machine,
+        agent=agent,
+        run=run,
+        base=base,
+        image=own,
         token=os.urandom(4).hex(),
-        identity=git_identity.settled(who, client_environment(host)),
+        identity=git_identity.settled(identity, client_environment(machine)),
+        repository=repository,
+        remote=not local,
+        known=addresses.read(local),
     )
-    return replace(plan, remote=not local, known=addresses.read(local), repository=taken)
 
 
-def take(
-    host: Host, agent: Agent, run: Run, engine: Engine, taken: Repository | None = None
-) -> tuple[Plan, frozenset[str]]:
-    """Plan with what only the engine knows; return which steps' products are there as well."""
-    chosen = host.setting("EGRESS_NETWORK")
-    plan = draft(host, agent, run, Egress(chosen or EGRESS), local=engine.is_local(), taken=taken)
-    egress, done = engine.survey(steps.skips(steps.table(plan)), chosen)
-    return replace(plan, egress=egress), done
+def offline_plan(asked: Request) -> Plan:
+    """Return the plan of a session whose engine is not asked; raises ManifestError."""
+    return plan.make(asked, EngineFacts(Egress(asked.chosen_network or EGRESS)))
+
+
+def resolve(asked: Request, engine: Engine) -> Plan:
+    """Return the plan of a session on an engine; raises ManifestError or EngineError."""
+    images = (asked.base.tag, asked.image.tag, asked.sidecar_image)
+    return plan.make(asked, engine.facts(images, asked.chosen_network))
+
+
+def refreshed(made: Plan, engine: Engine) -> Plan:
+    """Return the plan with what exists on the engine by now; raises EngineError if the engine does not answer."""
+    images = (made.base.tag, made.image.tag, made.sidecar_image)
+    now = engine.facts(images, None if made.egress.name == EGRESS else made.egress.name)
+    return made.on(replace(made.facts, egress=now.egress, present=now.present))

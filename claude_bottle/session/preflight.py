@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from claude_bottle.bottle.plan import TOKEN, Plan
 from claude_bottle.documents.escaping import harmless, quoted
@@ -10,7 +10,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
 from claude_bottle.host.machine import TOKEN_VARIABLE
 from claude_bottle.manifest.ssh_hosts import SshHost
-from claude_bottle.session.steps import Step
+from claude_bottle.session.steps import Step, Table
 
 _PROMPT_SHOWN = 60  # characters
 _STDIN_SHOWN = 4096  # bytes
@@ -30,26 +30,27 @@ def ask(question: str) -> None:
         raise RefusedError("not started")
 
 
-def commands(table: Sequence[Step]) -> str:
+def commands(table: Table) -> str:
     """Return every docker command of a session, quoted for a shell, teardown included."""
-    undos = [f"# undo {step.name}\n{quoted(*step.undo)}\n" for step in reversed(table) if step.undo]
-    return "".join((*map(_command, table), *undos))
+    undos = [f"# undo {step.name}\n{quoted(*step.undo)}\n" for step in table.undos]
+    return "".join((*map(command, table), *undos))
 
 
-def _command(step: Step) -> str:
-    condition = f"{quoted(*step.unless)} > /dev/null 2>&1 ||\n" if step.unless else ""
+def command(step: Step) -> str:
+    """Return one step's docker command, quoted for a shell, with its stdin if that is text for people."""
+    condition = f"{quoted(*step.skip_if)} > /dev/null 2>&1 ||\n" if step.skip_if else ""
     # Rules stand there whole, so that they can be read; of a tar stream, a program or certificates the size is told.
-    whole = step.stdin.startswith(b"table ") and len(step.stdin) <= _STDIN_SHOWN
-    size = "" if whole or step.feed or not step.stdin else f": {len(step.stdin)} bytes on stdin"
+    whole = step.stdin_is_text and len(step.stdin) <= _STDIN_SHOWN
+    size = "" if whole or step.stdin_from or not step.stdin else f": {len(step.stdin)} bytes on stdin"
     text = f" <<'END'\n{step.stdin.decode()}END\n" if whole else "\n"
     return f"# {step.name}{size}\n{condition}{_feed(step)}{quoted(*step.argv)}{text}"
 
 
 def _feed(step: Step) -> str:
-    if not step.feed:
+    if not step.stdin_from:
         return ""
-    head, asked = (quoted("printf", "%s", text.decode()) for text in (step.stdin, step.feed.stdin))
-    return f"{{ {head}; {asked} | {quoted(*step.feed.argv)}; }} |\n"
+    head, asked = (quoted("printf", "%s", text.decode()) for text in (step.stdin, step.stdin_from.stdin))
+    return f"{{ {head}; {asked} | {quoted(*step.stdin_from.argv)}; }} |\n"
 
 
 def _lines(plan: Plan, building: str) -> Iterator[str]:

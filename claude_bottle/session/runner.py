@@ -11,7 +11,7 @@ from claude_bottle.errors import BottleError
 from claude_bottle.process import command, stream
 from claude_bottle.process.command import Client, Result
 from claude_bottle.repository import git
-from claude_bottle.session.steps import Step
+from claude_bottle.session.steps import Kind, Step
 
 _SETTLE = 30.0  # seconds that a failure waits for the steps beside it
 _SILENCE = 120.0  # seconds without an answer after which the engine counts as gone; builds and pulls may take longer
@@ -49,17 +49,17 @@ class Runner:
         self._stopping = False
         self._ended: queue.SimpleQueue[tuple[Step, Result | BottleError]] = queue.SimpleQueue()
 
-    def run(self, table: Sequence[Step], done: frozenset[str] = frozenset()) -> dict[str, Result]:
-        """Run every step of the table that is not in `done`; return the results by the steps' names.
+    def run(self, steps: Sequence[Step]) -> dict[str, Result]:
+        """Run every step whose product is not present; return the results by the steps' names.
 
         Raises StepError for the first one that fails, when those beside it have ended: a client in flight could still
         create what had just been undone.
         """
-        places = {step.name: place for place, step in enumerate(table)}
-        waiting = [step for step in table if step.name not in done]
+        places = {step.name: place for place, step in enumerate(steps)}
+        waiting = [step for step in steps if not step.present]
         count = len(waiting)
         results: dict[str, Result] = {}
-        self._ready, self._stopping = set(done), False
+        self._ready, self._stopping = {step.name for step in steps if step.present}, False
         try:
             while len(results) < count:
                 for step in [step for step in waiting if self._ready.issuperset(step.needs)]:
@@ -72,9 +72,9 @@ class Runner:
                 results[step.name] = result
         except BaseException:
             with self._teardown.shielded():
-                self._settle(table)
+                self._settle(steps)
             raise
-        for client in [self._clients[step.name] for step in table if step.transient]:
+        for client in [self._clients[step.name] for step in steps if step.kind is Kind.UNTIL_READY]:
             threading.Thread(target=client.finish, args=(_PARTING,), daemon=True).start()
         return results
 
@@ -87,7 +87,7 @@ class Runner:
         with self._teardown.shielded():
             if step.undo:
                 self._teardown.arm(place, step.name, lambda: self._undo(step))
-            client = command.start(step.argv, self._env, shown=step.shown)
+            client = command.start(step.argv, self._env, shown=step.kind is Kind.PROGRESS)
             self._started(client.pid)
             self._clients[step.name] = client
             self._workers[step.name] = threading.Thread(target=self._work, args=(step, client), daemon=True)
@@ -96,7 +96,7 @@ class Runner:
     def _given(self, step: Step) -> bool:
         """Wait until a step may have its stdin; False where it never may."""
         with self._news:
-            self._news.wait_for(lambda: self._stopping or self._ready.issuperset(step.after))
+            self._news.wait_for(lambda: self._stopping or self._ready.issuperset(step.stdin_after))
         return not self._stopping
 
     def _work(self, step: Step, client: Client) -> None:
@@ -110,22 +110,22 @@ class Runner:
             self._ended.put((step, replace(result, seconds=time.monotonic() - started)))
 
     def _result(self, step: Step, client: Client) -> Result:
-        if step.after and not self._given(step):
+        if step.stdin_after and not self._given(step):
             client.end()
-        if step.holds:
+        if step.runs_long:
             return client.ready(step.stdin, _SILENCE)
-        if step.feed:
+        if step.stdin_from:
             fed = git.environment(self._env)
-            return stream.piped(client, step.stdin, step.feed, fed, what=step.name, seconds=_LONG)
-        result = client.wait(step.stdin, None if step.shown else _SILENCE)
-        if step.unless and not result.ok and self._made_by_another(step, result):
+            return stream.piped(client, step.stdin, step.stdin_from, fed, what=step.name, seconds=_LONG)
+        result = client.wait(step.stdin, None if step.kind is Kind.PROGRESS else _SILENCE)
+        if step.skip_if and not result.ok and self._made_by_another(step, result):
             return Result(0)
         return result
 
     def _made_by_another(self, step: Step, result: Result) -> bool:
         """Tell whether what a step could not make is there: somebody else made it at the same moment."""
         end = time.monotonic() + (_RACE if any(text in result.stderr for text in _RACED) else 0.0)
-        while not command.run(step.unless, self._env, timeout=_SILENCE).ok:
+        while not command.run(step.skip_if, self._env, timeout=_SILENCE).ok:
             if time.monotonic() >= end or self._stopping:
                 return False
             time.sleep(0.02)
@@ -140,12 +140,12 @@ class Runner:
         self._note(f"{step.name} {result.seconds:.3f} s")
         return step, result
 
-    def _settle(self, table: Sequence[Step]) -> None:
+    def _settle(self, steps: Sequence[Step]) -> None:
         """Wait for the steps that still run, then end their clients; one that shows its progress is ended at once."""
         with self._news:
             self._stopping = True
             self._news.notify_all()
-        shown = {step.name for step in table if step.shown or step.feed}
+        shown = {step.name for step in steps if step.kind is Kind.PROGRESS or step.stdin_from}
         end = time.monotonic() + _SETTLE
         for name, worker in self._workers.items():
             if name in shown and worker.is_alive():
@@ -159,8 +159,10 @@ class Runner:
 
     def _undo(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
-        if step.holds and client is not None:
+        if step.runs_long and client is not None:
             client.finish()  # ends the container faster than `rm --force`
-            if client.process.returncode == 0 and "--rm" in step.argv:  # docker's client has waited for the removal
+            if (
+                client.process.returncode == 0
+            ):  # all that run long have --rm, and docker's client has waited for the removal
                 return None
         return self._teardown.remove(step.undo, self._env)

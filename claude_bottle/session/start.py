@@ -15,18 +15,18 @@ from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
 from claude_bottle.host.machine import TOKEN_VARIABLE, Host
 from claude_bottle.manifest.agent import Agent
-from claude_bottle.process import command, engine, terminal
-from claude_bottle.process.engine import Egress, Engine
+from claude_bottle.process import command, terminal
+from claude_bottle.process.engine import Engine
 from claude_bottle.repository import source
 from claude_bottle.repository.clone import Wanted
 from claude_bottle.repository.fetch import Bottle, HandBack
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import planning, preflight, steps
-from claude_bottle.session.bring_up import Hands, stage, uncork, unlock, unproven
+from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
 from claude_bottle.session.monitor import Monitor
 from claude_bottle.session.runner import Runner, StepError
-from claude_bottle.session.steps import Step
+from claude_bottle.session.steps import Kind, Step
 
 _KILLED = 128 + 9
 _LOST = (1, 255)  # of docker's client where the process, or the link to it, is gone; claude may end so by itself, too
@@ -50,85 +50,98 @@ class Options:
     wanted: Wanted | None = None  # the repository to be taken in
 
 
-def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
+def dry_run(machine: Host, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
     """Print the preflight and every command of a session, without calling docker."""
-    env = planning.client_environment(host)
+    env = planning.client_environment(machine)
     local = Engine(env).is_local(ask=False)
     taken = source.survey(wanted, env, None) if wanted else None
-    egress = Egress(host.setting("EGRESS_NETWORK") or engine.EGRESS)
-    plan = planning.draft(host, agent, run, egress, local=local, taken=taken)
+    plan = planning.offline_plan(planning.request(machine, agent, run, local=local, repository=taken))
     with Teardown() as undo:
         stage(plan, undo)
         _show(preflight.summary(plan, "(built if absent)"))
         print(preflight.commands(steps.table(plan)), end="")
 
 
-def start(host: Host, agent: Agent, options: Options) -> int:
+def start(machine: Host, agent: Agent, options: Options) -> int:
     """Run a session and return claude's exit code; whatever goes wrong is an error of `claude_bottle.errors`."""
-    if not host.has_token:
-        raise TokenError(NO_TOKEN)
-    if not (options.yes or host.interactive):
-        raise RefusedError(_NOBODY)
-    locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
-    if locked and not host.interactive:
-        raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
-    with _hands(host, verbose=options.verbose) as hands:
-        taken = source.survey(options.wanted, hands.env, host.owner) if options.wanted else None
-        plan, done = planning.take(host, agent, options.run, hands.engine, taken)
-        _show(preflight.summary(plan, _building(plan, done)))
-        if not options.yes:
-            preflight.ask("Start this session?")
-            done = hands.engine.present(steps.skips(steps.table(plan)))  # an answer can take its time
-        plan, receipt = _proven(plan, done, hands)
+    _refuse_what_cannot_work(machine, agent, options)
+    with _context(machine, verbose=options.verbose) as context:
+        plan = _agreed(machine, agent, options, context)
+        plan, receipt = _proven(plan, context)
         if receipt.failed:
-            raise unproven(plan, receipt, hands.engine)
+            raise unproven(plan, receipt, context.engine)
         _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
-        monitor = _watched(plan, hands)  # who is asked for a passphrase can take longer than a remote bottle waits
-        unlock(plan, hands)
+        monitor = _watched(plan, context)  # a prompt for a passphrase can take longer than a remote bottle waits
+        unlock(plan, context)
         if monitor.ended:
             raise monitor.ended
-        hands.watchdog.reap()
-        back = _handing_back(plan, hands, monitor)
-        hands.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
-        hands.undo.note("claude ...")
-        code = _claude(plan, host, agent)
-        if error := _why_cut(code, plan, hands):
+        context.watchdog.reap()
+        back = _handing_back(plan, context, monitor)
+        context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
+        context.undo.note("claude ...")
+        code = _claude(plan, machine, agent)
+        if error := _why_cut(code, plan, context):
             raise monitor.ended or error
-    # Only the hand-back's own line says what went wrong: it has been told by now.
+    # Only the hand-back's own line says what went wrong: it has been printed by now.
     return RepositoryError.exit_code if back and back.failed and not code else code
 
 
-def _handing_back(plan: Plan, hands: Hands, monitor: Monitor) -> HandBack | None:
+def _refuse_what_cannot_work(machine: Host, agent: Agent, options: Options) -> None:
+    """Raise TokenError or RefusedError for a start that would fail only after minutes."""
+    if not machine.has_token:
+        raise TokenError(NO_TOKEN)
+    if not (options.yes or machine.interactive):
+        raise RefusedError(_NOBODY)
+    locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
+    if locked and not machine.interactive:
+        raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
+
+
+def _agreed(machine: Host, agent: Agent, options: Options, context: SessionContext) -> Plan:
+    """Return the plan that the user has seen, and said yes to unless nobody was to be asked."""
+    taken = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
+    local = context.engine.is_local()
+    asked = planning.request(machine, agent, options.run, local=local, repository=taken)
+    plan = planning.resolve(asked, context.engine)
+    _show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
+    if options.yes:
+        return plan
+    preflight.ask("Start this session?")
+    return planning.refreshed(plan, context.engine)  # an answer can take its time
+
+
+def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> HandBack | None:
     """Have the bottle's work brought back before anything is undone, whatever ends the session."""
     if not plan.repository:
         return None
-    bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, hands.env, hands.watchdog.note)
+    bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
     back = HandBack(bottle, stack.say, _show)
-    hands.undo.arm(_WORK, "hand-back", back.run)
+    context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = back.run
     return back
 
 
-def _why_cut(code: int, plan: Plan, hands: Hands) -> BottleError | None:
+def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | None:
     """Return why claude ended where it was not by itself: the bottle has ended, or the engine has."""
     error = DockerError("the bottle was removed from outside, and with it the session")
     # Whatever ends the bottle ends claude as well, by SIGKILL.
     if code == _KILLED:
-        return error if hands.runner.client("bottle").ended_within(_GRACE) else None
+        return error if context.runner.client("bottle").ended_within(_GRACE) else None
     if code not in _LOST:
         return None
     result = command.run(
-        ("docker", "inspect", "--format", "{{.State.Running}}", plan.name), hands.env, timeout=_TIMEOUT
+        ("docker", "inspect", "--format", "{{.State.Running}}", plan.name), context.env, timeout=_TIMEOUT
     )
     if result.unreachable or result.timed_out:
         return EngineError(f"the Docker engine does not answer any more ({result.reason})")
     return None if result.stdout.strip() == b"true" else error
 
 
-def _watched(plan: Plan, hands: Hands) -> Monitor:
-    key_holder = hands.runner.client("key-holder") if plan.keys else None
-    monitor = Monitor(plan, hands.env, hands.runner.client("bottle"), hands.watchdog.note, key_holder)
-    hands.undo.arm(_FIRST, "monitor", monitor.stop)
+def _watched(plan: Plan, context: SessionContext) -> Monitor:
+    key_holder = context.runner.client("key-holder") if plan.keys else None
+    monitor = Monitor(plan, context.env, context.runner.client("bottle"), context.watchdog.note, key_holder)
+    context.undo.arm(_FIRST, "monitor", monitor.stop)
+    monitor.start()
     return monitor
 
 
@@ -146,48 +159,44 @@ def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tu
             yield agent.name, error
 
 
-def _verified(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
-    with _hands(host, verbose=verbose) as hands:
-        receipt = _proven(*planning.take(host, agent, Run(terminal=False), hands.engine), hands)[1]
-    if hands.undo.late:  # there may be more agents to verify
-        raise SystemExit(128 + hands.undo.late)
+def _verified(machine: Host, agent: Agent, *, verbose: bool) -> Receipt:
+    with _context(machine, verbose=verbose) as context:
+        asked = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
+        receipt = _proven(planning.resolve(asked, context.engine), context)[1]
+    if context.undo.late:  # there may be more agents to verify
+        raise SystemExit(128 + context.undo.late)
     return receipt
 
 
 @contextlib.contextmanager
-def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
+def _context(machine: Host, *, verbose: bool) -> Iterator[SessionContext]:
     """Yield what a session works with; at the end undo what it has made."""
-    env = planning.client_environment(host)
+    env = planning.client_environment(machine)
     note = stack.say if verbose else _quiet
-    watchdog, undo = Watchdog(env, host.owner), Teardown(note)
+    watchdog, undo = Watchdog.start(env, machine.owner), Teardown(note)
     try:
         with undo:
             runner = Runner(undo, env, note, watchdog.note)
-            yield Hands(env, Engine(env), runner, undo, watchdog)
+            yield SessionContext(env, Engine(env), runner, undo, watchdog)
     finally:
         watchdog.close(clean=undo.clean)
 
 
-def _proven(plan: Plan, done: frozenset[str], hands: Hands) -> tuple[Plan, Receipt]:
+def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
     stack.say(f"session {plan.session}")
-    plan, results = uncork(plan, hands, done)
+    plan, results = bring_up(plan, context)
     probe, inspect = results["selftest"], results["inspect"]
     receipt = selftest.judge(plan, plan.known, probe.stdout, inspect.stdout, max(probe.seconds, inspect.seconds))
     return plan, receipt
 
 
-def _claude(plan: Plan, host: Host, agent: Agent) -> int:
-    step = steps.table(plan)[-1]
-    env = planning.client_environment(host) | plans.environment(host, agent)
+def _claude(plan: Plan, machine: Host, agent: Agent) -> int:
+    step = steps.table(plan).claude
+    env = planning.client_environment(machine) | plans.environment(machine, agent)
     if plan.run.terminal:
         return terminal.run(step.argv, env)
     # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
-    return command.attach(step.argv, env, silent=host.interactive)
-
-
-def _building(plan: Plan, done: frozenset[str]) -> str:
-    own = "image" if plan.image == plan.base else "bottle-image"
-    return "" if own in done else "(will be built)"
+    return command.attach(step.argv, env, silent=machine.interactive)
 
 
 def _quiet(message: str) -> None:
@@ -208,6 +217,6 @@ def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) 
         runner = Runner(undo, planning.client_environment(host), _quiet)
         for one in every.values():
             try:
-                runner.run((Step("image", one.argv, stdin=one.context, shown=True),))
+                runner.run((Step("image", one.argv, Kind.PROGRESS, stdin=one.context),))
             except StepError as error:
                 raise DockerError(f"{one.tag}: docker build failed, see above") from error

@@ -1,54 +1,83 @@
 """The table of steps: every docker command of a session, as data; what is shown is what is run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from claude_bottle import PREFIX
-from claude_bottle.bottle import docker_flags, firewall, home, key_holder, sidecar
-from claude_bottle.bottle.image import Image
-from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID, Plan, egress_subnet
-from claude_bottle.process.engine import EGRESS
+from claude_bottle.bottle import agent, docker_flags, firewall, home, key_holder, sidecar
+from claude_bottle.bottle.plan import SIDECAR_UID, Plan, egress_subnet
+from claude_bottle.manifest.ssh_hosts import Key
+from claude_bottle.process.engine import EGRESS, image_query, network_query
 from claude_bottle.process.stream import Feed
 from claude_bottle.repository import clone
 from claude_bottle.selftest import receipt
 
 Argv = tuple[str, ...]
 
-DETACH = "ctrl-@,ctrl-^,ctrl-@"  # cannot be switched off; the default would hold Ctrl-P back
-# The bottle's first process waits for the end of its stdin, a pipe that the launcher holds: its lifeline. Over a link
-# that can be cut silently it also wants a line every 45 s; locally not, so that a suspended launcher keeps its bottle.
-_LIFELINE = "while read -r{} _; do :; done"
-_WITH_PROMPT = f'p=$(cat ~/{home.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'  # x: $( ) would strip trailing newlines
+
+class Kind(Enum):
+    """How a step runs and when it is ready."""
+
+    COMMAND = "command"  # ready when it exits
+    PROGRESS = "progress"  # the same; it prints progress for the user, and may take long
+    LONG_RUNNING = "long-running"  # ready at its first line of output; runs until its stdin ends
+    UNTIL_READY = "until-ready"  # long-running, until every step of the set-up is ready
+    INTERACTIVE = "interactive"  # on the user's terminal, so by itself
 
 
 @dataclass(frozen=True)
 class Step:
     """One docker command of a session.
 
-    `stdin` is what it reads, once the steps `after` are ready; `env` are the *names* handed on through the client's
-    environment; `needs` are the steps that must be ready before it. Ready is ended, or, for a step that `holds`, its
-    first line on stdout: its stdin stays open, and when that ends, so does the step. `undo` removes what the step may
-    have made; `unless` is a command whose success makes the step needless.
+    `env` are the *names* of variables in its client's environment; `needs` are the steps that must be ready before it
+    starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then what `stdin_from` prints.
+    `undo` removes what the step may have made. `skip_if` is a command whose success makes the step needless, `present`
+    whether the engine has said so already.
     """
 
     name: str
     argv: Argv
+    kind: Kind = Kind.COMMAND
     stdin: bytes = field(default=b"", repr=False)
+    stdin_is_text: bool = False  # a dry run prints it whole, instead of its size
+    stdin_after: tuple[str, ...] = ()
+    stdin_from: Feed | None = None
     env: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    feed: Feed | None = None  # what follows `stdin`
     undo: Argv = ()
-    unless: Argv = ()
-    holds: bool = False
-    shown: bool = False  # its output is progress for the user
-    transient: bool = False  # it holds until every step is ready
-    asks: bool = False  # on the user's terminal, so by itself, when all before it are done
+    skip_if: Argv = ()
+    present: bool = False
+
+    @property
+    def runs_long(self) -> bool:
+        """Return whether the step is ready at its first line of output and runs on until its stdin ends."""
+        return self.kind in (Kind.LONG_RUNNING, Kind.UNTIL_READY)
 
 
-def table(plan: Plan) -> tuple[Step, ...]:
-    """Return the steps of a session in the order in which they are shown; teardown walks them backwards."""
-    return (
+@dataclass(frozen=True)
+class Table:
+    """The steps of a session in the order in which they are shown; teardown walks them backwards."""
+
+    setup: tuple[Step, ...]  # side by side, as far as their needs allow
+    unlocks: tuple[tuple[Key, Step], ...]  # one by one, each asks for the key's passphrase
+    claude: Step
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield every step."""
+        yield from self.setup
+        yield from (step for _, step in self.unlocks)
+        yield self.claude
+
+    @property
+    def undos(self) -> tuple[Step, ...]:
+        """Return the steps that have something to undo, in the order of their undos."""
+        return tuple(step for step in reversed(tuple(self)) if step.undo)
+
+
+def table(plan: Plan) -> Table:
+    """Return the steps of a session."""
+    setup = (
         *_images(plan),
         *_egress(plan),
         _network(plan),
@@ -60,30 +89,22 @@ def table(plan: Plan) -> tuple[Step, ...]:
         *_certificates(plan),
         *_clone(plan),
         *_proof(plan),
-        *_locked_keys(plan),
-        _claude(plan),
     )
-
-
-def skips(table: Iterable[Step]) -> dict[str, Argv]:
-    """Return the commands whose success makes a step needless, by the steps' names."""
-    return {step.name: step.unless for step in table if step.unless}
+    return Table(setup, _unlocks(plan), _claude(plan))
 
 
 def _images(plan: Plan) -> tuple[Step, ...]:
-    rows = [_build("image", plan.base)]
-    if plan.image != plan.base:
-        rows.append(_build("bottle-image", plan.image, needs=("image",)))
-    pull = ("docker", "pull", plan.sidecar_image)
-    return (*rows, Step("sidecar-image", pull, unless=_inspect(plan.sidecar_image), shown=True))
+    def step(name: str, image: str, argv: Argv, context: bytes, needs: tuple[str, ...] = ()) -> Step:
+        present = image in plan.facts.present
+        skip_if = image_query(image)
+        return Step(name, argv, Kind.PROGRESS, stdin=context, needs=needs, skip_if=skip_if, present=present)
 
-
-def _build(name: str, image: Image, needs: tuple[str, ...] = ()) -> Step:
-    return Step(name, image.argv, stdin=image.context, needs=needs, unless=_inspect(image.tag), shown=True)
-
-
-def _inspect(image: str) -> Argv:
-    return ("docker", "image", "inspect", "--format", "{{.Id}}", image)
+    base, own, pull = plan.base, plan.image, ("docker", "pull", plan.sidecar_image)
+    return (
+        step("image", base.tag, base.argv, base.context),
+        *((step("bottle-image", own.tag, own.argv, own.context, needs=("image",)),) if own != base else ()),
+        step("sidecar-image", plan.sidecar_image, pull, b""),
+    )
 
 
 def _egress(plan: Plan) -> tuple[Step, ...]:
@@ -93,13 +114,13 @@ def _egress(plan: Plan) -> tuple[Step, ...]:
         *("docker", "network", "create", "--driver", "bridge"),
         *("--subnet", str(egress_subnet(plan.range))),
         # Without it a sidecar reaches the next one, where the gate does not stop it.
-        *(("--opt", "com.docker.network.bridge.enable_icc=false") if plan.icc_off else ()),
+        *(("--opt", "com.docker.network.bridge.enable_icc=false") if plan.facts.icc_off else ()),
         # Names of networks are no lock: of ten creates at once up to eight succeed; of one bridge name, one.
         *("--opt", "com.docker.network.bridge.name=cb-egress"),
         *("--label", f"{PREFIX}.role=egress"),
         EGRESS,
     )
-    return (Step("egress", argv, unless=("docker", "network", "inspect", "--format", "{{.Id}}", EGRESS)),)
+    return (Step("egress", argv, skip_if=network_query(EGRESS), present=EGRESS in plan.facts.present),)
 
 
 def _network(plan: Plan) -> Step:
@@ -133,62 +154,32 @@ def _keys(plan: Plan) -> tuple[Step, ...]:
     if not plan.keys:
         return ()
     needs = tuple(step.name for step in _images(plan))
-    argv, remove = key_holder.run(plan, _lifeline(plan)), ("docker", "volume", "rm", plan.key_volume)
+    remove = ("docker", "volume", "rm", plan.key_volume)
     volume = Step("key-volume", key_holder.volume(plan), needs=needs, undo=remove)
-    holder = Step("key-holder", argv, needs=(volume.name,), undo=_remove(plan.key_holder), holds=True)
+    undo = _remove(plan.key_holder)
+    holder = Step("key-holder", key_holder.run(plan), Kind.LONG_RUNNING, needs=(volume.name,), undo=undo)
     adds = ((key, key_holder.add(plan, key)) for key in plan.keys)
     return (volume, holder, *(Step(key.step, argv, stdin=key.private, needs=(holder.name,)) for key, argv in adds))
 
 
-def _locked_keys(plan: Plan) -> tuple[Step, ...]:
-    locked = [(key, key_holder.unlock(plan, key, DETACH)) for key in plan.locked_keys]
-    return tuple(Step(f"{key.step}-unlock", argv, needs=(key.step,), asks=True) for key, argv in locked)
+def _unlocks(plan: Plan) -> tuple[tuple[Key, Step], ...]:
+    def step(key: Key) -> Step:
+        return Step(f"{key.step}-unlock", key_holder.unlock(plan, key), Kind.INTERACTIVE, needs=(key.step,))
 
-
-def _lifeline(plan: Plan) -> str:
-    return _LIFELINE.format(" -t 45" if plan.remote else "")
+    return tuple((key, step(key)) for key in plan.locked_keys)
 
 
 def _bottle(plan: Plan) -> Step:
-    limits = plan.agent.bottle.limits
-    proxy = f"http://pipelock:{PROXY_PORT}"
-    fill = docker_flags.fed(plan.home, "tar --extract --file - --directory /home/agent")
-    script = f"{fill} && {_lifeline(plan)}"
-    argv = (
-        *("docker", "run", "--name", plan.name, "--pull", "never"),
-        # --init reaps the zombies that tools leave; --rm: a restart would lose the lock; without the last, a signal
-        # to the client goes to the bottle.
-        *("--interactive", "--rm", "--init", "--sig-proxy=false"),
-        *("--network", plan.name, "--ip", str(plan.bottle_address)),
-        # The lock closes Docker's DNS; these keep an unlocked bottle from asking the host's resolver (CVE-2024-29018).
-        *("--add-host", f"pipelock:{plan.sidecar_address}"),
-        *("--dns", "0.0.0.0", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1"),
-        *docker_flags.without_ipv6(plan),
-        *("--user", "1000:1000", "--workdir", clone.WORKDIR),
-        *docker_flags.unprivileged(),
-        *("--pids-limit", str(limits.pids), *docker_flags.memory(limits.memory)),
-        # Not --cpus, which is an error above the engine's count.
-        *("--cpu-period", "100000", "--cpu-quota", str(int(limits.cpus * 100_000))),
-        # A core dump would hold the token.
-        *("--ulimit", "core=0"),
-        "--no-healthcheck",
-        # Nothing of the bottle is to stay on the engine's disk.
-        *("--log-driver", "none"),
-        *docker_flags.labels(plan, "agent"),
-        *docker_flags.described(plan),
-        *docker_flags.proxy_variables(proxy),
-        *key_holder.mounted(plan),
-        *("--entrypoint", "bash", plan.image.tag, "-c", script),
-    )
     needs = ("network", *(("key-volume",) if plan.keys else ()))
-    return Step("bottle", argv, stdin=plan.home, needs=needs, undo=_remove(plan.name), holds=True)
+    undo = _remove(plan.name)
+    return Step("bottle", agent.run(plan), Kind.LONG_RUNNING, stdin=plan.home, needs=needs, undo=undo)
 
 
 def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
     name = f"{plan.name}-{role}"
     owned = docker_flags.owned(plan.session, role, plan.owner)
     argv = docker_flags.nft(name, f"container:{target}", plan.base.tag, owned, rules)
-    return Step(role, argv, stdin=rules, needs=needs, undo=_remove(name), holds=True, transient=True)
+    return Step(role, argv, Kind.UNTIL_READY, stdin=rules, stdin_is_text=True, needs=needs, undo=_remove(name))
 
 
 def _certificates(plan: Plan) -> tuple[Step, ...]:
@@ -205,7 +196,8 @@ def _clone(plan: Plan) -> tuple[Step, ...]:
     taken, head = plan.repository, clone.head(plan.repository, plan.branch)
     argv = ("docker", "exec", "--interactive", plan.name, *clone.command(taken, plan.branch))
     # After the lock: what an image's own git does as it checks files out is shut in, too.
-    return (Step("clone", argv, stdin=head, feed=clone.pack(taken), needs=("bottle",), after=("lock",)),)
+    after, feed = ("lock",), clone.pack(taken)
+    return (Step("clone", argv, stdin=head, stdin_from=feed, needs=("bottle",), stdin_after=after),)
 
 
 def _proof(plan: Plan) -> tuple[Step, ...]:
@@ -215,29 +207,15 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
     holder = ("key-holder",) if plan.keys else ()
     return (
         # Beside the gate, of which nothing can be seen from inside the bottle.
-        Step("selftest", receipt.probe_argv(plan), stdin=program, needs=("bottle",), after=whole),
+        Step("selftest", receipt.probe_argv(plan), stdin=program, needs=("bottle",), stdin_after=whole),
         Step("inspect", receipt.inspect_argv(plan), needs=("bottle", "sidecar-start", *holder)),
     )
 
 
 def _claude(plan: Plan) -> Step:
-    literal = [f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None]
-    tty = ("--tty", "--detach-keys", DETACH) if plan.run.terminal else ()
-    argv = (
-        *("docker", "exec", "--interactive", *tty),
-        *(word for name in plan.env_names for word in ("--env", name)),
-        *(word for pair in literal for word in ("--env", pair)),
-        plan.name,
-        *_command(plan),
-    )
-    rest = (step.name for step in (*_keys(plan), *_locked_keys(plan), *_clone(plan)))
-    return Step("claude", argv, env=plan.env_names, needs=("gate", "selftest", "inspect", *rest))
-
-
-def _command(plan: Plan) -> Argv:
-    print_ = ("--print",) if not plan.run.terminal else ()
-    claude = ("claude", "--dangerously-skip-permissions", *print_, *plan.run.arguments)
-    return claude if plan.prompt is None else ("bash", "-c", _WITH_PROMPT, "bash", *claude)
+    rest = (step.name for step in (*_keys(plan), *(step for _, step in _unlocks(plan)), *_clone(plan)))
+    needs = ("gate", "selftest", "inspect", *rest)
+    return Step("claude", agent.claude(plan), Kind.INTERACTIVE, env=plan.env_names, needs=needs)
 
 
 def _remove(container: str) -> Argv:

@@ -5,15 +5,13 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from claude_bottle.bottle import plan
 from claude_bottle.bottle.plan import Plan, Run
-from claude_bottle.host import addresses
 from claude_bottle.process.engine import Engine
-from claude_bottle.session import steps
-from claude_bottle.session.planning import client_environment, images
-from claude_bottle.session.steps import Step
+from claude_bottle.session import planning, steps
+from claude_bottle.session.steps import Kind, Step
 from tests.bench.ground import Ground
 
 
@@ -55,21 +53,21 @@ def in_sequence(ground: Ground) -> Times:
     """Run what a dry run shows, one command after another: what is there is asked for and not made again."""
     session = _plan(ground)
     table = steps.table(session)
-    env = client_environment(ground.host) | plan.environment(ground.host, session.agent)
-    undos = [step for step in reversed(table) if step.undo and not step.transient]
+    env = planning.client_environment(ground.host) | plan.environment(ground.host, session.agent)
+    undos = [step for step in table.undos if step.kind is not Kind.UNTIL_READY]
     out = b""
     with ExitStack() as held:
         begun = time.monotonic()
         for step in table:
-            if step.transient:
+            if step.kind is Kind.UNTIL_READY:
                 _docker(step.argv, env, step.stdin)
-            elif step.holds:
+            elif step.runs_long:
                 process = _hold(step, env)
                 held.callback(_let_go, process)
             else:
                 out = _ready(step, env)
         for step in undos:
-            if step.holds:
+            if step.runs_long:
                 held.close()
             _docker(step.undo, env)
         return _times(begun, float(out), time.monotonic())
@@ -113,21 +111,13 @@ def timed(times: int, act: Callable[[], object]) -> list[float]:
 
 def _plan(ground: Ground) -> Plan:
     """Plan a session as the launcher would."""
-    host, agent = ground.host, ground.agent
-    made = plan.make(
-        host,
-        agent,
-        Run(terminal=False, question="now"),
-        images=images(host, agent.bottle.dockerfile),
-        egress=Engine(client_environment(host)).egress(host.setting("EGRESS_NETWORK")),
-        token=secrets.token_hex(4),
-    )
-    return replace(made, known=addresses.read(local=True))
+    asked = planning.request(ground.host, ground.agent, Run(terminal=False, question="now"), local=True)
+    return planning.resolve(asked, Engine(planning.client_environment(ground.host)))
 
 
 def _ready(step: Step, env: dict[str, str]) -> bytes:
     """Run a step, or ask whether it is needed, which it is not after the first session."""
-    return _docker(step.unless or step.argv, env, step.stdin if not step.unless else b"")
+    return _docker(step.skip_if or step.argv, env, step.stdin if not step.skip_if else b"")
 
 
 def _docker(argv: Sequence[str], env: dict[str, str], stdin: bytes = b"") -> bytes:

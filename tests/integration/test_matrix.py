@@ -15,11 +15,10 @@ from claude_bottle.bottle import plan
 from claude_bottle.bottle.plan import Run
 from claude_bottle.host.machine import Host
 from claude_bottle.manifest import agent as manifest
-from claude_bottle.process import engine
-from claude_bottle.process.engine import Egress
+from claude_bottle.process.engine import EngineFacts
 from claude_bottle.repository import source
 from claude_bottle.session import planning, steps
-from claude_bottle.session.steps import Step
+from claude_bottle.session.steps import Kind, Step
 from tests.integration.matrix import Case, Matrix, stays, write
 from tests.support.sessions import Bench, Running
 
@@ -33,19 +32,19 @@ def table(bench: Bench) -> tuple[Step, ...]:
     write(bench, "stay")
     host = Host(bench.environ, Path.home(), interactive=False, owner="test")
     agent = manifest.load_agent(bench.agents, bench.name, environ=host.environ, home=host.home)
-    images = planning.images(host, agent.bottle.dockerfile)
-    egress = Egress(engine.EGRESS)
-    made = plan.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
     wanted = source.wanted(agent.repo, None, None, with_changes=False)
     assert wanted
-    return steps.table(replace(made, repository=source.survey(wanted, bench.environ, None)))
+    taken = source.survey(wanted, bench.environ, None)
+    asked = planning.request(host, agent, Run(terminal=False), local=True, repository=taken)
+    # The shared egress network is one of the steps, whichever this bench has chosen.
+    return tuple(steps.table(plan.make(replace(asked, token="0" * 8), EngineFacts())))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_when_a_step_starts(matrix: Matrix, number: signal.Signals) -> None:
     def case(step: Step) -> Case:
         made = Case(step.name, matrix.bench(), number, (128 + number,), lambda run: run.until(f": {step.name} ..."))
-        if step.unless:
+        if step.skip_if:
             made.environ = {"PATH": lacking(made.bench, step), "CLAUDE_BOTTLE_EGRESS_NETWORK": ""}
         return made
 
@@ -54,9 +53,9 @@ def test_signal_when_a_step_starts(matrix: Matrix, number: signal.Signals) -> No
 
 def lacking(bench: Bench, step: Step) -> str:
     """Return a PATH whose docker lacks what a step makes, and asks nobody outside for it: a build or pull lasts."""
-    *question, name = step.unless[1:]
+    *question, name = step.skip_if[1:]
     asked, made = (shlex.quote(" ".join(words)) for words in (question, step.argv[1:]))
-    making = "exec sleep 20" if step.shown else "exec docker version"
+    making = "exec sleep 20" if step.kind is Kind.PROGRESS else "exec docker version"
     # It may be asked for among others of its kind.
     return bench.wrap(f"{asked}*{shlex.quote(name)}*) exit 1;;\n{made}) {making};;")
 
@@ -74,14 +73,14 @@ def test_signal_at_an_undo(matrix: Matrix, number: signal.Signals) -> None:
     said = plain.start("--yes", "-v").err.splitlines()
     names = [line.split(": undo ")[1].removesuffix(" ...") for line in said if ": undo " in line]
     rows = {step.name: step for step in table(matrix.bench()) if step.undo}
-    assert {name for name, step in rows.items() if not step.transient} <= set(names)
+    assert {name for name, step in rows.items() if step.kind is not Kind.UNTIL_READY} <= set(names)
 
     def case(name: str) -> Case:
         # The last ones, which are no rows, take so little time that the handlers may have gone, or Python has ended.
         codes = (0,) if name in rows else (0, -number, 128 + number)
         return Case(name, matrix.bench(), number, codes, lambda run: at_undo(run, name), "hello")
 
-    transient = [in_flight(matrix.bench(), step, number) for step in rows.values() if step.transient]
+    transient = [in_flight(matrix.bench(), step, number) for step in rows.values() if step.kind is Kind.UNTIL_READY]
     matrix.run([*map(case, names), *transient])
 
 

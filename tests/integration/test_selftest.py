@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.bottle import home
-from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.cleanup import orphans
 from claude_bottle.cleanup.stack import Teardown
@@ -232,25 +230,23 @@ def ssh_plan(world: World, agents_dir: Path) -> Plan:
 def planned(world: World, agents_dir: Path) -> Plan:
     here = dataclasses.replace(machine.read(), environ={**os.environ, **world.environ(agents_dir)})
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
-    egress = Engine(here.environ).egress(world.network)
-    images, token = planning.images(here, None), secrets.token_hex(4)
-    return plans.make(here, agent, Run(terminal=False), images=images, egress=egress, token=token)
+    asked = planning.request(here, agent, Run(terminal=False), local=True)
+    return planning.resolve(asked, Engine(here.environ))
 
 
 def receipt(plan: Plan, case: Case) -> Receipt:
     """Run a session up to the self-test, edited, and judge it."""
     plan = dataclasses.replace(plan, known=case.known)
-    edited = (case.edits.get(step.name, _same)(plan, step) for step in steps.table(plan)[:-1])
+    edited = (case.edits.get(step.name, _same)(plan, step) for step in steps.table(plan).setup)
     *rows, probe, inspect = (step for step in edited if step)
     assert (probe.name, inspect.name) == ("selftest", "inspect")
     if case.more:
         words = (word.format(plan=plan) for word in case.more)
         rows.append(Step("more", ("docker", *words), needs=tuple(step.name for step in rows)))
     needs = tuple(step.name for step in rows)
-    table = [*rows, *(dataclasses.replace(step, needs=needs, after=()) for step in (probe, inspect))]
+    table = [*rows, *(dataclasses.replace(step, needs=needs, stdin_after=()) for step in (probe, inspect))]
     with Teardown() as undo:
-        done = Engine(os.environ).present(steps.skips(table))
-        results = Runner(undo, os.environ, lambda _: None).run(table, done)
+        results = Runner(undo, os.environ, lambda _: None).run(table)
     assert orphans.listed(os.environ, plan.session) == ()  # however it was edited
     return selftest.judge(plan, case.known, results["selftest"].stdout, results["inspect"].stdout, 0.2)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from claude_bottle.session.steps import Step
+from claude_bottle.session.steps import Kind, Step
 
 _MANIFEST = re.compile(r"(?<=^claude-bottle.manifest)=.*(?=/bottles/)")
 _FOLDER = Path(__file__).parents[1] / "unit" / "session" / "golden"
@@ -29,15 +29,14 @@ def describe(step: Step) -> str:
     whole = b"\0" not in step.stdin and b"PRIVATE KEY" not in step.stdin and len(step.stdin) < 4096
     text = f"stdin{'' if whole else ' not shown here'}\n" if step.stdin else ""
     rules = "".join(f"  {line}\n" for line in step.stdin.decode().splitlines()) if whole else ""
-    flags = [name for name in ("holds", "shown", "transient") if getattr(step, name)]
-    feed = step.feed
+    feed = step.stdin_from
     parts = [
         f"== {step.name}\n",
         f"needs {' '.join(step.needs)}\n" if step.needs else "",
-        f"after {' '.join(step.after)}\n" if step.after else "",
-        f"is {' '.join(flags)}\n" if flags else "",
+        f"stdin after {' '.join(step.stdin_after)}\n" if step.stdin_after else "",
+        f"is {step.kind.value}\n" if step.kind is not Kind.COMMAND else "",
         f"env {' '.join(step.env)}\n" if step.env else "",
-        f"unless\n{lines(step.unless)}" if step.unless else "",
+        f"skip if\n{lines(step.skip_if)}" if step.skip_if else "",
         f"argv\n{lines(step.argv)}",
         text + rules,
         f"then what comes of\n{lines(feed.argv)}given\n  {feed.stdin.decode()}" if feed else "",

@@ -4,14 +4,12 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from claude_bottle.bottle import plan as planning
 from claude_bottle.bottle.image import Image
-from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.bottle.plan import Plan, Request, Run, make
 from claude_bottle.host.machine import Host
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.git_identity import Identity
-from claude_bottle.process import engine
-from claude_bottle.process.engine import Egress
+from claude_bottle.process.engine import EGRESS, Egress, EngineFacts
 from claude_bottle.repository.clone import Repository, Work
 from tests.support import keys
 
@@ -85,17 +83,9 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
     """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
     machine = host(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
     agent = manifest.load_agent(folder, name, environ=machine.environ, home=folder / "bottles")
-    images = (BASE, OWN if agent.bottle.dockerfile else BASE)
-    made = planning.make(
-        machine,
-        agent,
-        run,
-        images=images,
-        egress=egress or Egress(engine.EGRESS),
-        token="0a1b2c3d",
-        identity=agent.bottle.git,
-    )
-    return replace(made, sidecar_image="pipelock:test")
+    image = OWN if agent.bottle.dockerfile else BASE
+    asked = Request(machine, agent, run, BASE, image, "0a1b2c3d", agent.bottle.git or Identity())
+    return make(asked, EngineFacts(egress or Egress(EGRESS)))
 
 
 def with_repository(made: Plan) -> Plan:

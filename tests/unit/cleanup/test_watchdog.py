@@ -24,7 +24,7 @@ class Dog:
         self.scene = scene
         self.owner = host.read().owner
         before = _children()
-        self.end = Watchdog(scene.environ, self.owner)
+        self.end = Watchdog.start(scene.environ, self.owner)
         [self.pid] = _children() - before
 
     def let_go(self, *, clean: bool = False) -> list[Argv]:

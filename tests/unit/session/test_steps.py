@@ -77,6 +77,6 @@ def test_needs_name_steps_that_come_before(tmp_path: Path) -> None:
 
 def test_a_repository(tmp_path: Path) -> None:
     plan = plans.with_repository(plans.plan(plans.manifests(tmp_path), TERMINAL))
-    assert "clone" in _step(plan, "selftest").after
-    shown = preflight.commands([_step(plan, "clone")])
+    assert "clone" in _step(plan, "selftest").stdin_after
+    shown = preflight.command(_step(plan, "clone"))
     golden.same("repository", f"{preflight.summary(plan, '')}{_changed(plan, ('bottle', 'clone', 'claude'))}{shown}")
