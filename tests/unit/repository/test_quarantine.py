@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command, stream
 from claude_bottle.repository import fetch, git, quarantine
 from claude_bottle.repository.clone import OUT
 from tests.support.repos import BRANCH, SESSION, Ground, Repo
@@ -95,21 +94,6 @@ def test_what_cannot_be_copied_beside_the_repository_stays(ground: Ground, monke
     assert f"the work is saved in {saved} (git" in str(caught.value)
     assert list(ground.folder.glob("*.bundle")) == []
     Repo(ground.folder, ground.env).git("bundle", "list-heads", str(saved))
-
-
-def test_what_is_taken_in_parts_is_whole() -> None:
-    class Sparing:
-        def __init__(self) -> None:
-            self.data = b""
-
-        def write(self, data: memoryview) -> int:
-            self.data += data[:7]
-            return len(data[:7])
-
-    file = Sparing()
-    argv = ("head", "-c", "100000", "/dev/zero")
-    stream.converse(command.start(argv, dict(os.environ)), what="", seconds=60, into=file)  # type: ignore[arg-type]
-    assert file.data == bytes(100_000)
 
 
 def test_more_objects_than_anybody_makes_are_refused_unread(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
