@@ -2,6 +2,10 @@
 
 import signal
 
+import pytest
+
+pytest.register_assert_rewrite("tests.support")  # else a golden file that differs shows no difference
+
 
 def pytest_configure() -> None:
     """Hear the signals that whoever started the tests ignores (nohup, a shell's `&`): children inherit that."""

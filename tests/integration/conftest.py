@@ -11,7 +11,7 @@ from claude_bottle.bottle import image
 from claude_bottle.host.machine import Host
 from claude_bottle.session.planning import images
 from tests import world as test_world
-from tests.integration.matrix import Matrix
+from tests.support.matrix import Matrix
 from tests.support.sessions import PUPPET, Bench
 from tests.world import World, certificates
 

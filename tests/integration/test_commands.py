@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.matrix import machine
+from tests.support.matrix import machine
 from tests.support.sessions import CLI, Bench, Ended, Running, Terminal, docker
 
 EXTRA = "extra.test"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from claude_bottle.host import machine as host
-from tests.integration.matrix import (
+from tests.support.matrix import (
     Case,
     Matrix,
     machine,

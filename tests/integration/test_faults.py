@@ -14,7 +14,7 @@ import pytest
 
 from claude_bottle.host.machine import Host
 from claude_bottle.session import planning
-from tests.integration.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
+from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
 from tests.support.sessions import CLI, GUARD, Bench, Ended, docker
 
 REMOVED = "the bottle was removed from outside, and with it the session"

@@ -19,7 +19,7 @@ from claude_bottle.process.engine import EngineFacts
 from claude_bottle.repository import source
 from claude_bottle.session import planning, steps
 from claude_bottle.session.steps import Kind, Step
-from tests.integration.matrix import Case, Matrix, stays, write
+from tests.support.matrix import Case, Matrix, stays, write
 from tests.support.sessions import Bench, Running
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("matrix")]

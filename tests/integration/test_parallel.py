@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.matrix import Matrix, machine, running, stays, things
+from tests.support.matrix import Matrix, machine, running, stays, things
 from tests.support.sessions import CLI, SESSION, Bench, Running, docker
 
 SESSIONS = 40

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from claude_bottle.manifest import private_key
-from tests.integration.matrix import running, stays, write
-from tests.integration.test_secrets import Watch, on_disk, told_by_docker
 from tests.support import keys
+from tests.support.hunt import Watch, on_disk, told_by_docker
+from tests.support.matrix import running, stays, write
 from tests.support.sessions import CLI, PUPPET, Bench, Running, docker
 from tests.world import git
 

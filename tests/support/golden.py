@@ -1,7 +1,8 @@
-"""Golden files: what a reviewer reads instead of an assertion, one argument a line."""
+"""Golden files: what a reviewer reads instead of an assertion, an option and its value on one line."""
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +21,23 @@ def same(name: str, text: str) -> None:
 
 
 def lines(argv: Sequence[str]) -> str:
-    """Return an argv, one argument a line, without the folder that a test has its manifests in."""
-    return "".join(f"  {_MANIFEST.sub('=<agents>', word)}\n" for word in argv)
+    """Return an argv for review, without the folder that a test has its manifests in."""
+    return wrapped([_MANIFEST.sub("=<agents>", word) for word in argv])
+
+
+def wrapped(argv: Sequence[str]) -> str:
+    """Return an argv as a shell reads it, an option and the word after it on one line; `shlex.split` takes it back."""
+    rows = list[list[str]]()
+    for word in argv:
+        full = not rows or (_is_option(rows[-1][0]) and len(rows[-1]) == 2)
+        if full or _is_option(word):
+            rows.append([])
+        rows[-1].append(word)
+    return "".join(f"  {shlex.join(row)}\n" for row in rows)
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"  # which is stdin
 
 
 def describe(step: Step) -> str:

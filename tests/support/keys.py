@@ -4,6 +4,15 @@ import base64
 import hashlib
 import struct
 
+# As `ssh-keygen -H` of OpenSSH 9.2 wrote them: of git.example.com, of its port 2222, and of no other.
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAd6XFaoug5J6QN4nj+zyCWXlfz6SXnkKe9PFmVg+4D4"
+HASHED = f"""\
+|1|gJMB2B+wIpEdKZuupF8fkWZ2Mjc=|KNqb6EptEUcsHckSaZfPKTp8k/0= {KEY}
+|1|H5X01iOGtuqvZXq0ZJ3qn2jsqVg=|g4LqDmRy96Ds5oBrvoVytMTGr5w= {KEY} comment
+"""
+ELSEWHERE = "a key that lives only in an ssh-agent or on a hardware token cannot be used"
+SUPPORTED = "a bottle takes the file of a private key, as ssh-keygen writes it"
+
 
 def public(name: str = "key", kind: str = "ssh-ed25519") -> str:
     """Return the public half of `private`, as `type base64`."""

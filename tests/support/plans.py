@@ -39,6 +39,7 @@ skills: [look]
 prompt: |
   --not-an-option
 """
+SSH_HOST = f"{{host: git.example.org, key: ssh/plain, known_host: {keys.public('pinned')}}}"
 
 
 def host(**environ: str) -> Host:

@@ -1,14 +1,12 @@
-"""What is copied into the containers, and the folder that holds it."""
+"""What is copied into the containers."""
 
 import io
 import os
-import stat
 import tarfile
 from pathlib import Path
 
 from claude_bottle.bottle import home
 from claude_bottle.bottle.plan import Run
-from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.manifest.agent import Skill
 from claude_bottle.session import steps
 from tests.support import plans
@@ -55,17 +53,3 @@ def test_the_sidecars_configuration_is_its_users_alone(tmp_path: Path) -> None:
         assert file is not None
         assert file.read() == plan.config
     assert (member.name, member.uid, member.gid, member.mode) == ("pipelock.yaml", 65534, 65534, 0o600)
-
-
-def test_a_stage_dir_is_private_and_goes_with_all_that_is_in_it() -> None:
-    before = os.umask(0)
-    try:
-        stage = StageDir.make("demo-0a1b2c3d")
-        stage.write("file", b"data")
-    finally:
-        os.umask(before)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in stage.path.iterdir()}
-    assert (stat.S_IMODE(stage.path.stat().st_mode), modes) == (0o700, {"file": 0o600})
-    stage.remove()
-    assert not stage.path.exists()
-    stage.remove()

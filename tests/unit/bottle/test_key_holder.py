@@ -1,106 +1,23 @@
-"""A session with ssh hosts: how its key-holder is judged, and what becomes of both when one of them fails."""
+"""A session with ssh hosts: what becomes of it and of its key-holder when one of them fails."""
 
-import copy
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pexpect
 import pytest
 
-from claude_bottle.bottle.plan import Plan, Run
 from tests.support import keys, plans
 from tests.support import scene as scenes
+from tests.support.plans import SSH_HOST
 from tests.support.scene import NAME, STEPS, USUAL, Scene
-from tests.unit.selftest.test_receipt import answers, judged, shown
 
-HOST = f"{{host: git.example.org, key: ssh/plain, known_host: {keys.public('pinned')}}}"
-LOCKED = HOST.replace("ssh/plain", "ssh/locked")
+LOCKED = SSH_HOST.replace("ssh/plain", "ssh/locked")
 UNLOCK = "--workdir /tmp/key-1"
 SERVE = "ssh-agent -D -P none"
 REMOVED = [("docker", "volume", "rm", f"{NAME}-keys"), *USUAL]  # the others end by their lifelines
-MOUNT = {"Type": "volume", "Name": f"{NAME}-keys", "Destination": "/run/ssh-agent", "RW": False}
-BOTTLE, HOLDER = 0, 3
 TRUSTING = scenes.TRUSTING | {"selftest.receipt.KEY_RULES": []}
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    """The plan of a session with one ssh host."""
-    folder = plans.manifests(tmp_path / "agents", bottle=f"ssh: [{HOST}]\n")
-    plans.ssh(folder / "bottles")
-    return plans.plan(folder, Run(terminal=True))
-
-
-def built(plan: Plan) -> list[Any]:
-    """What `docker inspect` shows of a session that is as it should be."""
-    bottle, sidecar, image = shown(plan)
-    bottle["Mounts"] = [dict(MOUNT)]
-    bottle["Config"]["Env"] += ["SSH_AUTH_SOCK=/run/ssh-agent/sock"]
-    holder = {
-        "Name": f"/{plan.name}-key-holder", "Mounts": [MOUNT | {"RW": True}],
-        "HostConfig": copy.deepcopy(sidecar["HostConfig"]) | {"NetworkMode": "none"}
-        | {"Memory": 1 << 26, "MemorySwap": 1 << 26, "LogConfig": {"Type": "none"}},
-        "Config": {"User": "1000:1000", "Env": ["HTTP_PROXY="]}, "NetworkSettings": {"Networks": {"none": {}}},
-    }  # fmt: skip
-    return [bottle, sidecar, image, holder]
-
-
-def test_a_good_key_holder_is_one_check_more(plan: Plan) -> None:
-    assert judged(plan, answers(plan), built(plan)).line() == "isolation  25 checks passed in 0.3 s"
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "name", "detail"),
-    [
-        ((HOLDER, "HostConfig", "NetworkMode"), "bridge", "key-holder", "network mode bridge"),
-        ((HOLDER, "NetworkSettings", "Networks"), {"bridge": {}}, "key-holder", "on network bridge"),
-        ((HOLDER, "HostConfig", "ReadonlyRootfs"), False, "key-holder", "its file system is writable"),
-        ((HOLDER, "HostConfig", "CapDrop"), None, "key-holder", "CapDrop is None"),
-        ((HOLDER, "HostConfig", "Privileged"), True, "key-holder", "it is privileged"),
-        ((HOLDER, "HostConfig", "PidMode"), "host", "key-holder", "PidMode is host"),
-        ((HOLDER, "HostConfig", "RestartPolicy", "Name"), "always", "key-holder", "its restart policy is always"),
-        ((HOLDER, "Config", "User"), "", "key-holder", "it runs as root"),
-        ((HOLDER, "Config", "Env"), ["A_TOKEN=x"], "key-holder", "A_TOKEN is in its environment"),
-        ((HOLDER, "HostConfig", "MemorySwap"), 1 << 27, "key-holder", "MemorySwap is 134217728, not 67108864"),
-        ((HOLDER, "HostConfig", "LogConfig", "Type"), "json-file", "key-holder", "its log driver is json-file"),
-        ((HOLDER, "Mounts"), [MOUNT], "key-holder", "its socket is not in the session's volume"),
-        ((HOLDER, "Mounts"), [MOUNT | {"RW": True}, MOUNT | {"Type": "bind", "RW": True}], "key-holder",
-         "bind at /run/ssh-agent"),
-        ((HOLDER, "Name"), "/other", "key-holder", "did not run (KeyError: 'HostConfig')"),
-        ((BOTTLE, "Mounts"), [], "mounts", "the key-holder's socket is not mounted at /run/ssh-agent, read-only"),
-        ((BOTTLE, "Mounts"), [MOUNT, MOUNT | {"Destination": "/x"}], "mounts", "volume at /x"),
-        ((BOTTLE, "Mounts"), [MOUNT | {"RW": True}], "mounts",
-         "volume at /run/ssh-agent; the key-holder's socket is not mounted at /run/ssh-agent, read-only"),
-        ((BOTTLE, "Mounts"), [MOUNT | {"Name": "another"}], "mounts",
-         "volume at /run/ssh-agent; the key-holder's socket is not mounted at /run/ssh-agent, read-only"),
-    ],
-)  # fmt: skip
-def test_what_was_built_is_told(plan: Plan, path: tuple[Any, ...], value: object, name: str, detail: str) -> None:
-    seen = built(plan)
-    inner: Any = seen
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
-    assert [(check.name, check.detail) for check in judged(plan, answers(plan), seen).failed] == [(name, detail)]
-
-
-def test_a_kernel_that_does_not_limit_swap_is_told(plan: Plan) -> None:
-    seen = built(plan)
-    seen[HOLDER]["HostConfig"]["MemorySwap"] = -1
-    told = judged(plan, answers(plan), seen).line().splitlines()
-    assert told[1].split()[:4] == ["warning", "key-holder", "the", "engine's"]
-    seen[HOLDER]["HostConfig"]["ReadonlyRootfs"] = False
-    assert [check.detail for check in judged(plan, answers(plan), seen).failed] == ["its file system is writable"]
-
-
-def test_without_ssh_hosts_not_even_the_socket_may_be_mounted(tmp_path: Path) -> None:
-    plain = plans.plan(plans.manifests(tmp_path / "plain"), Run(terminal=True))
-    seen = shown(plain)
-    seen[BOTTLE]["Mounts"] = [MOUNT]
-    assert [check.detail for check in judged(plain, answers(plain), seen).failed] == ["volume at /run/ssh-agent"]
 
 
 def give(scene: Scene, host: str) -> None:
@@ -110,7 +27,7 @@ def give(scene: Scene, host: str) -> None:
 
 
 def test_the_key_holder_outlives_the_bottle_and_the_volume_both(scene: Scene) -> None:
-    give(scene, HOST)
+    give(scene, SSH_HOST)
     assert scene.run("start", "demo", "--yes", patches=TRUSTING)[0] == 0
     assert scene.undone == REMOVED
     ends = [scene.at("end", f"--name {name} ") for name in (NAME, f"{NAME}-key-holder")]
@@ -125,7 +42,7 @@ def test_the_key_holder_outlives_the_bottle_and_the_volume_both(scene: Scene) ->
     [("error in libcrypto", ""), ("invalid format", "; `ssh-keygen -p -f {path}`, of OpenSSH 9.6")],
 )
 def test_a_key_that_is_refused_is_named_with_its_cure(scene: Scene, said: str, cure: str) -> None:
-    give(scene, HOST)
+    give(scene, SSH_HOST)
     scene.rule("ssh-add -q", code=1, stderr=f'Error loading key "(stdin)": {said}\n')
     code, _, err = scene.run("start", "demo", "--yes")
     path = scene.agents / "bottles/ssh/plain"
@@ -144,7 +61,7 @@ def test_an_encrypted_key_wants_a_terminal_before_docker_is_asked(scene: Scene) 
 
 
 def test_a_key_holder_that_ends_ends_the_session(scene: Scene) -> None:
-    give(scene, HOST)
+    give(scene, SSH_HOST)
     scene.rule(SERVE, stdout="up\n", code=1)
     scene.rule(STEPS["claude"], fifo="claude", code=137)
     child = scene.launch("start", "demo", "--yes", patches=TRUSTING | {"session.monitor._LOOK": 0.01})
@@ -158,7 +75,7 @@ def test_a_key_holder_that_ends_ends_the_session(scene: Scene) -> None:
 
 
 def test_a_key_holder_that_does_not_start_is_told(scene: Scene) -> None:
-    give(scene, HOST)
+    give(scene, SSH_HOST)
     scene.rule(SERVE, code=127, stderr="bash: line 1: ssh-agent: command not found\n")
     code, _, err = scene.run("start", "demo", "--yes")
     assert (code, "key-holder: bash: line 1: ssh-agent: command not found" in err) == (70, True), err

@@ -3,15 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from claude_bottle.errors import EngineError
-from claude_bottle.process import command, stream
 from claude_bottle.repository.git import Git
 from tests.support.repos import Repo
 from tests.support.scene import STEPS, USUAL, Scene
@@ -125,32 +122,6 @@ def test_without_git_there_is_one_clear_line(scene: Scene) -> None:
     assert (code, err) == (69, "claude-bottle: git is not on PATH: install git\n")
     with pytest.raises(EngineError):
         Git(Path("/"), {"PATH": "/nonexistent"}).run("version")
-
-
-def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(stream, "_TICK", 0.0)
-    argv = (sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())")
-    text = b"x" * 1_000_000
-    result = stream.converse(command.start(argv, os.environ), what="clone", seconds=60, head=text, limit=len(text))
-    assert (result.ok, result.stdout) == (True, text)
-    assert capsys.readouterr().err == "claude-bottle: clone ...\n"
-    with pytest.raises(stream.TooMuch):
-        stream.converse(command.start(argv, os.environ), what="", seconds=60, head=text, limit=len(text) - 1)
-
-
-def test_a_command_that_does_not_end_is_ended() -> None:
-    client = command.start(("sleep", "600"), dict(os.environ))
-    result = stream.converse(client, what="", seconds=0.1, head=b"x" * 1_000_000)
-    assert result.timed_out
-    assert client.process.returncode == -signal.SIGTERM
-
-
-def test_one_that_wants_no_more_ends_as_it_likes() -> None:
-    with subprocess.Popen(("yes",), stdout=subprocess.PIPE) as endless:
-        client = command.start(("head", "-c", "4"), os.environ)
-        result = stream.converse(client, what="", seconds=60, head=b"a", source=endless.stdout)
-        endless.kill()
-    assert result.stdout == b"ay\ny"
 
 
 def test_a_second_late_signal_gives_the_hand_back_up(scene: Scene, user: Repo) -> None:

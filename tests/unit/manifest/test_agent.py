@@ -1,65 +1,15 @@
-"""Agents and bottles: what is read, and the whole message for what is wrong."""
+"""Agents: what is read, every fault at once, and the whole message for what is wrong."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from claude_bottle.egress.allowlist import Host
-from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.agent import Agent, Bottle, EnvVar, Limits, Skill
 from tests.support import plans
-
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-
-PIDS = "want a whole number of processes, from 64 (claude and its tools need some) to 4194304"
-SIZE = "want a size such as 4g, 512m or a number of bytes"
-NAME = "a host name is not empty and has no spaces or control characters"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder of agents, with a user's home beside it."""
-
-    root: Path
-
-    @property
-    def agents(self) -> Path:
-        return self.root / "agents"
-
-    def write(self, path: str, text: str = "") -> Path:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-        return file
-
-    def load(self, name: str = "a", environ: Mapping[str, str] | None = None) -> Agent:
-        return manifest.load_agent(self.agents, name, environ=environ or {}, home=self.root / "home")
-
-    def load_all(self) -> tuple[Agent, ...]:
-        return manifest.load_agents(self.agents, environ={}, home=self.root / "home")
-
-    def faults(self, name: str | None = "a") -> list[str]:
-        """Return the lines of the error, each without the folder that all begin with."""
-        with pytest.raises(ManifestError) as raised:
-            self.load_all() if name is None else self.load(name)
-        return [line.replace(f"{self.agents}/", "") for line in str(raised.value).split("\n")]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    found = Place(tmp_path)
-    found.write("agents/a.yaml", "description: An agent\n")
-    found.write("agents/bottles/default.yaml")
-    return found
-
-
-def bottle_faults(place: Place, text: str) -> list[str]:
-    place.write("agents/bottles/default.yaml", text)
-    return place.faults()
+from tests.support.manifests import CERTIFICATE, Place
 
 
 def test_an_agent_with_everything(place: Place) -> None:
@@ -151,118 +101,6 @@ def test_all_agents_are_checked_and_bottles_that_nobody_uses(place: Place) -> No
         'bottles/unused.yaml:1:1: unknown key "Limits"; did you mean "limits"?',
     ]
     assert place.load().name == "a", "the faults of other files are not this agent's"
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("env: [A]", "1:6: env: want a mapping (key: value), found a list"),
-        ("env:", "1:5: env: want a mapping (key: value), found nothing"),
-        ("egress: {allow: github.com}", "1:17: egress.allow: want a list, found text"),
-        ("egress: {allow: [1.5]}", "1:18: egress.allow: want text (quote it), found a number"),
-        ("env: {A: yes, B: true}", "1:18: env.B: want text (quote it), found true or false"),
-        ('env: {A: "x\\0"}', "1:10: env.A: holds a NUL character, which cannot be passed on"),
-        ("limits: {cpus: two}", "1:16: limits.cpus: want a number, found text"),
-        ("limits: {cpus: true}", "1:16: limits.cpus: want a number, found true or false"),
-        ("limits: {cpus: 0}", "1:16: limits.cpus: want a number of cpus, from 0.01 to 4096"),
-        ("limits: {cpus: .nan}", "1:16: limits.cpus: want a number of cpus, from 0.01 to 4096"),
-        ("limits: {memory: 4 gallons}", f"1:18: limits.memory: {SIZE}, found text"),
-        ("limits: {pids: 1.5}", f"1:16: limits.pids: {PIDS}"),
-        ("limits: {pids: .inf}", f"1:16: limits.pids: {PIDS}"),
-        ("image: {}", '1:8: image: names no "dockerfile"'),
-        ("egress: {alow: []}", '1:10: unknown key "egress.alow"; did you mean "allow"?'),
-        ("zzz: 1", '1:1: unknown key "zzz"; known here: env, ssh, git, egress, ca_certs, limits, image'),
-        ('egress: {allow: ["a.com\\x1b[2J"]}', rf'1:18: egress.allow: "a.com\x1b[2J": {NAME}'),
-    ],
-)  # fmt: skip
-def test_a_type_fault_names_key_wanted_and_found(place: Place, text: str, fault: str) -> None:
-    found = bottle_faults(place, text)
-    assert found == [f"bottles/default.yaml:{fault}"]
-    assert found[0].isprintable()
-
-
-@pytest.mark.parametrize("memory", ["511m", "6m", "536870911", "0", "-4", "2000t", '"536870911b"'])
-def test_too_little_or_too_much_memory_is_told(place: Place, memory: str) -> None:
-    (fault,) = bottle_faults(place, f"limits: {{memory: {memory}}}")
-    assert "limits.memory: want " in fault
-
-
-@pytest.mark.parametrize("memory", ["512m", "512M", "536870912", '"536870912"', "0.5 GB", "524288KiB"])
-def test_sizes_are_binary_in_any_spelling(place: Place, memory: str) -> None:
-    place.write("agents/bottles/default.yaml", f"limits: {{memory: {memory}}}")
-    assert place.load().bottle.limits.memory == 512 * 1024**2
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("http_proxy", "HTTPS_PROXY", "Ftp_Proxy", "no_proxy", "ALL_PROXY", "HOME", "NODE_EXTRA_CA_CERTS"),
-        *("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_BOTTLE_X", "CLAUDE_CONFIG_DIR", "DISABLE_AUTOUPDATER"),
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
-    ],
-)
-def test_what_the_launcher_sets_is_refused(place: Place, name: str) -> None:
-    assert bottle_faults(place, f"env:\n  {name}: x") == [
-        f"bottles/default.yaml:2:3: env.{name}: is set by claude-bottle itself"
-    ]
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["PATH", "LD_PRELOAD", "DYLD_X", "DOCKER_HOST", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "GODEBUG", "TMPDIR", "XDG_X"],
-)
-def test_a_host_value_must_not_change_the_docker_client(place: Place, name: str) -> None:
-    place.write("agents/bottles/default.yaml", f"env: {{{name}: '${{X}}'}}")
-    with pytest.raises(ManifestError, match=f"env.{name}: cannot come from the host"):
-        place.load(environ={"X": "x"})
-    place.write("agents/bottles/default.yaml", f"env: {{{name}: x}}")
-    assert place.load().bottle.env == (EnvVar(name, "x"),)
-    place.write("agents/bottles/default.yaml", f"env: {{GOOGLE_KEY: '${{{name}}}'}}")
-    assert place.load(environ={name: "x"}).bottle.env == (EnvVar("GOOGLE_KEY", source=name),)
-
-
-@pytest.mark.parametrize("value", ["a${X}", "${X} ", "${X}${Y}", "${}", "${1X}", "${X:-y}", "${X"])
-def test_a_literal_is_never_half_a_reference(place: Place, value: str) -> None:
-    assert bottle_faults(place, f"env:\n  A: '{value}'") == [
-        'bottles/default.yaml:2:6: env.A: "${" only works as a whole value, "${NAME}" with the name of a host variable'
-    ]
-
-
-def test_an_unset_host_variable_is_named(place: Place) -> None:
-    assert bottle_faults(place, "env:\n  A: ${SECRET_KEY}") == [
-        "bottles/default.yaml:2:6: env.A: SECRET_KEY is not set on the host"
-    ]
-
-
-def test_no_value_of_a_variable_is_shown(place: Place) -> None:
-    faults = bottle_faults(place, "env:\n  A: 1337.5\n  B: 'x${hunter2}${'\n  A-B: hunter2\n")
-    assert len(faults) == 3
-    assert "hunter2" not in str(faults)
-    assert "1337" not in str(faults)
-    assert "hunter2" not in repr(EnvVar("A", "hunter2"))
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("ca_certs: [none.pem]", "none.pem cannot be read: No such file or directory"),
-        ("ca_certs: [.]", " is not a file"),
-        ("ca_certs: [default.yaml]", "holds no PEM certificate"),
-        ("ca_certs: [~/key.pem]", "/home/key.pem holds a private key"),
-        ("image: {dockerfile: none}", "bottles/none cannot be read: No such file or directory"),
-        ("image: {dockerfile: .}", "bottles is not a file"),
-        ("image: {dockerfile: ~/Dockerfile}", "/home/Dockerfile lies outside of "),
-        ("image: {dockerfile: ../../home/Dockerfile}", "/home/Dockerfile lies outside of "),
-        ("image: {dockerfile: out/Dockerfile}", "bottles/out/Dockerfile lies outside of "),
-        ('image: {dockerfile: "a\\0b"}', "holds a NUL character"),
-    ],
-)
-def test_a_path_must_lead_to_what_is_wanted(place: Place, text: str, reason: str) -> None:
-    place.write("home/key.pem", f"{CERTIFICATE}-----BEGIN EC PRIVATE KEY-----\n")
-    place.write("home/Dockerfile")
-    (place.agents / "bottles/out").symlink_to(place.root / "home")
-    (fault,) = bottle_faults(place, text)
-    assert reason in fault
 
 
 @pytest.mark.parametrize(

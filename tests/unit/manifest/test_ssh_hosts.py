@@ -1,4 +1,4 @@
-"""SSH hosts: what a manifest may say of them, which keys can be used, and what ssh in the bottle is told."""
+"""SSH hosts: what a manifest may say of them, and what ssh in the bottle is told."""
 
 import base64
 import io
@@ -10,19 +10,10 @@ import pytest
 
 from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.errors import ManifestError
-from claude_bottle.manifest import agent, git_identity, known_hosts, private_key, ssh_hosts
+from claude_bottle.manifest import agent, private_key, ssh_hosts
 from claude_bottle.manifest.agent import Bottle
-from claude_bottle.manifest.git_identity import Identity
 from tests.support import golden, keys, plans
-
-# As `ssh-keygen -H` of OpenSSH 9.2 wrote them: of git.example.com, of its port 2222, and of no other.
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAd6XFaoug5J6QN4nj+zyCWXlfz6SXnkKe9PFmVg+4D4"
-HASHED = f"""\
-|1|gJMB2B+wIpEdKZuupF8fkWZ2Mjc=|KNqb6EptEUcsHckSaZfPKTp8k/0= {KEY}
-|1|H5X01iOGtuqvZXq0ZJ3qn2jsqVg=|g4LqDmRy96Ds5oBrvoVytMTGr5w= {KEY} comment
-"""
-ELSEWHERE = "a key that lives only in an ssh-agent or on a hardware token cannot be used"
-SUPPORTED = "a bottle takes the file of a private key, as ssh-keygen writes it"
+from tests.support.keys import ELSEWHERE, HASHED, KEY, SUPPORTED
 
 NAME = 'want a name of letters (an alias: lower-case ones), digits, ".", "_" and "-"'
 PINNED = 'want the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
@@ -119,76 +110,6 @@ git: {name: "", mail: x}
         "12:13: git.name: must not be empty or have control characters",
         '12:17: unknown key "git.mail"; did you mean "email"?',
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (
-            keys.private(kind="sk-ssh-ed25519@openssh.com"),
-            "is a key of a hardware token (sk-ssh-ed25519@openssh.com): ",
-        ),
-        (keys.public() + " me@here\n", f"is a public key: {ELSEWHERE}"),
-        ("PuTTY-User-Key-File-3: ssh-ed25519\n", "is a key of PuTTY's: convert it with `puttygen -O private-openssh`"),
-        ("hello\n", f"is no private key; {SUPPORTED}"),
-        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "is damaged; "),
-        (keys.private()[:120] + "\n-----END OPENSSH PRIVATE KEY-----\n", "is damaged; "),
-        ("", "is no private key; "),
-    ],
-)
-def test_what_is_no_usable_key_is_told(tmp_path: Path, text: str, reason: str) -> None:
-    (tmp_path / "key").write_text(text)
-    with pytest.raises(ValueError, match=r"\A\S") as raised:
-        private_key.read(tmp_path / "key")
-    assert str(raised.value).startswith(reason)
-
-
-def test_of_a_key_in_an_agent_there_is_only_the_public_half(tmp_path: Path) -> None:
-    (tmp_path / "key.pub").write_text(keys.public())
-    with pytest.raises(ValueError, match="and only its public half is there: a key that lives only in an ssh-agent"):
-        private_key.read(tmp_path / "key")
-
-
-@pytest.mark.parametrize(
-    ("head", "encrypted"),
-    [
-        ("RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n", True),
-        ("ENCRYPTED PRIVATE KEY-----\n", True),
-        ("EC PRIVATE KEY-----\n", False),
-        ("PRIVATE KEY-----\n", False),
-    ],
-)
-def test_keys_of_openssl_tell_whether_they_are_encrypted(tmp_path: Path, head: str, *, encrypted: bool) -> None:
-    path = tmp_path / "key"
-    path.write_text(f"-----BEGIN {head}AAAA\n-----END {head.partition('-')[0]}-----\n")
-    (tmp_path / "key.pub").write_text(f"{keys.public('half')} comment\n")
-    assert private_key.read(path) == private_key.KeyFile(path, keys.public("half"), encrypted)
-    (tmp_path / "key.pub").unlink()
-    with pytest.raises(ValueError, match=f"^needs its public half beside it: `ssh-keygen -y -f {path} > {path}.pub`$"):
-        private_key.read(path)
-
-
-def test_known_hosts_are_found_as_ssh_finds_them() -> None:
-    a, b, c, d = (keys.public(name) for name in "abcd")
-    text = f"""\
-# git.example.org {d}
-git.example.org,192.0.2.1 {a} comment
-*.example.org,!no.example.org {b}
-[git.example.org]:2222 {c}
-@cert-authority *.example.org {c}
-@revoked g?t.example.org {d}
-git.example.org ssh-ed25519 damaged
-git.example.org
-|1|x|y {d}
-|1| {d}
-"""
-    assert known_hosts.find(text, "git.example.org") == (a, b, f"@cert-authority {c}", f"@revoked {d}")
-    assert known_hosts.find(text, "[git.example.org]:2222") == (c,)
-    assert known_hosts.find(text, "no.example.org") == (f"@cert-authority {c}",)
-    assert known_hosts.find(text, "example.org") == ()
-    for wanted in ("git.example.com", "[git.example.com]:2222"):
-        assert known_hosts.find(HASHED, wanted) == (KEY,)
-    assert known_hosts.find(HASHED, "other.example.com") == ()
 
 
 DSS = "ssh-dss " + base64.b64encode(b"\0\0\0\7ssh-dss" + 4 * b"\0\0\0\1x").decode()
@@ -288,32 +209,3 @@ def test_a_host_of_which_only_revoked_keys_are_known_is_unknown(tmp_path: Path) 
     (tmp_path / "home2/.ssh/known_hosts").write_text(f"@revoked git.example.org {KEY}\n")
     with pytest.raises(ManifestError, match=r"`ssh-keyscan git\.example\.org`"):
         agent.load_agent(tmp_path / "m", "demo", environ={}, home=tmp_path / "home2")
-
-
-def test_git_identity_is_the_manifests_else_the_hosts() -> None:
-    host = git_identity.told(b'user.name\nFirst\0user.email\na@example.org\0user.name\nAda "L" \\\xc3\xa9\0')
-    assert host == Identity('Ada "L" \\é', "a@example.org")
-    assert Identity(email="b@example.org").completed(host) == Identity('Ada "L" \\é', "b@example.org")
-    assert host.config().decode() == '[user]\n\tname = "Ada \\"L\\" \\\\é"\n\temail = "a@example.org"\n'
-    assert (git_identity.told(b""), Identity().config(), str(Identity())) == (Identity(), b"", "")
-    assert git_identity.told(b"user.name\nx\x1b[2J\0user.email\n\0") == Identity()
-    assert str(Identity(email="a@example.org")) == "<a@example.org>"
-
-
-def test_the_host_is_asked_for_its_own_settings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for those of the current directory, nor where there is no git."""
-    program = tmp_path / "git"
-    program.write_text(
-        f'#!/bin/sh\necho "$*" > {tmp_path}/asked\nprintf "user.name\\nHost\\0user.email\\nh@example.org\\0"\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    assert git_identity.settled(Identity("Own", "o@example.org"), environ) == Identity("Own", "o@example.org")
-    assert not (tmp_path / "asked").exists()
-    assert git_identity.settled(Identity("Own"), environ) == Identity("Own", "h@example.org")
-    assert "--global --includes" in (tmp_path / "asked").read_text()
-    program.write_text("#!/bin/sh\nexit 1\n")
-    assert git_identity.settled(Identity(), environ) == Identity()
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert git_identity.settled(Identity(), {"PATH": str(tmp_path / "empty")}) == Identity()

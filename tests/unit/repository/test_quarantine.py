@@ -4,17 +4,13 @@ import errno
 import os
 import shutil
 import tempfile
-import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command, stream
 from claude_bottle.repository import fetch, git, quarantine
 from claude_bottle.repository.clone import OUT
-from claude_bottle.repository.fetch import HandBack
 from tests.support.repos import BRANCH, SESSION, Ground, Repo
 
 
@@ -100,21 +96,6 @@ def test_what_cannot_be_copied_beside_the_repository_stays(ground: Ground, monke
     Repo(ground.folder, ground.env).git("bundle", "list-heads", str(saved))
 
 
-def test_what_is_taken_in_parts_is_whole() -> None:
-    class Sparing:
-        def __init__(self) -> None:
-            self.data = b""
-
-        def write(self, data: memoryview) -> int:
-            self.data += data[:7]
-            return len(data[:7])
-
-    file = Sparing()
-    argv = ("head", "-c", "100000", "/dev/zero")
-    stream.converse(command.start(argv, dict(os.environ)), what="", seconds=60, into=file)  # type: ignore[arg-type]
-    assert file.data == bytes(100_000)
-
-
 def test_more_objects_than_anybody_makes_are_refused_unread(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "_OBJECTS", 1)
     bottle = ground.uncork()
@@ -133,17 +114,6 @@ def test_a_branch_that_has_gone_on_is_where_the_work_is(ground: Ground) -> None:
     assert ground.user.git("for-each-ref", "--format=%(objectname)", "refs/heads/bottle") == tip
 
 
-def test_another_thread_leaves_the_telling_to_the_main_one(ground: Ground) -> None:
-    back = HandBack(ground.uncork(), (said := list[str]()).append, said.append)
-    thread = threading.Thread(target=back.run)
-    thread.start()
-    thread.join()
-    assert said == []
-    back.run()
-    back.run()
-    assert said == ["branch  none: nothing was changed in the bottle\n"]
-
-
 def test_a_file_as_large_as_the_memory_that_git_may_take_lands(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git, "WARY", {"GIT_ALLOC_LIMIT": str(65 << 20)})
     bottle = ground.uncork()
@@ -151,12 +121,3 @@ def test_a_file_as_large_as_the_memory_that_git_may_take_lands(ground: Ground, m
         file.truncate(65 << 20)
     ground.fetch(bottle)
     assert ground.user.git("cat-file", "-s", f"{BRANCH}:large") == str(65 << 20)
-
-
-def test_a_difference_is_shown_without_its_start_and_a_failure_told(ground: Ground) -> None:
-    bottle = ground.uncork()
-    gone = replace(bottle, work=replace(bottle.work, start="1" * 40))
-    assert "+1\n" in list(fetch.diff(gone))
-    (ground.folder / "bin" / "docker").write_text("#!/bin/sh\necho 'No such container: x' >&2; exit 1\n")
-    with pytest.raises(RepositoryError, match="does not show what has changed: No such container: x"):
-        list(fetch.diff(bottle))

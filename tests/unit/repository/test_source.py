@@ -1,14 +1,13 @@
 """A user's repository on its way into a bottle: what is taken, what is told, and that nothing of it is touched."""
 
 import errno
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claude_bottle.errors import RepositoryError, UsageError
 from claude_bottle.manifest.git_identity import Identity
-from claude_bottle.repository import clone, source
+from claude_bottle.repository import source
 from claude_bottle.repository.clone import Wanted, Work
 from tests.support.repos import BRANCH, Ground, Repo
 
@@ -206,40 +205,12 @@ def test_faults_are_told_in_one_line(ground: Ground) -> None:
         source.wanted(None, None, "main", with_changes=False)
 
 
-def test_a_failure_to_pack_is_gits_own_to_tell(ground: Ground) -> None:
-    ground.user.commit()
-    taken = ground.survey()
-    gone = replace(taken, work=replace(taken.work, start="1" * 40))
-    with pytest.raises(AssertionError, match="bad object 1111"):
-        ground.uncork(gone)
-
-
 def test_git_is_led_nowhere_by_the_users_environment(ground: Ground) -> None:
     tip = ground.user.commit()
     other = Repo(ground.folder / "other", ground.env)
     Repo(ground.folder, ground.env).git("init", "--quiet", str(other.path))
     ground.env |= {"GIT_DIR": str(other.path / ".git"), "GIT_INDEX_FILE": "/nonexistent", "GIT_EXTERNAL_DIFF": "false"}
     assert ground.survey().work.commit == tip
-
-
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("https://token@example.com/x", "https://example.com/x"),
-        ("HTTPS://me:token@example.com/x?a=b", "HTTPS://example.com/x"),
-        ("ssh://git:pw@example.com:22/x", "ssh://git@example.com:22/x"),
-        ("git@example.com:me/x.git", "git@example.com:me/x.git"),
-        ("/srv/x@y", "/srv/x@y"),
-    ],
-)
-def test_no_secret_of_a_remote_goes_in(url: str, told: str) -> None:
-    assert clone.without_secret(url) == told
-
-
-def test_a_label_holds_all_that_another_command_needs() -> None:
-    work = Work(Path("/a b/c"), "1" * 40, "2" * 64)
-    assert Work.of_label(work.label) == work
-    assert [Work.of_label(text) for text in ("-", "", "1 2 /x", f"{'1' * 40} {'2' * 40} ")] == [None] * 4
 
 
 def test_what_git_makes_hard_to_name_or_to_add_is_taken(ground: Ground) -> None:

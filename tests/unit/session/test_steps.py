@@ -1,6 +1,7 @@
 """The docker commands of a session, held by golden files."""
 
 import io
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -48,8 +49,16 @@ def test_odd_agent_names(tmp_path: Path, name: str, session: str) -> None:
     folder = plans.manifests(tmp_path)
     (folder / f"{name}.yaml").write_text("description: Odd\n")
     plan = plans.plan(folder, TERMINAL, name=name)
-    assert plan.session == f"{session}-0a1b2c3d"
-    golden.same(f"odd-name-{session[:10]}", _changed(plan, ("network", "sidecar-connect", "bottle")))
+    made = f"claude-bottle-{session}-0a1b2c3d"
+    network, connect, bottle = (_step(plan, each).argv for each in ("network", "sidecar-connect", "bottle"))
+    assert (plan.session, network[-1], connect[-2:], _value(bottle, "--name"), _value(bottle, "--network")) == (
+        *(f"{session}-0a1b2c3d", made, (made, f"{made}-sidecar"), made, made),
+    )
+    assert f"claude-bottle.agent={name}" in bottle
+
+
+def _value(argv: tuple[str, ...], option: str) -> str:
+    return argv[argv.index(option) + 1]
 
 
 def test_print(tmp_path: Path) -> None:
@@ -59,6 +68,25 @@ def test_print(tmp_path: Path) -> None:
         prompt = tar.extractfile(".claude-bottle/prompt")
         assert prompt is not None
         assert prompt.read() == b"-p is no option here\n\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("docker", "run", "--name", "x", "image", "bash", "-c", "a\n  -b 'c'\nundo\n  d", "--", "-e"),
+        ("--rm", "", " ", "\t", "-", "'", '"', "\\", "\\\n", "$x", "#", "a b", "\u6f22", "--x=y z", "-n", "--n"),
+        (),
+    ],
+)
+def test_a_golden_file_leaves_no_doubt_of_an_argv(argv: tuple[str, ...]) -> None:
+    assert shlex.split(golden.wrapped(argv)) == list(argv)
+
+
+def test_a_golden_file_has_an_option_and_its_value_on_one_line() -> None:
+    argv = ("docker", "run", "--rm", "--name", "x y", "--label", "a=b", "image", "bash", "-c", "exec", "bash", "more")
+    assert golden.wrapped(argv).splitlines() == [
+        *("  docker run", "  --rm", "  --name 'x y'", "  --label a=b", "  image bash", "  -c exec", "  bash more"),
+    ]
 
 
 def test_every_step_that_makes_something_of_the_session_undoes_it(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""What a bottle that is as it should be answers and shows, and how that is judged."""
+
+import copy
+import json
+from typing import Any
+
+from claude_bottle import REFUSED
+from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle.plan import Plan
+from claude_bottle.host.addresses import Addresses
+from claude_bottle.selftest import network_checks
+from claude_bottle.selftest import receipt as selftest
+from claude_bottle.selftest.receipt import Receipt
+
+KNOWN = Addresses(("172.17.0.1", "192.168.7.9", "fe80::42"), "172.17.0.1")
+REFUSAL = f"HTTP/1.0 403 Forbidden\r\n\r\nCONNECT blocked: domain not in allowlist: {REFUSED}\n"
+IMAGE_ENV = ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
+NO_DNS = "HTTP/1.0 403 Forbidden\r\n\r\nSSRF check failed: DNS resolution error for api.anthropic.com"
+BOTTLE, SIDECAR = 0, 1  # their places in what is shown
+
+
+def answers(plan: Plan) -> dict[str, Any]:
+    """What the probe says in a bottle that is as it should be."""
+    asked: Any = network_checks.question(plan, KNOWN)
+    status = {name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    status |= {"Uid": ["1000"] * 4, "NoNewPrivs": ["1"], "Seccomp": ["2"], "names": ["PATH", "HOME"]}
+    return {
+        "resolved": [],
+        "health": 'HTTP/1.0 200 OK\r\n\r\n{"mode": "strict"}',
+        "refused": REFUSAL,
+        "allowed": "HTTP/1.1 200 Connection Established\r\n\r\n",
+        "tcp": {target: "EADDRNOTAVAIL" if "fe80" in target else "EHOSTUNREACH" for target in asked["tcp"]},
+        "udp": {target: "EADDRNOTAVAIL" if "::" in target else "EPERM" for target in asked["udp"]},
+        "dns": {"udp": "EPERM", "tcp": "ECONNREFUSED"},
+        "ipv6": [],
+        "processes": {"self": "9", "1": copy.deepcopy(status), "9": copy.deepcopy(status)},
+        "sockets": [],
+        "cgroup2": True,
+    }
+
+
+def shown(plan: Plan) -> list[Any]:
+    """What `docker inspect` shows of a session that is as it should be."""
+    config = {
+        "Privileged": False, "CapDrop": ["ALL"], "CapAdd": None, "SecurityOpt": ["no-new-privileges"], "Devices": [],
+        "PidMode": "", "UTSMode": "", "UsernsMode": "", "IpcMode": "private", "CgroupnsMode": "private",
+        "RestartPolicy": {"Name": "no"}, "PortBindings": {}, "NetworkMode": plan.name, "ReadonlyRootfs": True,
+        "PidsLimit": 1024, "Memory": 4 << 30, "MemorySwap": 4 << 30, "CpuQuota": 200000, "CpuPeriod": 100000,
+    }  # fmt: skip
+    planned = [word for word in docker_flags.proxy_variables("http://pipelock:8888") if "=" in word]
+    own = {plan.name: {"IPAddress": str(plan.bottle_address)}}
+    bottle = {
+        "Name": f"/{plan.name}", "Mounts": [], "HostConfig": config,
+        "Config": {"Env": [*planned, *IMAGE_ENV]}, "NetworkSettings": {"Networks": own},
+    }  # fmt: skip
+    sidecar = {
+        "Name": f"/{plan.name}-sidecar", "Mounts": [{"Type": "volume", "Destination": "/config"}],
+        "HostConfig": copy.deepcopy(config), "Config": {"User": "65534:65534", "Env": None},
+        "NetworkSettings": {"Networks": {**own, plan.egress.name: {}}},
+    }  # fmt: skip
+    return [bottle, sidecar, {"RepoTags": [plan.image.tag], "Config": {"Env": IMAGE_ENV}}]
+
+
+def judged(plan: Plan, said: object, seen: object, known: Addresses = KNOWN) -> Receipt:
+    """Judge answers that were made up."""
+    return selftest.judge(plan, known, json.dumps(said).encode(), json.dumps(seen).encode(), 0.31)
+
+
+def put(data: Any, path: tuple[Any, ...], value: object) -> None:
+    """Change one value in what is answered or shown."""
+    for key in path[:-1]:
+        data = data[key]
+    data[path[-1]] = value

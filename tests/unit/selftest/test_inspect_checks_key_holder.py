@@ -1,0 +1,93 @@
+"""What docker built of a session with ssh hosts, judged."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claude_bottle.bottle.plan import Plan, Run
+from tests.support import plans
+from tests.support.plans import SSH_HOST
+from tests.support.receipts import answers, judged, shown
+from tests.support.scene import NAME
+
+MOUNT = {"Type": "volume", "Name": f"{NAME}-keys", "Destination": "/run/ssh-agent", "RW": False}
+BOTTLE, HOLDER = 0, 3
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """The plan of a session with one ssh host."""
+    folder = plans.manifests(tmp_path / "agents", bottle=f"ssh: [{SSH_HOST}]\n")
+    plans.ssh(folder / "bottles")
+    return plans.plan(folder, Run(terminal=True))
+
+
+def built(plan: Plan) -> list[Any]:
+    """What `docker inspect` shows of a session that is as it should be."""
+    bottle, sidecar, image = shown(plan)
+    bottle["Mounts"] = [dict(MOUNT)]
+    bottle["Config"]["Env"] += ["SSH_AUTH_SOCK=/run/ssh-agent/sock"]
+    holder = {
+        "Name": f"/{plan.name}-key-holder", "Mounts": [MOUNT | {"RW": True}],
+        "HostConfig": copy.deepcopy(sidecar["HostConfig"]) | {"NetworkMode": "none"}
+        | {"Memory": 1 << 26, "MemorySwap": 1 << 26, "LogConfig": {"Type": "none"}},
+        "Config": {"User": "1000:1000", "Env": ["HTTP_PROXY="]}, "NetworkSettings": {"Networks": {"none": {}}},
+    }  # fmt: skip
+    return [bottle, sidecar, image, holder]
+
+
+def test_a_good_key_holder_is_one_check_more(plan: Plan) -> None:
+    assert judged(plan, answers(plan), built(plan)).line() == "isolation  25 checks passed in 0.3 s"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name", "detail"),
+    [
+        ((HOLDER, "HostConfig", "NetworkMode"), "bridge", "key-holder", "network mode bridge"),
+        ((HOLDER, "NetworkSettings", "Networks"), {"bridge": {}}, "key-holder", "on network bridge"),
+        ((HOLDER, "HostConfig", "ReadonlyRootfs"), False, "key-holder", "its file system is writable"),
+        ((HOLDER, "HostConfig", "CapDrop"), None, "key-holder", "CapDrop is None"),
+        ((HOLDER, "HostConfig", "Privileged"), True, "key-holder", "it is privileged"),
+        ((HOLDER, "HostConfig", "PidMode"), "host", "key-holder", "PidMode is host"),
+        ((HOLDER, "HostConfig", "RestartPolicy", "Name"), "always", "key-holder", "its restart policy is always"),
+        ((HOLDER, "Config", "User"), "", "key-holder", "it runs as root"),
+        ((HOLDER, "Config", "Env"), ["A_TOKEN=x"], "key-holder", "A_TOKEN is in its environment"),
+        ((HOLDER, "HostConfig", "MemorySwap"), 1 << 27, "key-holder", "MemorySwap is 134217728, not 67108864"),
+        ((HOLDER, "HostConfig", "LogConfig", "Type"), "json-file", "key-holder", "its log driver is json-file"),
+        ((HOLDER, "Mounts"), [MOUNT], "key-holder", "its socket is not in the session's volume"),
+        ((HOLDER, "Mounts"), [MOUNT | {"RW": True}, MOUNT | {"Type": "bind", "RW": True}], "key-holder",
+         "bind at /run/ssh-agent"),
+        ((HOLDER, "Name"), "/other", "key-holder", "did not run (KeyError: 'HostConfig')"),
+        ((BOTTLE, "Mounts"), [], "mounts", "the key-holder's socket is not mounted at /run/ssh-agent, read-only"),
+        ((BOTTLE, "Mounts"), [MOUNT, MOUNT | {"Destination": "/x"}], "mounts", "volume at /x"),
+        ((BOTTLE, "Mounts"), [MOUNT | {"RW": True}], "mounts",
+         "volume at /run/ssh-agent; the key-holder's socket is not mounted at /run/ssh-agent, read-only"),
+        ((BOTTLE, "Mounts"), [MOUNT | {"Name": "another"}], "mounts",
+         "volume at /run/ssh-agent; the key-holder's socket is not mounted at /run/ssh-agent, read-only"),
+    ],
+)  # fmt: skip
+def test_what_was_built_is_told(plan: Plan, path: tuple[Any, ...], value: object, name: str, detail: str) -> None:
+    seen = built(plan)
+    inner: Any = seen
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    assert [(check.name, check.detail) for check in judged(plan, answers(plan), seen).failed] == [(name, detail)]
+
+
+def test_a_kernel_that_does_not_limit_swap_is_told(plan: Plan) -> None:
+    seen = built(plan)
+    seen[HOLDER]["HostConfig"]["MemorySwap"] = -1
+    told = judged(plan, answers(plan), seen).line().splitlines()
+    assert told[1].split()[:4] == ["warning", "key-holder", "the", "engine's"]
+    seen[HOLDER]["HostConfig"]["ReadonlyRootfs"] = False
+    assert [check.detail for check in judged(plan, answers(plan), seen).failed] == ["its file system is writable"]
+
+
+def test_without_ssh_hosts_not_even_the_socket_may_be_mounted(tmp_path: Path) -> None:
+    plain = plans.plan(plans.manifests(tmp_path / "plain"), Run(terminal=True))
+    seen = shown(plain)
+    seen[BOTTLE]["Mounts"] = [MOUNT]
+    assert [check.detail for check in judged(plain, answers(plain), seen).failed] == ["volume at /run/ssh-agent"]
