@@ -3,7 +3,7 @@
 PYTHON ?= python3
 DEV := .venv-dev/bin/python -m
 
-.PHONY: help demo test lint contract bench clean ensurepip
+.PHONY: help demo test lint contract bench picture clean ensurepip
 
 help: ## Show this help
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -27,6 +27,9 @@ contract: .venv-dev/stamp ## Check what the product relies on in pipelock, CLAUD
 bench: .venv-dev/stamp ## Measure start, teardown, memory and many sessions at once; write docs/performance.md
 	$(PYTHON) -m tests.world up
 	$(DEV) tests.bench $(BENCH)
+
+picture: .venv-dev/stamp ## Record a session of the demo agent; write docs/session.svg
+	$(DEV) tests.picture
 
 clean: ## Remove virtual environments and caches
 	rm -rf .venv .venv.new .venv.old .venv-dev .mypy_cache .pytest_cache .ruff_cache
