@@ -2,8 +2,11 @@
 
 PYTHON ?= python3
 DEV := .venv-dev/bin/python -m
+# Lists every shell file, by its first line or its name; cli.py is one to the shell only as far as its first exec.
+SHELL_FILES := find * .ci -type f ! -name '*.py*' -exec awk \
+	'FNR == 1 && (/^\#!.*[\/ ](ba|da)?sh( |$$)/ || FILENAME ~ /\.sh$$/) { print FILENAME }' {} +
 
-.PHONY: help demo test lint contract bench clean ensurepip
+.PHONY: help demo test lint contract bench picture clean ensurepip
 
 help: ## Show this help
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -15,10 +18,11 @@ test: lint ## Run everything that CI runs
 	$(PYTHON) -m tests.world up
 	$(DEV) pytest -n 4
 
-lint: .venv-dev/stamp ## Check style and types
+lint: .venv-dev/stamp ## Check style, types and shell
 	$(DEV) ruff check
 	$(DEV) ruff format --check
 	$(DEV) mypy
+	$(SHELL_FILES) | xargs .venv-dev/bin/shellcheck
 
 contract: .venv-dev/stamp ## Check what the product relies on in pipelock, CLAUDE_BOTTLE_PIPELOCK_IMAGE or the stand-in
 	$(PYTHON) -m tests.world up
@@ -27,6 +31,9 @@ contract: .venv-dev/stamp ## Check what the product relies on in pipelock, CLAUD
 bench: .venv-dev/stamp ## Measure start, teardown, memory and many sessions at once; write docs/performance.md
 	$(PYTHON) -m tests.world up
 	$(DEV) tests.bench $(BENCH)
+
+picture: .venv-dev/stamp ## Record a session of the demo agent; write docs/session.svg
+	$(DEV) tests.picture
 
 clean: ## Remove virtual environments and caches
 	rm -rf .venv .venv.new .venv.old .venv-dev .mypy_cache .pytest_cache .ruff_cache
