@@ -14,9 +14,9 @@ from pathlib import Path
 from claude_bottle import changes, docker, leaving, quarantine
 from claude_bottle.clone import OUT
 from claude_bottle.errors import BottleError, RepositoryError
-from claude_bottle.leaving import FILE, Bottle, Kept, Withheld
+from claude_bottle.exporter import PART
+from claude_bottle.leaving import FILE, Bottle, ExportRefused, Kept
 from claude_bottle.quarantine import BUNDLE, Quarantine
-from claude_bottle.scripts import DIFF, PART
 from claude_bottle.staging import StageDir
 from claude_bottle.text import harmless, quoted
 
@@ -56,8 +56,8 @@ def diff(bottle: Bottle) -> Iterator[str]:
     """
     for start in (bottle.work.start, _EMPTY_TREE[len(bottle.work.start)]):
         codes, silent = list[int](), True
-        argv = bottle.argv(DIFF, start, str(FILE))
-        for line in docker.lines(argv, bottle.env, started=bottle.started, ended=codes.append):
+        argv, program = bottle.export("diff", start, str(FILE)), leaving.program()
+        for line in docker.lines(argv, bottle.env, stdin=program, started=bottle.started, ended=codes.append):
             silent = False
             yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
         if codes == [0]:
@@ -110,7 +110,7 @@ class _Trip:
         of = f" of {what}" if what else ""
         try:
             return self._brought(tip)
-        except Withheld as error:
+        except ExportRefused as error:
             if before in ("", tip):
                 self.faults.append(f"{what} {self.where}: {error}" if what else f"{error}; it {self.where}")
                 return "", ""
@@ -122,7 +122,7 @@ class _Trip:
             leaving.take_back(self.bottle, tip, before)
         try:
             return self._brought(before) if before != self.bottle.work.start else ("", "")
-        except Withheld:
+        except ExportRefused:
             self.faults.append(f"so is what was committed before{of}: it {self.where}")
         except RepositoryError as error:
             self.faults.append(f"{what}: {error}" if what else str(error))
