@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claude_bottle import answers, docker, stream
 from claude_bottle.answers import Commit
-from claude_bottle.clone import OUT, Work
+from claude_bottle.clone import OUT, Work, script
 from claude_bottle.docker import Client, Result
 from claude_bottle.errors import RepositoryError
 from claude_bottle.quarantine import BUNDLE, MIB
@@ -41,9 +41,9 @@ class Bottle:
     env: Mapping[str, str] = field(repr=False)
     started: Callable[[int], None] = lambda _: None  # hears the pid of each docker client
 
-    def argv(self, script: str, *words: str) -> tuple[str, ...]:
+    def argv(self, text: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a script in the bottle, as its agent."""
-        return ("docker", "exec", "--interactive", self.container, "bash", "-c", script, "bash", WORKDIR, *words)
+        return ("docker", "exec", "--interactive", self.container, "bash", "-c", text, "bash", WORKDIR, *words)
 
     def export(self, command: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a command of the exporter in the bottle, which reads its `program`."""
@@ -119,11 +119,7 @@ def _cleared(bottle: Bottle) -> bool:
     if limit:  # else not even the first process of an exec can start
         argv = ("docker", "update", "--pids-limit", str(limit + _ROOM), bottle.container)
         docker.run(argv, bottle.env, timeout=ALIVE)
-    return docker.run(bottle.argv(_clear()), bottle.env, timeout=ALIVE).ok
-
-
-def _clear() -> str:
-    return Path(__file__).with_name("clear.sh").read_text(encoding="utf-8")
+    return docker.run(bottle.argv(script("clear.sh")), bottle.env, timeout=ALIVE).ok
 
 
 def _kept(bottle: Bottle) -> Kept:
