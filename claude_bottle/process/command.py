@@ -165,18 +165,22 @@ def lines(
     argv: Sequence[str],
     env: Mapping[str, str],
     longest: int = 1 << 22,
+    stdin: bytes = b"",
     started: Callable[[int], None] = lambda _: None,
     ended: Callable[[int], None] = lambda _: None,
 ) -> Iterator[bytes]:
     """Yield each line of a docker command's stdout, split at LF alone and cut after `longest` bytes; stderr is dropped.
 
-    The command is ended when nobody asks for more; `started` hears its pid, `ended` its exit code.
+    It is given `stdin`, no more than a pipe takes at once, and is ended when nobody asks for more; `started` hears its
+    pid, `ended` its exit code.
     """
-    null = subprocess.DEVNULL
-    process = _popen(argv, env, stdin=null, stdout=subprocess.PIPE, stderr=null)
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    process = _popen(argv, env, stdin=pipe, stdout=pipe, stderr=null)
     started(process.pid)
     whole = True  # what was read last ended its line
     try:
+        with contextlib.suppress(OSError), process.stdin as given:  # type: ignore[union-attr]  # it is a pipe, too
+            given.write(stdin)
         while chunk := process.stdout.readline(longest):  # type: ignore[union-attr]  # it is a pipe: asked for above
             if whole:
                 yield chunk.removesuffix(b"\n")

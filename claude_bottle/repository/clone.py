@@ -19,20 +19,6 @@ SETTINGS = (
 )
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
-# On stdin: the lines of git's `shallow` file, an empty line, a bundle. The cat is there since /dev/stdin, opened anew,
-# may be another user's pipe. What Git LFS keeps elsewhere stays there: the bottle could not reach it.
-_CLONE = r"""
-set -eu -o pipefail
-branch=$1 commit=$2 origin=$3
-format=; [ ${#commit} = 40 ] || format=--object-format=sha256
-git init --quiet --initial-branch="$branch" $format
-while read -r line && [ -n "$line" ]; do echo "$line" >> .git/shallow; done
-cat | git bundle unbundle /dev/stdin > /dev/null
-git update-ref HEAD "$commit"
-GIT_LFS_SKIP_SMUDGE=1 git reset --quiet --hard
-[ -z "$origin" ] || git remote add -- origin "$origin"
-"""
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -86,7 +72,12 @@ def is_oid(text: str) -> bool:
 
 def command(repository: Repository, branch: str) -> Argv:
     """Return the words that make the clone, of bash and what it is given."""
-    return ("bash", "-c", _CLONE, "bash", branch, repository.work.start, repository.origin)
+    return ("bash", "-c", script("clone.sh"), "bash", branch, repository.work.start, repository.origin)
+
+
+def script(name: str) -> str:
+    """Return a shell script for the bottle, less the comment that it begins with."""
+    return "\n" + Path(__file__).with_name(name).read_text(encoding="utf-8").partition("\n\n")[2]
 
 
 def head(repository: Repository, branch: str) -> bytes:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command, stream
-from claude_bottle.process.command import Client
-from claude_bottle.repository.clone import WORKDIR, Work, is_oid
+from claude_bottle.process import command as docker
+from claude_bottle.process import stream
+from claude_bottle.process.command import Client, Result
+from claude_bottle.repository import answers
+from claude_bottle.repository.answers import Commit
+from claude_bottle.repository.clone import OUT, WORKDIR, Work, script
 from claude_bottle.repository.quarantine import BUNDLE, MIB
-from claude_bottle.repository.scripts import BACK, CLEAR, KEEP, LEAVE
 
 FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay
 ALIVE = 20.0  # seconds for the bottle to say that it is there
@@ -22,10 +23,11 @@ COMMITS = 1 + _BRANCHES
 _SHOWN = 10
 _ENDED = "is not running"  # what `docker exec` says of a container that has ended
 _EMPTY = "Refusing to create empty bundle"
-_WORDS = ("tip", "before", "failed", "also", "over", "nested", "large")
+# No package of the agent's, no variable of anybody's, and names in UTF-8 whatever the locale.
+_PYTHON = ("/usr/bin/python3", "-IS", "-X", "utf8", "-")
 
 
-class Withheld(RepositoryError):
+class ExportRefused(RepositoryError):
     """A commit does not come out of the bottle."""
 
 
@@ -40,9 +42,13 @@ class Bottle:
     env: Mapping[str, str] = field(repr=False)
     started: Callable[[int], None] = lambda _: None  # hears the pid of each docker client
 
-    def argv(self, script: str, *words: str) -> tuple[str, ...]:
+    def argv(self, text: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a script in the bottle, as its agent."""
-        return ("docker", "exec", "--interactive", self.container, "bash", "-c", script, "bash", WORKDIR, *words)
+        return ("docker", "exec", "--interactive", self.container, "bash", "-c", text, "bash", WORKDIR, *words)
+
+    def export(self, command: str, *words: str) -> tuple[str, ...]:
+        """Return the command that runs a command of the exporter in the bottle, which reads its `program`."""
+        return ("docker", "exec", "--interactive", self.container, *_PYTHON, command, WORKDIR, *words)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def keep(bottle: Bottle, *, last: bool) -> Kept:
 
 
 def _await(bottle: Bottle) -> None:
-    alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
+    alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
     if alive.ok:
         return
     if alive.absent or _ENDED in alive.stderr or _limit(bottle) is None:
@@ -99,7 +105,7 @@ def _await(bottle: Bottle) -> None:
 def _limit(bottle: Bottle) -> int | None:
     """Return how many processes a bottle may have, 0 if that is not known; None where it does not run any more."""
     form = "{{.State.Running}} {{.HostConfig.PidsLimit}}"
-    said = command.run(("docker", "inspect", "--format", form, bottle.container), bottle.env, timeout=ALIVE)
+    said = docker.run(("docker", "inspect", "--format", form, bottle.container), bottle.env, timeout=ALIVE)
     running, _, limit = said.stdout.decode(errors="replace").strip().partition(" ")
     if said.absent or (said.ok and running != "true"):
         return None
@@ -113,52 +119,54 @@ def _cleared(bottle: Bottle) -> bool:
         return False
     if limit:  # else not even the first process of an exec can start
         argv = ("docker", "update", "--pids-limit", str(limit + _ROOM), bottle.container)
-        command.run(argv, bottle.env, timeout=ALIVE)
-    return command.run(bottle.argv(CLEAR), bottle.env, timeout=ALIVE).ok
+        docker.run(argv, bottle.env, timeout=ALIVE)
+    return docker.run(bottle.argv(script("clear.sh")), bottle.env, timeout=ALIVE).ok
 
 
 def _kept(bottle: Bottle) -> Kept:
-    client = _started(bottle, KEEP, bottle.work.start, str(FILE))
-    result = stream.converse(client, what="committing what was left", seconds=_KEEPING)
-    lines = [line.partition(" ") for line in result.stdout.decode(errors="surrogateescape").split("\n")]
-    said = {word: [harmless(rest)[:200] for first, _, rest in lines if first == word] for word in _WORDS}
-    tip = said["tip"][0] if said["tip"] else "HEAD" if result.timed_out else ""
-    if tip != "HEAD" and not is_oid(tip):
+    client = _started(bottle, "keep", bottle.work.start, str(FILE))
+    result = stream.converse(client, what="committing what was left", seconds=_KEEPING, head=program())
+    said = answers.read(result.stdout, whole=result.ok)
+    tip = said.tip or ("HEAD" if said.tip is None and result.timed_out else "")
+    if not tip:
         raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
-    before = [oid for oid in said["before"] if is_oid(oid)]
-    also = _also(said["also"], said["over"], (f"branch bottle/{bottle.session}", tip))
+    also = _also(said.commits, (f"branch bottle/{bottle.session}", tip))
     return Kept(
-        *(tip, before[0] if before else "", " ".join(said["failed"]), result.timed_out),
+        *(tip, said.before, " ".join((*said.failed, *_cut(result))), result.timed_out),
         *(also[:_BRANCHES], tuple(what for _, _, what in also[_BRANCHES:])),
-        *(tuple(said["nested"]), tuple(said["large"])),
+        *(said.nested, said.large),
     )
 
 
-def _also(lines: Sequence[str], over: Sequence[str], head: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
+def _cut(result: Result) -> tuple[str, ...]:
+    """Return what there is to say of answers that broke off."""
+    return () if result.ok or result.timed_out else (f"the bottle did not finish ({result.reason})",)
+
+
+def _also(commits: Sequence[Commit], head: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
     """Return what there is beside the head, but what is below another of them.
 
     First comes the branch that the bottle began with, then what has no other name, then the other branches.
     """
     first, tip = head
-    below = {oid: before for oid, _, before in (line.partition(" ") for line in over)}
+    below = {each.oid: each.below for each in commits if each.below}
     found = dict[str, str]()
-    for line in lines:
-        oid, _, what = line.partition(" ")
-        if is_oid(oid) and oid not in (tip, *below.values()):
-            found.setdefault(oid, what)
+    for each in commits:
+        if each.oid not in (tip, *below.values()):
+            found.setdefault(each.oid, each.what)
     named = sorted(found.items(), key=lambda item: item[1] != first and 1 + item[1].startswith("branch "))
     return tuple((oid, below.get(oid, ""), f"the agent's {what}") for oid, what in named)
 
 
 def take_back(bottle: Bottle, kept: str, before: str) -> None:
     """Have the bottle forget a commit of what was left that did not come out, so that it can be made smaller."""
-    command.run(bottle.argv(BACK, kept, before), bottle.env, timeout=ALIVE)
+    docker.run(bottle.export("forget", kept, before), bottle.env, stdin=program(), timeout=ALIVE)
 
 
 def leave(
     bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], seconds: float, limit: int, last: bool
 ) -> bool:
-    """Write the bundle that comes out of the bottle to a file; Withheld where it does not come whole.
+    """Write the bundle that comes out of the bottle to a file; ExportRefused where it does not come whole.
 
     False where there would be nothing in it. `limit` is a size in bytes; what is in the commits `beyond` which it goes
     has come before.
@@ -166,21 +174,28 @@ def leave(
     with into.open("xb", buffering=0) as file:
         into.chmod(0o600)
         try:
-            client = _started(bottle, LEAVE, bottle.work.commit, tip, *beyond)
-            result = stream.converse(client, what="fetching the work", seconds=seconds, into=file, limit=limit)
+            client = _started(bottle, "bundle", bottle.work.commit, tip, OUT, *beyond)
+            result = stream.converse(
+                client, what="fetching the work", seconds=seconds, head=program(), into=file, limit=limit
+            )
         except stream.TooMuch:
             hint = f": see what it is with `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"
-            raise Withheld(
+            raise ExportRefused(
                 f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched{'' if last else hint}"
             ) from None
     if _EMPTY in result.stderr:
         return False
     if not result.ok:
-        raise Withheld(f"the bottle does not give its work: {result.reason}")
+        raise ExportRefused(f"the bottle does not give its work: {result.reason}")
     return True
 
 
-def _started(bottle: Bottle, script: str, *words: str) -> Client:
-    client = command.start(bottle.argv(script, *words), bottle.env)
+def program() -> bytes:
+    """Return the exporter, for the stdin of `Bottle.export`; it is shorter than what a pipe takes at once."""
+    return Path(__file__).with_name("exporter.py").read_bytes()
+
+
+def _started(bottle: Bottle, command: str, *words: str) -> Client:
+    client = docker.start(bottle.export(command, *words), bottle.env)
     bottle.started(client.pid)
     return client

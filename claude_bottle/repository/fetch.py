@@ -17,9 +17,9 @@ from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command
 from claude_bottle.repository import export, quarantine, report
 from claude_bottle.repository.clone import OUT
-from claude_bottle.repository.export import FILE, Bottle, Kept, Withheld
+from claude_bottle.repository.export import FILE, Bottle, ExportRefused, Kept
+from claude_bottle.repository.exporter import PART
 from claude_bottle.repository.quarantine import BUNDLE, Quarantine
-from claude_bottle.repository.scripts import DIFF, PART
 
 __all__ = ("SECONDS", "Bottle", "HandBack", "diff", "fetch")
 
@@ -57,8 +57,8 @@ def diff(bottle: Bottle) -> Iterator[str]:
     """
     for start in (bottle.work.start, _EMPTY_TREE[len(bottle.work.start)]):
         codes, silent = list[int](), True
-        argv = bottle.argv(DIFF, start, str(FILE))
-        for line in command.lines(argv, bottle.env, started=bottle.started, ended=codes.append):
+        argv, program = bottle.export("diff", start, str(FILE)), export.program()
+        for line in command.lines(argv, bottle.env, stdin=program, started=bottle.started, ended=codes.append):
             silent = False
             yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
         if codes == [0]:
@@ -111,7 +111,7 @@ class _Trip:
         of = f" of {what}" if what else ""
         try:
             return self._brought(tip)
-        except Withheld as error:
+        except ExportRefused as error:
             if before in ("", tip):
                 self.faults.append(f"{what} {self.where}: {error}" if what else f"{error}; it {self.where}")
                 return "", ""
@@ -123,7 +123,7 @@ class _Trip:
             export.take_back(self.bottle, tip, before)
         try:
             return self._brought(before) if before != self.bottle.work.start else ("", "")
-        except Withheld:
+        except ExportRefused:
             self.faults.append(f"so is what was committed before{of}: it {self.where}")
         except RepositoryError as error:
             self.faults.append(f"{what}: {error}" if what else str(error))

@@ -1,5 +1,6 @@
 """Sessions with a repository and a fake docker: what is run in which order, what is told, and the exit code."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,8 +15,13 @@ from tests.support.repos import Repo
 from tests.support.scene import STEPS, USUAL, Scene
 from tests.unit.session.test_registry import ELSEWHERE, HERE, LIST, row
 
-KEEP = "git commit-tree"  # part of the script that commits what was left
+KEEP = " - keep /work "  # part of the command that commits what was left
 START = ("start", "demo", "--yes", "--repo", "user")
+
+
+def head(tip: str) -> str:
+    """Return what a bottle says that has only a HEAD."""
+    return json.dumps({"kind": "head", "tip": tip, "before": tip}) + "\n"
 
 
 @pytest.fixture
@@ -63,7 +69,7 @@ def test_nothing_is_left_of_a_start_that_ends_as_it_takes_changes_along(
 
 def test_work_comes_back_before_anything_is_undone(scene: Scene, user: Repo) -> None:
     commit = user.git("rev-parse", "HEAD")
-    scene.rule(KEEP, stdout=f"tip {commit}\n")
+    scene.rule(KEEP, stdout=head(commit))
     code, _, err = scene.run(*START)
     assert code == 0
     assert "branch  none: nothing was changed in the bottle\n" in err
@@ -80,18 +86,18 @@ def test_a_hand_back_that_fails_is_told_and_the_teardown_goes_on(
     scene: Scene, user: Repo, claude: int, code: int
 ) -> None:
     scene.rule(STEPS["claude"], code=claude)
-    scene.rule(KEEP, stdout="tip \x1b[31m\n")
+    scene.rule(KEEP, stdout=head("\x1b[31m"))
     before = user.snapshot()
     ended, _, err = scene.run(*START)
     assert ended == code
-    assert "claude-bottle: the bottle has no commit that could be fetched" in err
+    assert "claude-bottle: the bottle's answer makes no sense: " in err
     assert scene.undone == USUAL
     assert user.snapshot() == before
 
 
 def test_a_signal_brings_the_work_back_too(scene: Scene, user: Repo) -> None:
     scene.rule(STEPS["claude"], fifo="claude")
-    scene.rule(KEEP, fifo="keep", stdout=f"tip {user.git('rev-parse', 'HEAD')}\n")
+    scene.rule(KEEP, fifo="keep", stdout=head(user.git("rev-parse", "HEAD")))
     child = scene.launch(*START)
     with scene.held("claude"):
         child.send_signal(signal.SIGTERM)
@@ -125,7 +131,7 @@ def test_without_git_there_is_one_clear_line(scene: Scene) -> None:
 
 
 def test_a_second_late_signal_gives_the_hand_back_up(scene: Scene, user: Repo) -> None:
-    scene.rule(KEEP, fifo="keep", stdout=f"tip {user.git('rev-parse', 'HEAD')}\n")
+    scene.rule(KEEP, fifo="keep", stdout=head(user.git("rev-parse", "HEAD")))
     child = scene.launch(*START)
     with scene.held("keep"):
         child.send_signal(signal.SIGINT)

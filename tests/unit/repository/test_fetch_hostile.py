@@ -147,7 +147,7 @@ def give(ground: Ground, data: bytes) -> None:
     """Have the bottle give these bytes in place of its bundle."""
     (ground.folder / "given").write_bytes(data)
     docker = ground.folder / "bin" / "docker"
-    instead = f'[[ "$*" = *"bundle create"* ]] && exec cat {ground.folder}/given\n'
+    instead = f'[[ "$*" = *" - bundle "* ]] && exec cat {ground.folder}/given\n'
     docker.write_text(docker.read_text().replace("shift 3", f"{instead}shift 3"))
 
 
