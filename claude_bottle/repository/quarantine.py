@@ -32,7 +32,7 @@ _NAMES = 40  # of branches that are tried: the bottle's, and where the agent has
 _ATTEMPTS = 10  # at a branch that another git has locked
 _PAUSE = 0.2  # seconds between two of them
 _LOCKED = ("cannot lock", "Unable to create")
-_TAKEN = ("refusing to fetch", "rejected")  # a branch that is checked out, or has moved meanwhile
+_CHECKED_OUT = "refusing to fetch"
 _CHECKING = "checking what came back"
 _STREAMED = "core.bigFileThreshold=64m"  # a file from here on does not have to fit into memory
 _NAME = "quarantine"  # of its folder
@@ -107,7 +107,8 @@ class Quarantine:
             result = self._unlocked(branch)
             if result.ok:
                 return branch
-            if not any(text in result.stderr for text in _TAKEN):
+            # git fetch --quiet does not say so if the branch has moved meanwhile.
+            if self._there(branch) == before and _CHECKED_OUT not in result.stderr:
                 break
         why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
