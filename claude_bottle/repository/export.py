@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command, stream
+from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client
 from claude_bottle.repository.clone import WORKDIR, Work, is_oid
 from claude_bottle.repository.quarantine import BUNDLE, MIB
@@ -20,8 +20,6 @@ _ROOM = 1024  # processes that a bottle may have beyond its limit, once it is to
 _BRANCHES = 20  # that come out beside the HEAD
 COMMITS = 1 + _BRANCHES
 _SHOWN = 10
-_ENDED = "is not running"  # what `docker exec` says of a container that has ended
-_EMPTY = "Refusing to create empty bundle"
 _WORDS = ("tip", "before", "failed", "also", "over", "nested", "large")
 
 
@@ -91,7 +89,7 @@ def _await(bottle: Bottle) -> None:
     alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
     if alive.ok:
         return
-    if alive.absent or _ENDED in alive.stderr or _limit(bottle) is None:
+    if alive.absent or wording.says(wording.CONTAINER_ENDED, alive.stderr) or _limit(bottle) is None:
         raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
     raise RepositoryError(f"nothing can be run in the bottle, which is there: {alive.reason}")
 
@@ -173,7 +171,7 @@ def leave(
             raise Withheld(
                 f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched{'' if last else hint}"
             ) from None
-    if _EMPTY in result.stderr:
+    if wording.says(wording.EMPTY_BUNDLE, result.stderr):
         return False
     if not result.ok:
         raise Withheld(f"the bottle does not give its work: {result.reason}")
