@@ -12,12 +12,11 @@ from typing import Any, Self
 
 from claude_bottle.errors import BottleError, LeftBehindError
 from claude_bottle.host import machine
-from claude_bottle.process import command, stream
+from claude_bottle.process import command, stream, wording
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _TIMEOUT = 60.0  # seconds for one undo: an engine that does not answer must not hold the user for ever
 _HURRY = 2.0  # seconds for those that come after one that got no answer; the watchdog goes on trying
-_UNDER_WAY = "already in progress"
 
 Undo = Callable[[], str | None]  # returns why it failed, None on success
 
@@ -136,7 +135,7 @@ def remove(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None 
         result = command.run(argv, env, timeout=timeout)
         if result.ok or result.absent:
             return None
-        if _UNDER_WAY not in result.stderr or time.monotonic() > end:
+        if not wording.says(wording.REMOVAL_UNDER_WAY, result.stderr) or time.monotonic() > end:
             return result.reason
         time.sleep(0.05)
 

@@ -9,18 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import EngineError
+from claude_bottle.process import wording
 
-ABSENT = ("No such", "no such volume", "not found")  # what clients 20.10 to 28 say of an object that is not there
 NO_ANSWER = "no answer within"
 _TIMED_OUT = 124  # as timeout(1) has it
 _OTHERS = 5.0  # seconds for a program that is not docker
-_UNREACHABLE = (
-    "Cannot connect to the Docker daemon",
-    "error during connect",
-    "permission denied while trying to connect",
-)
 
 
 @dataclass(frozen=True)
@@ -40,12 +34,12 @@ class Result:
     @property
     def absent(self) -> bool:
         """Tell whether the command failed because its object does not exist."""
-        return not self.ok and not self.unreachable and any(text in self.stderr for text in ABSENT)
+        return not self.ok and not self.unreachable and wording.says(wording.ABSENT, self.stderr)
 
     @property
     def unreachable(self) -> bool:
         """Tell whether the command failed because no engine answered."""
-        return not self.ok and any(text in self.stderr for text in _UNREACHABLE)
+        return not self.ok and wording.says(wording.UNREACHABLE, self.stderr)
 
     @property
     def timed_out(self) -> bool:
@@ -55,10 +49,7 @@ class Result:
     @property
     def reason(self) -> str:
         """Return what docker said, in one line."""
-        lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
-        lines = [line for line in lines if not line.startswith(("See 'docker", "Run 'docker"))]
-        said = harmless(" ".join(lines[-2:])).removeprefix("docker: ").removeprefix("Error response from daemon: ")
-        return said or f"exit status {self.returncode}"
+        return wording.gist("docker", self.stderr) or f"exit status {self.returncode}"
 
 
 @dataclass

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command as docker
-from claude_bottle.process import stream
+from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client, Result
 from claude_bottle.repository import answers
 from claude_bottle.repository.answers import Commit
@@ -21,8 +20,6 @@ _ROOM = 1024  # processes that a bottle may have beyond its limit, once it is to
 _BRANCHES = 20  # that come out beside the HEAD
 COMMITS = 1 + _BRANCHES
 _SHOWN = 10
-_ENDED = "is not running"  # what `docker exec` says of a container that has ended
-_EMPTY = "Refusing to create empty bundle"
 # No package of the agent's, no variable of anybody's, and names in UTF-8 whatever the locale.
 _PYTHON = ("/usr/bin/python3", "-IS", "-X", "utf8", "-")
 
@@ -94,10 +91,10 @@ def keep(bottle: Bottle, *, last: bool) -> Kept:
 
 
 def _await(bottle: Bottle) -> None:
-    alive = docker.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
+    alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
     if alive.ok:
         return
-    if alive.absent or _ENDED in alive.stderr or _limit(bottle) is None:
+    if alive.absent or wording.says(wording.CONTAINER_ENDED, alive.stderr) or _limit(bottle) is None:
         raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
     raise RepositoryError(f"nothing can be run in the bottle, which is there: {alive.reason}")
 
@@ -105,7 +102,7 @@ def _await(bottle: Bottle) -> None:
 def _limit(bottle: Bottle) -> int | None:
     """Return how many processes a bottle may have, 0 if that is not known; None where it does not run any more."""
     form = "{{.State.Running}} {{.HostConfig.PidsLimit}}"
-    said = docker.run(("docker", "inspect", "--format", form, bottle.container), bottle.env, timeout=ALIVE)
+    said = command.run(("docker", "inspect", "--format", form, bottle.container), bottle.env, timeout=ALIVE)
     running, _, limit = said.stdout.decode(errors="replace").strip().partition(" ")
     if said.absent or (said.ok and running != "true"):
         return None
@@ -119,8 +116,8 @@ def _cleared(bottle: Bottle) -> bool:
         return False
     if limit:  # else not even the first process of an exec can start
         argv = ("docker", "update", "--pids-limit", str(limit + _ROOM), bottle.container)
-        docker.run(argv, bottle.env, timeout=ALIVE)
-    return docker.run(bottle.argv(script("clear.sh")), bottle.env, timeout=ALIVE).ok
+        command.run(argv, bottle.env, timeout=ALIVE)
+    return command.run(bottle.argv(script("clear.sh")), bottle.env, timeout=ALIVE).ok
 
 
 def _kept(bottle: Bottle) -> Kept:
@@ -160,7 +157,7 @@ def _also(commits: Sequence[Commit], head: tuple[str, str]) -> tuple[tuple[str, 
 
 def take_back(bottle: Bottle, kept: str, before: str) -> None:
     """Have the bottle forget a commit of what was left that did not come out, so that it can be made smaller."""
-    docker.run(bottle.export("forget", kept, before), bottle.env, stdin=program(), timeout=ALIVE)
+    command.run(bottle.export("forget", kept, before), bottle.env, stdin=program(), timeout=ALIVE)
 
 
 def leave(
@@ -183,7 +180,7 @@ def leave(
             raise ExportRefused(
                 f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched{'' if last else hint}"
             ) from None
-    if _EMPTY in result.stderr:
+    if wording.says(wording.EMPTY_BUNDLE, result.stderr):
         return False
     if not result.ok:
         raise ExportRefused(f"the bottle does not give its work: {result.reason}")
@@ -195,7 +192,7 @@ def program() -> bytes:
     return Path(__file__).with_name("exporter.py").read_bytes()
 
 
-def _started(bottle: Bottle, command: str, *words: str) -> Client:
-    client = docker.start(bottle.export(command, *words), bottle.env)
+def _started(bottle: Bottle, verb: str, *words: str) -> Client:
+    client = command.start(bottle.export(verb, *words), bottle.env)
     bottle.started(client.pid)
     return client

@@ -1,11 +1,11 @@
 """Run git on the host: on a repository, with nothing that it could start by itself, and never without an end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command, stream
+from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
 from claude_bottle.repository.clone import SETTINGS
 
@@ -68,5 +68,4 @@ def text(data: bytes) -> str:
 
 def reason(result: Result) -> str:
     """Return what git said of its failure, in one line."""
-    said = "\n".join(line for line in result.stderr.splitlines() if not line.startswith("hint:"))
-    return replace(result, stderr=said).reason.removeprefix("fatal: ").removeprefix("error: ")
+    return wording.gist("git", result.stderr) or f"exit status {result.returncode}"

@@ -13,7 +13,7 @@ from typing import IO
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command, stream
+from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
 from claude_bottle.repository import git
 from claude_bottle.repository import source as repository
@@ -31,8 +31,6 @@ _HEAD = 1 << 20  # bytes in which a bundle's head must end
 _NAMES = 40  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
 _ATTEMPTS = 10  # at a branch that another git has locked
 _PAUSE = 0.2  # seconds between two of them
-_LOCKED = ("cannot lock", "Unable to create")
-_TAKEN = ("refusing to fetch", "rejected")  # a branch that is checked out, or has moved meanwhile
 _CHECKING = "checking what came back"
 _STREAMED = "core.bigFileThreshold=64m"  # a file from here on does not have to fit into memory
 _NAME = "quarantine"  # of its folder
@@ -107,7 +105,8 @@ class Quarantine:
             result = self._unlocked(branch)
             if result.ok:
                 return branch
-            if not any(text in result.stderr for text in _TAKEN):
+            # git fetch --quiet does not say so if the branch has moved meanwhile.
+            if self._there(branch) == before and not wording.says(wording.CHECKED_OUT, result.stderr):
                 break
         why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
@@ -116,7 +115,7 @@ class Quarantine:
         """Fetch, again and again where another git has the branch locked."""
         for _ in range(_ATTEMPTS - 1):
             result = self._fetch(branch)
-            if result.ok or not any(text in result.stderr for text in _LOCKED):
+            if result.ok or not wording.says(wording.LOCKED, result.stderr):
                 return result
             time.sleep(_PAUSE)
         return self._fetch(branch)

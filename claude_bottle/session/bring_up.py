@@ -10,7 +10,7 @@ from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
 from claude_bottle.host.stage_dir import StageDir
-from claude_bottle.process import terminal
+from claude_bottle.process import terminal, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts
 from claude_bottle.selftest.receipt import Receipt
@@ -19,11 +19,6 @@ from claude_bottle.session.monitor import KEY_HOLDER_ENDED
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind
 
-_CLASH = ("Pool overlaps", "conflicts with network")  # another network has the subnet
-_NO_NETFILTER = "restrict inter-container communication"  # a kernel without br_netfilter
-_NO_IPV6 = "disable_ipv6"  # a kernel booted with ipv6.disable=1 has no such setting
-_FORMAT = "invalid format"  # of ssh-add, for an ed25519 key in OpenSSL's format
-_NO_TARGET = ("non running container", "No such container")  # what was to be locked has ended
 _KILLED = 128 + 9
 _GRACE = 10.0  # seconds between the end of what ran in the key-holder and its own, where they end together
 _STAGE = -1  # the stage dir's place in the order of teardown: last
@@ -100,9 +95,9 @@ def _learned(plan: Plan, error: StepError, engine: Engine) -> EngineFacts | None
     if error.step.name == "network" and _clashes(error.result):
         # The refused one too: it may overlap with a route of the host, which no list of networks has.
         return replace(facts, taken=(*facts.taken, *engine.subnets(), plan.addresses))
-    if _NO_NETFILTER in said.lower() and facts.icc_off:
+    if wording.says(wording.NO_BR_NETFILTER, said) and facts.icc_off:
         return replace(facts, icc_off=False)
-    if _NO_IPV6 in said and facts.ipv6_off:
+    if wording.says(wording.NO_IPV6, said) and facts.ipv6_off:
         return replace(facts, ipv6_off=False)
     return None
 
@@ -125,13 +120,13 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     # A sidecar that dies at once takes the gate along, which may be the first to fail.
     if step.name == "sidecar-start" or (step.name == "gate" and _has_ended(engine, plan.sidecar)):
         return _died(plan, f"{step.name}: {result.reason}", engine)
-    if step.name in ("lock", "gate") and not any(text in result.stderr for text in _NO_TARGET):
+    if step.name in ("lock", "gate") and not wording.says(wording.NO_TARGET, result.stderr):
         return IsolationError(f"{step.name}: nft failed, does the engine's kernel have nf_tables? {result.reason}")
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
     paths = [harmless(str(key.file.path)) for key in plan.keys if key.step == step.name]
-    if paths and _FORMAT in result.stderr:
+    if paths and wording.says(wording.KEY_FORMAT, result.stderr):
         hint = f"; `ssh-keygen -p -f {shlex.quote(paths[0])}`, of OpenSSH 9.6 or newer, writes it as OpenSSH's own"
     return DockerError(f"{step.name}:{''.join(f' {path} cannot be used:' for path in paths)} {result.reason}{hint}")
 
@@ -142,7 +137,7 @@ def _died(plan: Plan, what: str, engine: Engine) -> DockerError:
 
 
 def _clashes(result: Result) -> bool:
-    return any(text in result.stderr for text in _CLASH)
+    return wording.says(wording.SUBNET_TAKEN, result.stderr)
 
 
 def _has_ended(engine: Engine, container: str) -> bool:

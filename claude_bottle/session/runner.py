@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.errors import BottleError
-from claude_bottle.process import command, stream
+from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client, Result
 from claude_bottle.repository import git
 from claude_bottle.session.steps import Kind, Step
@@ -18,7 +18,6 @@ _SILENCE = 120.0  # seconds without an answer after which the engine counts as g
 _LONG = 7200.0  # seconds for a repository to go in
 _PARTING = 5.0  # seconds for a step that held to end; its undo makes sure of it
 _RACE = 5.0  # seconds from the refusal of a second network until the first one can be seen; 0.1 were
-_RACED = ("already exists", "Pool overlaps", "conflicts with network")
 
 
 class StepError(Exception):
@@ -124,7 +123,7 @@ class Runner:
 
     def _made_by_another(self, step: Step, result: Result) -> bool:
         """Tell whether what a step could not make is there: somebody else made it at the same moment."""
-        end = time.monotonic() + (_RACE if any(text in result.stderr for text in _RACED) else 0.0)
+        end = time.monotonic() + (_RACE if wording.says(wording.MADE_MEANWHILE, result.stderr) else 0.0)
         while not command.run(step.skip_if, self._env, timeout=_SILENCE).ok:
             if time.monotonic() >= end or self._stopping:
                 return False

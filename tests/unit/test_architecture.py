@@ -26,13 +26,14 @@ OWNERS = {
     "subprocess": {"process.command", "repository.exporter"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
+SEARCHES = {"count", "endswith", "find", "findall", "fullmatch", "index", "match", "search", "startswith"}
 STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "popen", "posix_spawn", "system"}
 
 # Values in, values out: what these make is shown by a dry run and compared with golden files.
 PURE = {
     "bottle.agent", "bottle.docker_flags", "bottle.firewall", "bottle.key_holder", "bottle.plan", "bottle.sidecar",
     "documents.escaping", "documents.yaml_edit", "egress.allowlist", "egress.log", "manifest.known_hosts",
-    "manifest.private_key", "repository.autorun_files", "repository.clone", "session.steps",
+    "manifest.private_key", "process.wording", "repository.autorun_files", "repository.clone", "session.steps",
 }  # fmt: skip
 IMPURE = {
     "datetime", "os", "random", "secrets", "socket", "tempfile", "time", "uuid", ".process.command", ".repository.git",
@@ -89,6 +90,24 @@ def os_names(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
+def compares_stderr(tree: ast.AST) -> bool:
+    """Return whether what a program prints on stderr is searched or compared, by an operator or by a method of str."""
+
+    def of_stderr(node: ast.AST) -> bool:
+        return any(isinstance(each, ast.Attribute) and each.attr == "stderr" for each in ast.walk(node))
+
+    return any(
+        (isinstance(node, ast.Compare) and of_stderr(node))
+        or (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in SEARCHES
+            and (of_stderr(node.func.value) or any(map(of_stderr, node.args)))
+        )
+        for node in ast.walk(tree)
+    )
+
+
 def upward(name: str, imported: set[str]) -> set[str]:
     """Return the imports of module `name` that come from a wing after its own, or from none."""
     place = WINGS.index(name.partition(".")[0]) if name != "__init__" else -1
@@ -106,6 +125,7 @@ def test_a_module_keeps_to_its_place(path: Path) -> None:
     assert name not in PURE or imported & IMPURE == set()
     assert name in ("host.machine", "repository.exporter") or ENVIRONMENT.isdisjoint(os_names(tree))
     assert STARTS_A_PROCESS.isdisjoint(os_names(tree))
+    assert name == "process.wording" or not compares_stderr(tree), "what programs say is matched in process/wording.py"
     assert LAZY.isdisjoint(imports(at_import_time(tree)))
 
 
@@ -147,3 +167,19 @@ def test_the_rules_see_every_way_to_import() -> None:
     assert upward("manifest.agent", ours) == {".bottle.plan", ".session.runner"}
     assert LAZY.isdisjoint(imports(at_import_time(tree)))
     assert set(os_names(ast.parse("import os\nos.environ\nfrom os import getenv"))) == {"environ", "getenv"}
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("'No such' in result.stderr", True),
+        ("any(text in result.stderr.lower() for text in ABSENT)", True),
+        ("result.stderr.startswith('fatal: ')", True),
+        ("[line for line in result.stderr.splitlines() if line]", False),
+        ("re.search('x', error.result.stderr)", True),
+        ("wording.says(wording.ABSENT, result.stderr)", False),
+        ("sys.stderr.isatty()", False),
+    ],
+)
+def test_the_rules_see_what_is_compared(code: str, found: bool) -> None:
+    assert compares_stderr(ast.parse(code)) == found

@@ -53,6 +53,18 @@ def test_a_lock_is_waited_for(ground: Ground) -> None:
     assert (ground.user.git("rev-parse", BRANCH), len(log.read_text())) == (tip, 3)
 
 
+def test_a_branch_that_somebody_moves_meanwhile_is_left_to_them(ground: Ground) -> None:
+    """To go back is refused, and git fetch --quiet says nothing of it."""
+    bottle = ground.uncork()
+    tip = ground.genie.commit("the work")
+    moved = ground.user.commit("the user's own")
+    real = f"/usr/bin/git -C {ground.user.path}"
+    log = counted(ground, f"{real} rev-parse --quiet --verify {BRANCH} > /dev/null || {real} branch {BRANCH} {moved}")
+    ground.fetch(bottle)
+    assert (ground.user.git("rev-parse", BRANCH), ground.user.git("rev-parse", f"{BRANCH}-2")) == (moved, tip)
+    assert log.read_text() == "\n\n"
+
+
 def test_settings_that_would_lead_the_fetch_astray_do_not(ground: Ground) -> None:
     for key, value in (
         ("url.https://198.51.100.130/.insteadOf", "/"),

@@ -1,0 +1,142 @@
+"""The words of docker, its engine, git and ssh-add that the product acts on, in one table.
+
+An exit status says that a command failed, but not why. No other module compares what another program prints on stderr.
+A phrase is a fragment of a sentence, as short as possible without matching another sentence; case is ignored.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from claude_bottle.documents.escaping import harmless
+
+Speaker = Literal["docker", "dockerd", "runc", "git", "ssh-add"]  # docker's client, its engine, what starts containers
+Named = Literal["docker", "git"]  # whose sentences are quoted to the user
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A fragment of a sentence, the program that prints it, and the versions of that program in which it was seen.
+
+    `recorded` marks what only other versions or kernels print than those the contract test runs on
+    (tests/integration/test_wording.py).
+    """
+
+    text: str
+    by: Speaker
+    seen: tuple[str, ...]
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One cause, and every phrase for it; `unless` is a phrase that rules it out."""
+
+    name: str
+    phrases: tuple[Phrase, ...]
+    unless: str = ""
+
+    @property
+    def recorded(self) -> bool:
+        """Return whether the contract test provokes none of its phrases."""
+        return all(phrase.recorded for phrase in self.phrases)
+
+
+def says(wording: Wording, text: str) -> bool:
+    """Return whether one of a wording's phrases is part of `text`."""
+    folded = text.casefold()
+    if wording.unless and wording.unless.casefold() in folded:
+        return False
+    return any(phrase.text.casefold() in folded for phrase in wording.phrases)
+
+
+ABSENT = Wording(
+    "an object does not exist",
+    (
+        Phrase("no such container", "dockerd", ("20.10.24", "26.1.5", "28.5.2")),
+        Phrase("no such image", "dockerd", ("20.10.24",)),
+        Phrase("no such volume", "dockerd", ("20.10.24", "26.1.5", "28.5.2", "29.7.2")),
+        Phrase("not found", "dockerd", ("20.10.24", "26.1.5", "28.5.2", "29.7.2")),  # a network
+        Phrase("no such object", "docker", ("26.1.5", "28.2.2", "28.5.2", "29.7.2")),  # to `docker inspect`
+        Phrase("no such container", "docker", ("20.10",), recorded=True),
+        Phrase("no such network", "docker", ("20.10",), recorded=True),
+        Phrase("no such volume", "docker", ("20.10",), recorded=True),
+    ),
+)
+UNREACHABLE = Wording(
+    "no engine answers",
+    (
+        Phrase("cannot connect to the docker daemon", "docker", ("26.1.5", "28.2.2", "28.5.2", "29.7.2")),
+        Phrase("failed to connect to the docker api", "docker", ("29.7.2",), recorded=True),  # no socket
+        Phrase("error during connect", "docker", ("26.1.5", "28.2.2", "28.5.2", "29.7.2")),  # ssh fails
+        Phrase("permission denied while trying to connect", "docker", ("26.1.5", "28.2.2", "28.5.2", "29.7.2")),
+        Phrase('": dial tcp', "docker", ("29.7.2",), recorded=True),  # a host that stays silent
+    ),
+    unless="error response from daemon",  # which may itself fail to connect, to a registry
+)
+REMOVAL_UNDER_WAY = Wording(
+    "somebody else is removing it", (Phrase("is already in progress", "dockerd", ("20.10.24",)),)
+)
+SUBNET_TAKEN = Wording(
+    "another network has the subnet, or the bridge's name",
+    (
+        Phrase("pool overlaps", "dockerd", ("20.10.24", "26.1.5", "28.5.2", "29.7.2")),
+        Phrase("conflicts with network", "dockerd", ("20.10.24", "28.5.2")),
+    ),
+)
+MADE_MEANWHILE = Wording(
+    "somebody else has made it",
+    (Phrase("already exists", "dockerd", ("20.10.24",)), *SUBNET_TAKEN.phrases),
+)
+NO_BR_NETFILTER = Wording(
+    "the engine's kernel lacks br_netfilter",
+    (Phrase("restrict inter-container communication", "dockerd", ("20.10",), recorded=True),),
+)
+NO_IPV6 = Wording(
+    "the engine's kernel was booted with ipv6.disable=1",  # and so has no such setting
+    (Phrase("disable_ipv6", "runc", ("1.1.5",)),),
+)
+NO_TARGET = Wording(
+    "the container whose network was to be joined has ended or is gone",
+    (
+        Phrase("non running container", "dockerd", ("20.10.24",)),
+        Phrase("no such container", "dockerd", ("20.10.24",)),
+    ),
+)
+CONTAINER_ENDED = Wording(
+    "the container to run something in has ended", (Phrase("is not running", "dockerd", ("20.10.24",)),)
+)
+KEY_FORMAT = Wording(
+    "an ed25519 key is not in OpenSSH's own format",  # OpenSSH reads others since 9.6
+    (Phrase("invalid format", "ssh-add", ("9.2p1",)),),
+)
+EMPTY_BUNDLE = Wording("a bundle has no commit in it", (Phrase("refusing to create empty bundle", "git", ("2.39.5",)),))
+LOCKED = Wording(
+    "another git is at work on the same branch or file",
+    (Phrase("cannot lock", "git", ("2.39.5",)), Phrase("unable to create", "git", ("2.39.5",))),
+)
+CHECKED_OUT = Wording(
+    "a branch is checked out, and so cannot be fetched into",
+    (Phrase("refusing to fetch", "git", ("2.39.5",)),),
+)
+
+TABLE = (
+    *(ABSENT, UNREACHABLE, REMOVAL_UNDER_WAY, SUBNET_TAKEN, MADE_MEANWHILE, NO_BR_NETFILTER, NO_IPV6, NO_TARGET),
+    *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT),
+)
+
+# Lines that do not say what went wrong, and how those that do begin.
+_ADVICE: dict[Named, tuple[str, ...]] = {"docker": ("See 'docker", "Run 'docker"), "git": ("hint:",)}
+_OPENINGS: dict[Named, tuple[str, ...]] = {
+    "docker": ("docker: ", "Error response from daemon: "),
+    "git": ("fatal: ", "error: "),
+}
+
+
+def gist(by: Named, said: str) -> str:
+    """Return what a program said of its failure, in one line: the last two that are no advice, made harmless."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_ADVICE[by])]
+    short = harmless(" ".join(lines[-2:]))
+    for opening in _OPENINGS[by]:
+        short = short.removeprefix(opening)
+    return short

@@ -1,0 +1,130 @@
+"""The table of wordings, held to whole sentences as programs have printed them."""
+
+import pytest
+
+from claude_bottle.process import wording
+from claude_bottle.process.command import Result
+from claude_bottle.process.wording import TABLE, Wording, says
+
+DAEMON = "Error response from daemon: "
+GET = 'Get "http://198.51.100.1:2375/v1.51/containers/json": dial tcp 198.51.100.1:2375: i/o timeout'
+DOWN = {wording.UNREACHABLE}
+CLASH = {wording.SUBNET_TAKEN, wording.MADE_MEANWHILE}
+GONE = {wording.ABSENT, wording.NO_TARGET}
+
+SENTENCES: list[tuple[str, str, set[Wording]]] = [
+    ("docker 20.10", "Error: No such container: x", GONE),
+    ("docker 20.10", "Error: No such network: x", {wording.ABSENT}),
+    ("docker 20.10", "Error: No such volume: x", {wording.ABSENT}),
+    ("docker 28.2.2", "Error: No such object: x", {wording.ABSENT}),
+    ("docker 29.7.2", "error: no such object: x", {wording.ABSENT}),
+    ("dockerd 20.10.24", f"{DAEMON}No such container: x", GONE),
+    ("dockerd 20.10.24", f"{DAEMON}no such image: x: No such image: x:latest", {wording.ABSENT}),
+    ("dockerd 20.10.24", f"{DAEMON}network x not found\nexit status 1", {wording.ABSENT}),
+    ("dockerd 29.7.2", f"{DAEMON}get x: no such volume", {wording.ABSENT}),
+    ("docker 28.2.2", "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", DOWN),
+    (
+        "docker 29.7.2",
+        "failed to connect to the docker API at unix:///x; check if the path is correct: dial unix /x: no such file",
+        DOWN,
+    ),
+    ("docker 28.2.2", 'error during connect: Get "http://docker.example.com/v1.50/info": command [ssh ...]', DOWN),
+    ("docker 26.1.5", "permission denied while trying to connect to the Docker daemon socket at unix:///x", DOWN),
+    ("docker 29.7.2", "permission denied while trying to connect to the docker API at unix:///x", DOWN),
+    ("docker 29.7.2", GET, DOWN),
+    ("dockerd 20.10.24", f"{DAEMON}removal of container x is already in progress", {wording.REMOVAL_UNDER_WAY}),
+    ("dockerd 26.1.5", f"{DAEMON}Pool overlaps with other one on this address space", CLASH),
+    ("dockerd 28.5.2", f"{DAEMON}invalid pool request: Pool overlaps with other one on this address space", CLASH),
+    ("dockerd 20.10.24", f"{DAEMON}cannot create network a (x): conflicts with network b (x): networks have", CLASH),
+    ("dockerd 20.10.24", f"{DAEMON}network with name x already exists", {wording.MADE_MEANWHILE}),
+    (
+        "dockerd 20.10",
+        f"{DAEMON}cannot restrict inter-container communication: please ensure that br_netfilter kernel module is",
+        {wording.NO_BR_NETFILTER},
+    ),
+    (
+        "runc 1.1.5",
+        f"docker: {DAEMON}runc create failed: open /proc/sys/net/ipv6/conf/all/disable_ipv6: no such file or directory",
+        {wording.NO_IPV6},
+    ),
+    ("dockerd 20.10.24", f"docker: {DAEMON}cannot join network of a non running container: x", {wording.NO_TARGET}),
+    ("dockerd 20.10.24", f"{DAEMON}Container x is not running", {wording.CONTAINER_ENDED}),
+    ("ssh-add 9.2p1", 'Error loading key "(stdin)": invalid format', {wording.KEY_FORMAT}),
+    ("git 2.39.5", "fatal: Refusing to create empty bundle.", {wording.EMPTY_BUNDLE}),
+    (
+        "git 2.39.5",
+        "error: cannot lock ref 'refs/heads/x': Unable to create '/x/.git/refs/heads/x.lock': File exists.",
+        {wording.LOCKED},
+    ),
+    ("git 2.39.5", "fatal: Unable to create '/x/.git/shallow.lock': File exists.", {wording.LOCKED}),
+    ("git 2.39.5", "error: cannot lock ref 'refs/heads/x': is at a but expected b", {wording.LOCKED}),
+    ("git 2.39.5", "fatal: refusing to fetch into branch 'refs/heads/x' checked out at '/x'", {wording.CHECKED_OUT}),
+]
+OTHERS = [
+    "",
+    f"{DAEMON}error while removing network: network x has active endpoints",
+    f'{DAEMON}Get "https://registry.example/v2/": dial tcp 198.51.100.1:443: i/o timeout',
+    "netlink: Error: Could not process rule: Not supported",
+    'Error loading key "(stdin)": error in libcrypto',
+    "fatal: couldn't find remote ref refs/heads/landed",
+    "bash: line 1: /x: No such file or directory",
+]
+
+
+def meant(text: str) -> set[Wording]:
+    return {each for each in TABLE if says(each, text)}
+
+
+@pytest.mark.parametrize(("by", "said", "expected"), SENTENCES)
+def test_each_sentence_means_one_thing_only(by: str, said: str, expected: set[Wording]) -> None:
+    speaker, _, version = by.partition(" ")
+    assert meant(f"{said}\n") == expected
+    known = [phrase for each in meant(said) for phrase in each.phrases if phrase.text in said.casefold()]
+    assert any(phrase.by == speaker and version in phrase.seen for phrase in known)
+
+
+@pytest.mark.parametrize("said", OTHERS)
+def test_other_sentences_mean_nothing(said: str) -> None:
+    assert meant(said) == set()
+
+
+def test_every_phrase_has_been_said() -> None:
+    """A typing error in a phrase would go unnoticed."""
+    sentences = "\n".join(said for _, said, _ in SENTENCES).casefold()
+    assert [phrase.text for each in TABLE for phrase in each.phrases if phrase.text not in sentences] == []
+    assert [phrase.text for each in TABLE for phrase in each.phrases if not phrase.seen] == []
+
+
+def test_what_is_recorded_alone_is_named() -> None:
+    """The contract test provokes all others."""
+    assert [each for each in TABLE if each.recorded] == [wording.NO_BR_NETFILTER]
+
+
+def test_the_table_has_every_wording_once() -> None:
+    defined = {id(value): value for value in vars(wording).values() if isinstance(value, Wording)}
+    assert sorted(each.name for each in TABLE) == sorted(each.name for each in defined.values())
+
+
+def test_success_is_neither_absence_nor_an_engine_that_is_gone() -> None:
+    for code in (0, 1):
+        said = Result(code, stderr="Error: No such container: x\n")
+        silent = Result(code, stderr="Cannot connect to the Docker daemon at tcp://x: lookup x: no such object\n")
+        assert (said.absent, said.unreachable) == (bool(code), False)
+        assert (silent.absent, silent.unreachable) == (False, bool(code))
+
+
+@pytest.mark.parametrize(
+    ("by", "said", "gist"),
+    [
+        ("docker", f"docker: {DAEMON}no luck.\nSee 'docker run --help'.\n", "no luck."),
+        ("docker", f"docker: {DAEMON}no luck\n\nRun 'docker run --help' for more information\n", "no luck"),
+        ("docker", f"pulling\n\nfirst\n  {DAEMON}second\x1b\n", f"first {DAEMON}second\\x1b"),
+        ("docker", "fatal: no docker\n", "fatal: no docker"),
+        ("git", "fatal: no luck\nhint: try again\nhint: or not\n", "no luck"),
+        ("git", "error: one\nerror: two\n", "one error: two"),
+        ("git", "hint: nothing else\n", ""),
+        ("git", "", ""),
+    ],
+)
+def test_the_gist_is_one_line(by: wording.Named, said: str, gist: str) -> None:
+    assert wording.gist(by, said) == gist
