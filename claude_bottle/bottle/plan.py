@@ -14,6 +14,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.errors import ManifestError
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import ssh_hosts
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.git_identity import Identity
@@ -43,7 +44,7 @@ class Plan:
     """All of a session that can be known without docker."""
 
     session: str
-    owner: str
+    owner: Owner
     agent: Agent
     run: Run
     base: Image

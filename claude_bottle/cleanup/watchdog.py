@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from claude_bottle.cleanup import orphans
 from claude_bottle.errors import BottleError
 from claude_bottle.host import machine
+from claude_bottle.host.owner import Owner, start_time
 from claude_bottle.process import command
 
 _PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
@@ -44,11 +45,11 @@ claude_bottle.cleanup.watchdog.main(sys.argv[2], said)
 class Watchdog:
     """The launcher's end of the pipe; used as a context manager around a session's teardown."""
 
-    def __init__(self, env: Mapping[str, str], owner: str) -> None:
+    def __init__(self, env: Mapping[str, str], owner: Owner) -> None:
         """Start the watchdog, detached, with `env` as its environment; raises EngineError."""
         self._reap = threading.Timer(_IN_PASSING, self.tell, ("reap",))
         self._reap.daemon = True
-        self._pipe = command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), owner), env)
+        self._pipe = command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), str(owner)), env)
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""
@@ -61,7 +62,7 @@ class Watchdog:
 
     def note(self, pid: int) -> None:
         """Name a docker client, which must not create anything once the launcher is gone."""
-        self.tell("client", pid, machine.start_time(pid))
+        self.tell("client", pid, start_time(pid))
 
     def reap(self) -> None:
         """Have it remove in passing, a little later, what dead launchers have left."""
@@ -78,9 +79,10 @@ class Watchdog:
             self._pipe.close()
 
 
-def main(owner: str, said: Iterable[str]) -> None:
+def main(label: str, said: Iterable[str]) -> None:
     """Be the watchdog, which has heard the lines `said`: wait for the launcher's end, and clean up after it."""
-    env = machine.read().environ
+    env, owner = machine.read().environ, Owner.parse(label)
+    assert owner  # noqa: S101  (the launcher's own label)
     session, undos = "", []
     clients: list[tuple[int, str]] = []
     reaper = threading.Thread(target=_reap, args=(env, owner), daemon=True)
@@ -103,7 +105,7 @@ def main(owner: str, said: Iterable[str]) -> None:
         _tear_down(env, session, undos)
 
 
-def _reap(env: Mapping[str, str], owner: str) -> None:
+def _reap(env: Mapping[str, str], owner: Owner) -> None:
     """Remove in passing what dead launchers have left; whatever goes wrong here is for `cleanup` to tell."""
     with contextlib.suppress(BottleError):
         found = (*orphans.listed(env), *orphans.stage_dirs())
@@ -113,7 +115,7 @@ def _reap(env: Mapping[str, str], owner: str) -> None:
 def _end(clients: Iterable[tuple[int, str]]) -> None:
     for pid, started in clients:
         with contextlib.suppress(OSError):
-            if started != "-" and machine.start_time(pid) == started:  # else another may have its number by now
+            if started != "-" and start_time(pid) == started:  # else another may have its number by now
                 os.kill(pid, signal.SIGKILL)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
+from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client
 from claude_bottle.repository.clone import WORKDIR, Work, is_oid
@@ -32,7 +33,7 @@ class Bottle:
     """A bottle that runs, and what it works on."""
 
     session: str
-    owner: str  # of whoever asks: of the temporary files
+    owner: Owner  # of whoever asks: of the temporary files
     container: str
     work: Work
     env: Mapping[str, str] = field(repr=False)
