@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from claude_bottle import PREFIX
 from claude_bottle.bottle.plan import Plan
+from claude_bottle.host.owner import Owner
 
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty where unused.
@@ -12,7 +13,7 @@ DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
-def owned(session: str, role: str, owner: str) -> tuple[str, ...]:
+def owned(session: str, role: str, owner: Owner) -> tuple[str, ...]:
     """Return the labels of whatever belongs to a session."""
     return (f"{PREFIX}.session={session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={owner}")
 

@@ -14,6 +14,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import ssh_hosts
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.git_identity import Identity
@@ -69,7 +70,7 @@ class Plan:
     """A session as values: all that its steps are made from."""
 
     session: str
-    owner: str
+    owner: Owner
     agent: Agent
     run: Run
     base: Image

@@ -11,7 +11,7 @@ from pathlib import Path
 from claude_bottle import PREFIX
 from claude_bottle.cleanup import stack
 from claude_bottle.errors import EngineError
-from claude_bottle.host import machine
+from claude_bottle.host.owner import Owner
 from claude_bottle.process import command
 
 _TIMEOUT = 30  # seconds for one listing
@@ -31,7 +31,7 @@ class Leftover:
     kind: str
     name: str
     session: str
-    owner: str
+    owner: Owner | None
     role: str = ""
 
     def __str__(self) -> str:
@@ -62,19 +62,18 @@ def stage_dirs() -> Iterator[Leftover]:
             yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
 
 
-def _owner(file: Path) -> str:
+def _owner(file: Path) -> Owner | None:
     try:
         if not stat.S_ISREG(file.lstat().st_mode):
-            return ""
-        owner = file.read_text(encoding="utf-8", errors="replace")
+            return None
+        return Owner.parse(file.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
-        return ""
-    return owner if owner.count(":") == 3 else ""
+        return None
 
 
-def dead(items: Iterable[Leftover], observer: str) -> tuple[Leftover, ...]:
-    """Return those whose owner is certainly gone, as `observer`, an owner label, sees it."""
-    return tuple(item for item in items if item.owner and machine.is_dead(item.owner, observer))
+def dead(items: Iterable[Leftover], observer: Owner) -> tuple[Leftover, ...]:
+    """Return those whose owner is certainly gone, as seen from the process `observer`."""
+    return tuple(item for item in items if item.owner and item.owner.is_dead(observer))
 
 
 def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[str], None]) -> bool:
@@ -103,6 +102,6 @@ def _of_kind(env: Mapping[str, str], kind: str, words: tuple[str, ...], label: s
     if not result.ok:
         raise EngineError(f"docker {words[0]} failed: {result.reason}")
     for line in result.stdout.decode(errors="replace").splitlines():
-        found, session, owner, role = (*line.split("\t"), "", "", "")[:4]
-        if owner.count(":") == 3:
+        found, session, label, role = (*line.split("\t"), "", "", "")[:4]
+        if owner := Owner.parse(label):
             yield Leftover(kind, found, session, owner, role)

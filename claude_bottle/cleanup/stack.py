@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Self
 
 from claude_bottle.errors import BottleError, LeftBehindError
-from claude_bottle.host import machine
+from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -140,17 +140,16 @@ def remove(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None 
         time.sleep(0.05)
 
 
-def ask_to_end(owner: str, observer: str) -> bool:
-    """Send SIGTERM to the launcher that an owner label names.
+def ask_to_end(owner: Owner, observer: Owner) -> bool:
+    """Send SIGTERM to the launcher that is an owner.
 
     False where it is not a living process of this machine that this user may signal, or where the system does not tell
     when it was started, by which alone it is known to be the same one.
     """
-    *_, pid, started = owner.split(":")
-    if started == "-" or machine.fate(owner, observer) != "ours":
+    if owner.started == "-" or owner.liveness(observer) != "ours":
         return False
     try:
-        os.kill(int(pid), signal.SIGTERM)
+        os.kill(owner.pid, signal.SIGTERM)
     except OSError:
         return False  # it has just ended
     return True

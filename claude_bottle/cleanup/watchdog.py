@@ -18,6 +18,7 @@ from typing import IO, Self
 from claude_bottle.cleanup import orphans
 from claude_bottle.errors import BottleError
 from claude_bottle.host import machine
+from claude_bottle.host.owner import Owner, start_time
 from claude_bottle.process import command
 
 _PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
@@ -52,9 +53,9 @@ class Watchdog:
         self._reap.daemon = True
 
     @classmethod
-    def start(cls, env: Mapping[str, str], owner: str) -> Self:
+    def start(cls, env: Mapping[str, str], owner: Owner) -> Self:
         """Start a watchdog, detached, with `env` as its environment; raises EngineError."""
-        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), owner), env))
+        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), str(owner)), env))
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""
@@ -67,7 +68,7 @@ class Watchdog:
 
     def note(self, pid: int) -> None:
         """Name a docker client, which must not create anything once the launcher is gone."""
-        self.tell("client", pid, machine.start_time(pid))
+        self.tell("client", pid, start_time(pid))
 
     def reap(self) -> None:
         """Have it remove in passing, a little later, what dead launchers have left."""
@@ -84,9 +85,10 @@ class Watchdog:
             self._pipe.close()
 
 
-def main(owner: str, said: Iterable[str]) -> None:
+def main(label: str, said: Iterable[str]) -> None:
     """Be the watchdog, which has heard the lines `said`: wait for the launcher's end, and clean up after it."""
-    env = machine.read().environ
+    env, owner = machine.read().environ, Owner.parse(label)
+    assert owner  # noqa: S101  (the launcher's own label)
     session, undos = "", []
     clients: list[tuple[int, str]] = []
     reaper = threading.Thread(target=_reap, args=(env, owner), daemon=True)
@@ -109,7 +111,7 @@ def main(owner: str, said: Iterable[str]) -> None:
         _tear_down(env, session, undos)
 
 
-def _reap(env: Mapping[str, str], owner: str) -> None:
+def _reap(env: Mapping[str, str], owner: Owner) -> None:
     """Remove in passing what dead launchers have left; whatever goes wrong here is for `cleanup` to tell."""
     with contextlib.suppress(BottleError):
         found = (*orphans.listed(env), *orphans.stage_dirs())
@@ -119,7 +121,7 @@ def _reap(env: Mapping[str, str], owner: str) -> None:
 def _end(clients: Iterable[tuple[int, str]]) -> None:
     for pid, started in clients:
         with contextlib.suppress(OSError):
-            if started != "-" and machine.start_time(pid) == started:  # else another may have its number by now
+            if started != "-" and start_time(pid) == started:  # else another may have its number by now
                 os.kill(pid, signal.SIGKILL)
 
 

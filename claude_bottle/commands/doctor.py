@@ -87,7 +87,7 @@ def _images(host: Host, engine: Engine) -> Iterator[Finding]:
 
 def _nf_tables(host: Host, engine: Engine, image: Image) -> Finding:
     # An owner, so that cleanup finds it should this process be killed.
-    name = f"{PREFIX}-doctor-{host.owner.split(':')[2]}"
+    name = f"{PREFIX}-doctor-{host.owner.pid}"
     rules = b"add table inet claude_bottle\n"
     argv = docker_flags.nft(name, "none", image.tag, docker_flags.owned("doctor", "doctor", host.owner), rules)
     result = engine.ask(*argv[1:], stdin=rules)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import UsageError
-from claude_bottle.host import machine as host
 from claude_bottle.host.machine import Host
 from claude_bottle.repository import fetch as handback
 from claude_bottle.repository.clone import Work
@@ -18,7 +17,7 @@ from claude_bottle.session.planning import client_environment
 def fetch(machine: Host, name: str) -> None:
     """Bring a running session's work back as it is now, and print what came."""
     bottle = _bottle(machine, name)
-    if host.fate(bottle.owner, machine.owner) == "elsewhere":
+    if bottle.owner.liveness(machine.owner) == "elsewhere":
         raise UsageError(f"{harmless(str(bottle.work.repository))} is on another machine, which started the session")
     with Teardown():
         print(handback.fetch(replace(bottle, owner=machine.owner)), end="")

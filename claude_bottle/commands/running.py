@@ -100,7 +100,7 @@ def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
     found = registry.listed(env)
     chosen = list(dict.fromkeys(registry.find(found, name) for name in names))
     if every:
-        chosen = [session for session in found if host.fate(session.owner, machine.owner) in ("ours", "dead")]
+        chosen = [session for session in found if session.owner.liveness(machine.owner) in ("ours", "dead")]
         others = len(found) - len(chosen)
         print(f"{_many(others, 'session')} of others left alone" if others else "", end="\n" if others else "")
     asked = {session.id for session in chosen if stack.ask_to_end(session.owner, machine.owner)}
@@ -114,7 +114,7 @@ def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
         say(f"{harmless(name)} still brings its work back: waiting for it")
 
     def living() -> bool:
-        return any(host.fate(owner, machine.owner) == "ours" for owner in working.values())
+        return any(owner.liveness(machine.owner) == "ours" for owner in working.values())
 
     for name in left - working.keys() | _await_end(env, working, fetch.SECONDS, living):
         say(f"{harmless(name)} does not end by itself: removing what it has")
@@ -134,13 +134,15 @@ def cleanup(machine: Host, *, dry_run: bool) -> None:
         clean = clean and done
         if done:
             print(f"{'would remove' if dry_run else 'removed'} {harmless(str(item))}")
-    judged = [item for item in found if item.owner and item not in dead]  # a stage dir may have no owner yet
-    fates = {item.session: host.fate(item.owner, machine.owner) for item in judged}
-    elsewhere = sum(fate == "elsewhere" for fate in fates.values())
-    for count, what in ((len(fates) - elsewhere, "of living launchers"), (elsewhere, "of other hosts, not judged")):
+    judged = [item for item in found if item not in dead]
+    seen = {
+        item.session: item.owner.liveness(machine.owner) for item in judged if item.owner
+    }  # a stage dir may lack it
+    elsewhere = sum(liveness == "elsewhere" for liveness in seen.values())
+    for count, what in ((len(seen) - elsewhere, "of living launchers"), (elsewhere, "of other hosts, not judged")):
         if count:
             print(f"{_many(count, 'session')} {what}")
-    if not (dead or fates):
+    if not (dead or seen):
         print("no session has left anything")
     if not clean:
         raise LeftBehindError("not everything could be removed")
@@ -150,7 +152,7 @@ def allow(machine: Host, name: str, hosts: Sequence[Allowed], *, save: bool) -> 
     """Let a running session reach more hosts at once; `save` writes them into its bottle's manifest as well."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
-    if save and host.fate(session.owner, machine.owner) == "elsewhere":
+    if save and session.owner.liveness(machine.owner) == "elsewhere":
         raise ManifestError(f"{session.manifest}: not saved, it is on another machine; nothing was allowed")
     saving = allowing.saving(session, hosts) if save else None
     new = allowing.allow(env, session, hosts)
@@ -233,7 +235,7 @@ def _unused_egress(env: Mapping[str, str], found: Sequence[Leftover], dead: Sequ
     living = [item for item in found if item not in dead]
     starting = {item.session for item in living} - {item.session for item in living if item.role == "sidecar"}
     used = starting or set(users.stdout.decode().split()) - gone
-    return () if used or not there.stdout else (Leftover("network", EGRESS, "", ""),)
+    return () if used or not there.stdout else (Leftover("network", EGRESS, "", None),)
 
 
 def _many(count: int, word: str) -> str:

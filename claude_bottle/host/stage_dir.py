@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle import PREFIX
+from claude_bottle.host.owner import Owner
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class StageDir:
 
     @classmethod
     @contextlib.contextmanager
-    def held(cls, session: str, owner: str, folder: Path | None = None) -> "Iterator[StageDir]":
+    def held(cls, session: str, owner: Owner, folder: Path | None = None) -> "Iterator[StageDir]":
         """Have one for as long as the block takes; where its process is killed, it is removed as its `owner`'s."""
         made = cls.make(session, folder)
         try:
-            made.write("owner", owner.encode())
+            made.write("owner", str(owner).encode())
             yield made
         finally:
             made.remove()

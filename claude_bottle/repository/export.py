@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.errors import RepositoryError
+from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client, Result
 from claude_bottle.repository import answers
@@ -33,7 +34,7 @@ class Bottle:
     """A bottle that runs, and what it works on."""
 
     session: str
-    owner: str  # of whoever asks: of the temporary files
+    owner: Owner  # of whoever asks: of the temporary files
     container: str
     work: Work
     env: Mapping[str, str] = field(repr=False)

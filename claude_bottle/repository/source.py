@@ -8,6 +8,7 @@ from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError, UsageError
+from claude_bottle.host.owner import Owner
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.manifest import git_identity
 from claude_bottle.repository import git
@@ -35,7 +36,7 @@ def wanted(manifests: Path | None, repo: Path | None, ref: str | None, *, with_c
     return Wanted(path, ref or "HEAD", with_changes)
 
 
-def survey(wanted: Wanted, env: Mapping[str, str], owner: str | None) -> Repository:
+def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repository:
     """Return what there is to know of the repository that is wanted; raises RepositoryError.
 
     Uncommitted changes that are wanted become a commit that nothing refers to, made in a folder that is known as
@@ -131,7 +132,7 @@ def _lfs(git_: Git, commit: str) -> Iterator[str]:
         yield "files in Git LFS not taken along: they are there as pointers"
 
 
-def _with_changes(git_: Git, wanted: Wanted, found: Repository, owner: str | None) -> Repository:
+def _with_changes(git_: Git, wanted: Wanted, found: Repository, owner: Owner | None) -> Repository:
     """Return the repository with its uncommitted changes counted, and taken along where they are wanted."""
     changes, inner = _changes(git_)
     if inner:
@@ -162,7 +163,7 @@ def _changes(git_: Git) -> tuple[int, list[str]]:
     return len(found) - len(inner), inner
 
 
-def _committed(git_: Git, found: Repository, owner: str, inner: Sequence[str]) -> str:
+def _committed(git_: Git, found: Repository, owner: Owner, inner: Sequence[str]) -> str:
     """Make a commit of the work tree as it is, but for the repositories inside: git would take no more than a name.
 
     It is made by an index of its own: the user's, and every ref, stay as they are.

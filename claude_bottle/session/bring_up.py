@@ -76,7 +76,7 @@ def stage(plan: Plan, undo: Teardown) -> None:
         with undo.shielded():
             made = StageDir.make(plan.session)
             undo.arm(_STAGE, "stage dir", made.remove)
-        made.write("owner", plan.owner.encode())
+        made.write("owner", str(plan.owner).encode())
         made.write("pipelock.yaml", plan.config)
     except OSError as error:
         raise DockerError(f"cannot write the stage dir {error.filename or ''}: {error.strerror}") from None

@@ -10,6 +10,7 @@ from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress.log import Tally
 from claude_bottle.errors import DockerError, UsageError
+from claude_bottle.host.owner import Owner
 from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
 
@@ -24,7 +25,7 @@ class Session:
     """One session that has containers; `manifest` is the path of its bottle's, on the machine of its owner."""
 
     id: str
-    owner: str
+    owner: Owner
     started: datetime
     agent: str = _UNKNOWN
     bottle: str = _UNKNOWN
@@ -98,8 +99,8 @@ def _parsed(stdout: bytes) -> Iterator[tuple[str, Session]]:
         created, *labels = line.split("\t")
         if len(labels) != len(_KEYS):
             continue
-        session, owner, role, *more = (json.loads(label) or _UNKNOWN for label in labels)
-        if owner.count(":") == 3:
+        session, label, role, *more = (json.loads(value) or _UNKNOWN for value in labels)
+        if owner := Owner.parse(label):
             # The name of the time zone, which follows its offset, is nothing that can be read back.
             started = datetime.strptime(created[:25], "%Y-%m-%d %H:%M:%S %z")
             yield role, Session(session, owner, started, *more)

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from claude_bottle.host import machine as hosts
 from claude_bottle.host.machine import Host
+from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.session.planning import images
@@ -61,7 +61,7 @@ class Ground(Bench):
     @property
     def host(self) -> Host:
         """Return this process as the one that starts sessions: while it lives, no session's clean-up takes them."""
-        return Host(self.environ, Path.home(), interactive=False, owner=hosts.read().owner)
+        return Host(self.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
 
     @property
     def agent(self) -> Agent:

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from claude_bottle.host import machine as host
+from claude_bottle.host.owner import Owner
 from tests.support.matrix import (
     Case,
     Matrix,
@@ -114,16 +115,16 @@ def orphaned(bench: Bench, name: str) -> list[str]:
 def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
     """By their labels: what this test makes has no launcher."""
     bench = matrix.bench()
-    _, boot, pid, started = host.read().owner.split(":")
-    here = f"{bench.name}/{host.read().owner.partition(':')[0].partition('/')[2]}"
+    own = Owner.of_this_process()
+    here = replace(own, machine=f"{bench.name}/{own.machine.partition('/')[2]}")
     with subprocess.Popen("true") as ended:
         gone = ended.pid
     owners = {
-        "living": f"{here}:{boot}:{pid}:{started}",
-        "gone": f"{here}:{boot}:{gone}:{started}",
-        "reused": f"{here}:{boot}:{pid}:1",
-        "rebooted": f"{here}:another-boot:{pid}:{started}",
-        "elsewhere": f"elsewhere/12345678:{boot}:{gone}:1",
+        "living": here,
+        "gone": replace(here, pid=gone),
+        "reused": replace(here, started="1"),
+        "rebooted": replace(here, boot="another-boot"),
+        "elsewhere": replace(here, machine="elsewhere/12345678", pid=gone, started="1"),
         "nonsense": "x",
     }
     try:

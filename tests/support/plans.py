@@ -7,6 +7,7 @@ from pathlib import Path
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Request, Run, make
 from claude_bottle.host.machine import Host
+from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.git_identity import Identity
 from claude_bottle.process.engine import EGRESS, Egress, EngineFacts
@@ -45,7 +46,10 @@ SSH_HOST = f"{{host: git.example.org, key: ssh/plain, known_host: {keys.public('
 def host(**environ: str) -> Host:
     """Return a host that never changes, with nothing in its environment but what is given."""
     return Host(
-        {"TERM": "xterm", "LANG": "C.UTF-8", **environ}, Path("/nobody"), interactive=True, owner="host:boot:1:2"
+        {"TERM": "xterm", "LANG": "C.UTF-8", **environ},
+        Path("/nobody"),
+        interactive=True,
+        owner=Owner("host", "boot", 1, "2"),
     )
 
 

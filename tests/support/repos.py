@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_bottle.host.owner import Owner
 from claude_bottle.process import stream
 from claude_bottle.process.command import start
 from claude_bottle.repository import clone, git, source
@@ -14,6 +15,7 @@ from claude_bottle.repository import fetch as handback
 from claude_bottle.repository.clone import Repository, Wanted
 from claude_bottle.repository.fetch import Bottle
 
+OWNER = Owner("owner", "boot", 1, "2")
 SESSION = "demo-0a1b2c3d"
 BRANCH = f"bottle/{SESSION}"
 # Runs what `docker exec --interactive NAME` is given, with the bottle's folder where /work stands.
@@ -90,7 +92,7 @@ class Ground:
         self.user.git("init", "--quiet")
 
     def survey(self, path: Path | None = None, ref: str = "HEAD", *, with_changes: bool = False) -> Repository:
-        return source.survey(Wanted(path or self.user.path, ref, with_changes), self.env, "owner:boot:1:2")
+        return source.survey(Wanted(path or self.user.path, ref, with_changes), self.env, OWNER)
 
     def uncork(self, taken: Repository | None = None) -> Bottle:
         """Take a repository, the user's if none is given, into the bottle."""
@@ -100,7 +102,7 @@ class Ground:
         fed = git.environment(self.env)
         result = stream.piped(client, clone.head(taken, BRANCH), clone.pack(taken), fed, what="", seconds=60)
         assert result.ok, result
-        return Bottle(SESSION, "owner:boot:1:2", "x", taken.work, self.env)
+        return Bottle(SESSION, OWNER, "x", taken.work, self.env)
 
     def fetch(self, bottle: Bottle) -> str:
         told = handback.fetch(bottle)

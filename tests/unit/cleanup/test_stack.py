@@ -1,8 +1,11 @@
 """What counts as removed; the order of undos and signals are in test_session.py, where sessions are whole."""
 
+from dataclasses import replace
+
 import pytest
 
-from claude_bottle.cleanup.stack import Teardown, remove
+from claude_bottle.cleanup.stack import Teardown, ask_to_end, remove
+from tests.support.owners import ELSEWHERE, OBSERVER, REBOOTED, launcher
 from tests.support.scene import Scene
 
 UNDO = ("docker", "rm", "--force", "x")
@@ -68,3 +71,12 @@ def test_undos_run_once_from_the_highest_place_down_whatever_they_raise() -> Non
     assert teardown.run() == ["busy (it is busy)", "broken (no luck)"]
     assert teardown.run() == []
     assert done == ["busy", "broken", "low"]
+
+
+def test_only_a_launcher_that_certainly_lives_here_is_asked_to_end() -> None:
+    with launcher() as (process, owner):
+        for one in (replace(owner, started="1"), REBOOTED, ELSEWHERE, replace(owner, started="-")):
+            assert not ask_to_end(one, OBSERVER)
+        assert process.poll() is None
+        assert ask_to_end(owner, OBSERVER)
+        assert process.wait() == -15

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claude_bottle.cleanup.watchdog import Watchdog
-from claude_bottle.host import machine as host
+from claude_bottle.host.owner import Owner
+from tests.support.owners import OBSERVER
 from tests.support.scene import NAME, SESSION, STEPS, UNDO, USUAL, Argv, Scene
 
 UNREACHABLE = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
@@ -22,7 +24,7 @@ class Dog:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.owner = host.read().owner
+        self.owner = OBSERVER
         before = _children()
         self.end = Watchdog.start(scene.environ, self.owner)
         [self.pid] = _children() - before
@@ -69,7 +71,7 @@ def test_before_the_session_has_a_name_there_is_nothing_to_do(dog: Dog) -> None:
 
 
 def test_it_undoes_in_order_and_looks_twice(dog: Dog, scene: Scene) -> None:
-    own = (stage_dir(scene, SESSION), stage_dir(scene, SESSION, dog.owner))
+    own = (stage_dir(scene, SESSION), stage_dir(scene, SESSION, str(dog.owner)))
     others = (stage_dir(scene, "demo-ffffffff"), stage_dir(scene, SESSION, "a:fetch:1:1"))
     scene.rule("network rm", code=1, stderr="has active endpoints\n")
     dog.end.watch("demo-00000000", [("docker", "rm", "what-an-earlier-attempt-made")])
@@ -118,8 +120,7 @@ def test_it_ends_the_clients_and_nobody_who_has_their_number_since(dog: Dog) -> 
 
 
 def test_in_passing_it_removes_what_the_certainly_dead_have_left(dog: Dog, scene: Scene) -> None:
-    machine, boot, pid, started = host.read().owner.split(":")
-    owners = {"dead": f"{machine}:{boot}:{pid}:1", "living": f"{machine}:{boot}:{pid}:{started}", "far": "far:-:1:1"}
+    owners = {"dead": replace(OBSERVER, started="1"), "living": OBSERVER, "far": Owner("far", "-", 1, "1")}
     scene.rule("network ls", stdout="".join(f"{name}\tx\t{owner}\tnetwork\n" for name, owner in owners.items()))
     dog.end.watch(SESSION, USUAL)
     dog.end.tell("reap")

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.errors import EngineError
+from claude_bottle.host.owner import Owner
 from claude_bottle.repository.git import Git
+from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.repos import Repo
 from tests.support.scene import STEPS, USUAL, Scene
-from tests.unit.session.test_registry import ELSEWHERE, HERE, LIST, row
+from tests.unit.session.test_registry import LIST, row
 
 KEEP = " - keep /work "  # part of the command that commits what was left
 START = ("start", "demo", "--yes", "--repo", "user")
@@ -112,12 +114,12 @@ def test_a_signal_brings_the_work_back_too(scene: Scene, user: Repo) -> None:
 @pytest.mark.parametrize(
     ("owner", "label", "told"),
     [
-        (HERE, "", "demo-1 has no repository: it was started without --repo"),
+        (OBSERVER, "", "demo-1 has no repository: it was started without --repo"),
         (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on another machine, which started the session"),
     ],
     ids=["none", "elsewhere"],
 )
-def test_fetch_says_why_it_cannot(scene: Scene, owner: str, label: str, told: str) -> None:
+def test_fetch_says_why_it_cannot(scene: Scene, owner: Owner, label: str, told: str) -> None:
     scene.rule(LIST, stdout=row("demo-1", owner, repository=label))
     assert scene.run("fetch", "demo")[::2] == (2, f"claude-bottle: {told}\n")
 

@@ -1,47 +1,34 @@
 """Sessions seen through labels, and the commands about them; docker is a fake one, the launchers are real children."""
 
 import json
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
 
-from claude_bottle.cleanup import stack
 from claude_bottle.errors import UsageError
-from claude_bottle.host import machine
+from claude_bottle.host.owner import Owner
 from claude_bottle.session import registry
 from claude_bottle.session.registry import Session
+from tests.support.owners import ELSEWHERE, OBSERVER, REBOOTED, launcher
 from tests.support.scene import Scene
 
-HERE = machine.read().owner
-MACHINE, BOOT, *_ = HERE.split(":")
-ELSEWHERE = "other:boot:1:2"
-REBOOTED = f"{MACHINE}:before:1:2"
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LIST = "ps --all --no-trunc"
 
 
-def row(session: str, owner: str, role: str = "agent", agent: str = "demo", repository: str = "") -> str:
+def row(session: str, owner: Owner, role: str = "agent", agent: str = "demo", repository: str = "") -> str:
     """Return a container as `docker ps` tells it."""
     bottle = ("default", "headless", "/agents/bottles/default.yaml", "claude-bottle:x", repository)
-    return "\t".join(("2026-11-24 11:00:00 +0100 CET", *map(json.dumps, (session, owner, role, agent, *bottle)))) + "\n"
+    return (
+        "\t".join(("2026-11-24 11:00:00 +0100 CET", *map(json.dumps, (session, str(owner), role, agent, *bottle))))
+        + "\n"
+    )
 
 
-def objects(session: str, owner: str) -> str:
+def objects(session: str, owner: Owner) -> str:
     """Return containers as they are listed for removal."""
     names = ((f"claude-bottle-{session}-sidecar", "sidecar"), (f"claude-bottle-{session}", "agent"))
     return "".join(f"{name}\t{session}\t{owner}\t{role}\n" for name, role in names)
-
-
-@contextmanager
-def launcher() -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """Yield a living process, and the owner label of what it would have made."""
-    with subprocess.Popen(("sleep", "600")) as process:
-        yield process, f"{MACHINE}:{BOOT}:{process.pid}:{machine.start_time(process.pid)}"
-        process.kill()
 
 
 def test_a_session_is_found_by_whatever_begins_it_alone() -> None:
@@ -61,23 +48,8 @@ def test_a_session_is_found_by_whatever_begins_it_alone() -> None:
         registry.find(found[:1], "")  # of a shell's variable that was not set
 
 
-def test_a_process_is_judged_by_machine_boot_and_start() -> None:
-    with launcher() as (process, owner):
-        other_start = f"{MACHINE}:{BOOT}:{process.pid}:1"
-        labels = (owner, other_start, REBOOTED, ELSEWHERE, f"{MACHINE}:{BOOT}:none:1")
-        assert [machine.fate(one, HERE) for one in labels] == ["ours", "dead", "dead", "elsewhere", "elsewhere"]
-        for one in (other_start, REBOOTED, ELSEWHERE, f"{MACHINE}:{BOOT}:{process.pid}:-"):
-            assert not stack.ask_to_end(one, HERE)
-        assert process.poll() is None
-        assert stack.ask_to_end(owner, HERE)
-        assert process.wait() == -15
-    with subprocess.Popen("true") as ended:
-        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # a zombie until it is waited for
-        assert machine.fate(f"{MACHINE}:{BOOT}:{ended.pid}:{machine.start_time(os.getpid())}", HERE) == "dead"
-
-
 def test_list_tells_agent_bottle_mode_and_counts(scene: Scene) -> None:
-    scene.rule(LIST, stdout=row("demo-1", HERE, "sidecar", "") + row("demo-1", HERE, agent="de\x1bmo"))
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER, "sidecar", "") + row("demo-1", OBSERVER, agent="de\x1bmo"))
     opened = json.dumps({"event": "tunnel_open", "target": "a.test:443", "request_id": "req-1"})
     blocked = json.dumps({"event": "blocked", "target": "b.test:443", "request_id": "req-2"})
     scene.rule("logs claude-bottle-demo-1-sidecar", stdout=f"{opened}\n{blocked}\n{blocked}\n")
@@ -177,7 +149,7 @@ def test_cleanup_that_cannot_remove_says_so_and_goes_on(scene: Scene) -> None:
 
 
 def test_logs_of_a_session_show_one_line_a_request(scene: Scene) -> None:
-    scene.rule(LIST, stdout=row("demo-1", HERE))
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
     events = [
         {"event": "tunnel_open", "target": "a.test:443", "request_id": "req-1", "time": "T"},
         {"event": "blocked", "target": "\u2028b\x1b.test:443", "reason": "not in allowlist", "request_id": "req-2"},
