@@ -13,7 +13,7 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import ManifestError
 from claude_bottle.host.addresses import Addresses
-from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import ssh_hosts
 from claude_bottle.manifest.agent import Agent
@@ -134,10 +134,10 @@ def session_id(agent: str, token: str) -> str:
     return f"{slug}-{token}"
 
 
-def address_range(host: Host) -> IPv4Network:
+def address_range(machine: Machine) -> IPv4Network:
     """Return the range that sessions take their /29 from; ManifestError where the setting is no such range."""
-    text = host.setting("SUBNET") or _DEFAULT_RANGE
-    largest = 29 if host.setting("EGRESS_NETWORK") not in (None, EGRESS) else _LARGE
+    text = machine.setting("SUBNET") or _DEFAULT_RANGE
+    largest = 29 if machine.setting("EGRESS_NETWORK") not in (None, EGRESS) else _LARGE
     try:
         network = IPv4Network(text)
     except ValueError as error:
@@ -170,14 +170,14 @@ def candidates(addresses: IPv4Network, start: int) -> Iterator[IPv4Network]:
         yield IPv4Network((first + (start + index) % count * 8, 29))
 
 
-def environment(host: Host, agent: Agent) -> dict[str, str]:
+def environment(machine: Machine, agent: Agent) -> dict[str, str]:
     """Return the secrets, by their names in the bottle, for the environment of the client that runs claude."""
-    secrets = {v.name: host.environ[v.source] for v in agent.bottle.env if v.source}
-    return secrets | {TOKEN: host.environ.get(TOKEN_VARIABLE, "")}
+    secrets = {v.name: machine.environ[v.source] for v in agent.bottle.env if v.source}
+    return secrets | {TOKEN: machine.environ.get(TOKEN_VARIABLE, "")}
 
 
 def make(
-    host: Host,
+    machine: Machine,
     agent: Agent,
     run: Run,
     *,
@@ -190,24 +190,24 @@ def make(
 
     Raises ManifestError where a setting is wrong or a skill, certificate or key cannot be read.
     """
-    addresses = address_range(host)
+    addresses = address_range(machine)
     base, image = images
     who = identity or Identity()
     prompt = agent.prompt if run.question is None else run.question
     return Plan(
         session=session_id(agent.name, token),
-        owner=host.owner,
+        owner=machine.owner,
         agent=agent,
         run=run,
         base=base,
         image=image,
-        sidecar_image=host.setting("PIPELOCK_IMAGE") or allowlist.image(),
+        sidecar_image=machine.setting("PIPELOCK_IMAGE") or allowlist.image(),
         egress=egress,
         addresses=next(candidates(addresses, int(token, 16))),
         range=addresses,
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach)),
         home=staging.home(agent.skills, prompt, _git_and_ssh(agent, who)),
-        passed_on=tuple(name for name in PASSED_ON if host.environ.get(name)),
+        passed_on=tuple(name for name in PASSED_ON if machine.environ.get(name)),
         certificates=b"".join(staging.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
         keys=_keys(agent),
         identity=who,

@@ -10,7 +10,7 @@ from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import addresses
-from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.git_identity import Identity
@@ -19,43 +19,47 @@ from claude_bottle.repository.clone import Repository
 from claude_bottle.session import steps
 
 
-def client_environment(host: Host) -> dict[str, str]:
+def client_environment(machine: Machine) -> dict[str, str]:
     """Return the environment of every docker client but claude's: the user's, without the token."""
-    return {name: value for name, value in host.environ.items() if name != TOKEN_VARIABLE}
+    return {name: value for name, value in machine.environ.items() if name != TOKEN_VARIABLE}
 
 
-def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False) -> tuple[Image, Image]:
+def images(
+    machine: Machine, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False
+) -> tuple[Image, Image]:
     """Return the base image and the bottle's own, which is the base where the bottle has no Dockerfile."""
-    file = host.setting("BUILD_CA")
+    file = machine.setting("BUILD_CA")
     try:
-        ca = host.path(file).read_bytes() if file else b""
+        ca = machine.path(file).read_bytes() if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
-    base = image.base(base_image=host.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
+    base = image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
     return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
 
 
-def draft(host: Host, agent: Agent, run: Run, egress: Egress, *, local: bool, taken: Repository | None = None) -> Plan:
+def draft(
+    machine: Machine, agent: Agent, run: Run, egress: Egress, *, local: bool, taken: Repository | None = None
+) -> Plan:
     """Plan with what can be known of this machine alone; raises ManifestError."""
     bottle = agent.bottle
     who = (bottle.git or Identity()).completed(taken.author if taken else Identity())
     plan = planning.make(
-        host,
+        machine,
         agent,
         run,
-        images=images(host, bottle.dockerfile),
+        images=images(machine, bottle.dockerfile),
         egress=egress,
         token=os.urandom(4).hex(),
-        identity=git_identity.settled(who, client_environment(host)),
+        identity=git_identity.settled(who, client_environment(machine)),
     )
     return replace(plan, remote=not local, known=addresses.read(local), repository=taken)
 
 
 def take(
-    host: Host, agent: Agent, run: Run, engine: Engine, taken: Repository | None = None
+    machine: Machine, agent: Agent, run: Run, engine: Engine, taken: Repository | None = None
 ) -> tuple[Plan, frozenset[str]]:
     """Plan with what only the engine knows; return which steps' products are there as well."""
-    chosen = host.setting("EGRESS_NETWORK")
-    plan = draft(host, agent, run, Egress(chosen or EGRESS), local=engine.is_local(), taken=taken)
+    chosen = machine.setting("EGRESS_NETWORK")
+    plan = draft(machine, agent, run, Egress(chosen or EGRESS), local=engine.is_local(), taken=taken)
     egress, done = engine.survey(steps.skips(steps.table(plan)), chosen)
     return replace(plan, egress=egress), done

@@ -13,7 +13,7 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
-from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, engine, terminal
 from claude_bottle.process.engine import Egress, Engine
@@ -50,31 +50,31 @@ class Options:
     wanted: Wanted | None = None  # the repository to be taken in
 
 
-def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
+def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
     """Print the preflight and every command of a session, without calling docker."""
-    env = planning.client_environment(host)
+    env = planning.client_environment(machine)
     local = Engine(env).is_local(ask=False)
     taken = source.survey(wanted, env, None) if wanted else None
-    egress = Egress(host.setting("EGRESS_NETWORK") or engine.EGRESS)
-    plan = planning.draft(host, agent, run, egress, local=local, taken=taken)
+    egress = Egress(machine.setting("EGRESS_NETWORK") or engine.EGRESS)
+    plan = planning.draft(machine, agent, run, egress, local=local, taken=taken)
     with Teardown() as undo:
         stage(plan, undo)
         _show(preflight.summary(plan, "(built if absent)"))
         print(preflight.commands(steps.table(plan)), end="")
 
 
-def start(host: Host, agent: Agent, options: Options) -> int:
+def start(machine: Machine, agent: Agent, options: Options) -> int:
     """Run a session and return claude's exit code; whatever goes wrong is an error of `claude_bottle.errors`."""
-    if not host.has_token:
+    if not machine.has_token:
         raise TokenError(NO_TOKEN)
-    if not (options.yes or host.interactive):
+    if not (options.yes or machine.interactive):
         raise RefusedError(_NOBODY)
     locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
-    if locked and not host.interactive:
+    if locked and not machine.interactive:
         raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
-    with _hands(host, verbose=options.verbose) as hands:
-        taken = source.survey(options.wanted, hands.env, host.owner) if options.wanted else None
-        plan, done = planning.take(host, agent, options.run, hands.engine, taken)
+    with _hands(machine, verbose=options.verbose) as hands:
+        taken = source.survey(options.wanted, hands.env, machine.owner) if options.wanted else None
+        plan, done = planning.take(machine, agent, options.run, hands.engine, taken)
         _show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
@@ -91,7 +91,7 @@ def start(host: Host, agent: Agent, options: Options) -> int:
         back = _handing_back(plan, hands, monitor)
         hands.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
         hands.undo.note("claude ...")
-        code = _claude(plan, host, agent)
+        code = _claude(plan, machine, agent)
         if error := _why_cut(code, plan, hands):
             raise monitor.ended or error
     # Only the hand-back's own line says what went wrong: it has been told by now.
@@ -137,29 +137,29 @@ def _report(plan: Plan, monitor: Monitor) -> None:
     _show(log.report(monitor.tally, plan.agent.bottle.path))
 
 
-def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
+def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
     """Do all of a session but claude for each agent; yield its name and its receipt, or why there is none."""
     for agent in agents:
         try:
-            yield agent.name, _verified(host, agent, verbose=verbose)
+            yield agent.name, _verified(machine, agent, verbose=verbose)
         except BottleError as error:
             yield agent.name, error
 
 
-def _verified(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
-    with _hands(host, verbose=verbose) as hands:
-        receipt = _proven(*planning.take(host, agent, Run(terminal=False), hands.engine), hands)[1]
+def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
+    with _hands(machine, verbose=verbose) as hands:
+        receipt = _proven(*planning.take(machine, agent, Run(terminal=False), hands.engine), hands)[1]
     if hands.undo.late:  # there may be more agents to verify
         raise SystemExit(128 + hands.undo.late)
     return receipt
 
 
 @contextlib.contextmanager
-def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
+def _hands(machine: Machine, *, verbose: bool) -> Iterator[Hands]:
     """Yield what a session works with; at the end undo what it has made."""
-    env = planning.client_environment(host)
+    env = planning.client_environment(machine)
     note = stack.say if verbose else _quiet
-    watchdog, undo = Watchdog(env, host.owner), Teardown(note)
+    watchdog, undo = Watchdog(env, machine.owner), Teardown(note)
     try:
         with undo:
             runner = Runner(undo, env, note, watchdog.note)
@@ -176,13 +176,13 @@ def _proven(plan: Plan, done: frozenset[str], hands: Hands) -> tuple[Plan, Recei
     return plan, receipt
 
 
-def _claude(plan: Plan, host: Host, agent: Agent) -> int:
+def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
     step = steps.table(plan)[-1]
-    env = planning.client_environment(host) | plans.environment(host, agent)
+    env = planning.client_environment(machine) | plans.environment(machine, agent)
     if plan.run.terminal:
         return terminal.run(step.argv, env)
     # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
-    return command.attach(step.argv, env, silent=host.interactive)
+    return command.attach(step.argv, env, silent=machine.interactive)
 
 
 def _building(plan: Plan, done: frozenset[str]) -> str:
@@ -200,12 +200,12 @@ def _show(text: str) -> None:
         sys.stderr.flush()
 
 
-def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
+def build(machine: Machine, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
     """Build the base image and every bottle's own, whether they are there or not; DockerError where a build fails."""
-    pairs = [planning.images(host, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
+    pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
     with Teardown() as undo:
-        runner = Runner(undo, planning.client_environment(host), _quiet)
+        runner = Runner(undo, planning.client_environment(machine), _quiet)
         for one in every.values():
             try:
                 runner.run((Step("image", one.argv, stdin=one.context, shown=True),))

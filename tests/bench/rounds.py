@@ -55,7 +55,7 @@ def in_sequence(ground: Ground) -> Times:
     """Run what a dry run shows, one command after another: what is there is asked for and not made again."""
     session = _plan(ground)
     table = steps.table(session)
-    env = client_environment(ground.host) | plan.environment(ground.host, session.agent)
+    env = client_environment(ground.machine) | plan.environment(ground.machine, session.agent)
     undos = [step for step in reversed(table) if step.undo and not step.transient]
     out = b""
     with ExitStack() as held:
@@ -113,13 +113,13 @@ def timed(times: int, act: Callable[[], object]) -> list[float]:
 
 def _plan(ground: Ground) -> Plan:
     """Plan a session as the launcher would."""
-    host, agent = ground.host, ground.agent
+    machine, agent = ground.machine, ground.agent
     made = plan.make(
-        host,
+        machine,
         agent,
         Run(terminal=False, question="now"),
-        images=images(host, agent.bottle.dockerfile),
-        egress=Engine(client_environment(host)).egress(host.setting("EGRESS_NETWORK")),
+        images=images(machine, agent.bottle.dockerfile),
+        egress=Engine(client_environment(machine)).egress(machine.setting("EGRESS_NETWORK")),
         token=secrets.token_hex(4),
     )
     return replace(made, known=addresses.read(local=True))

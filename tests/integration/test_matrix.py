@@ -13,7 +13,7 @@ import pytest
 
 from claude_bottle.bottle import plan
 from claude_bottle.bottle.plan import Run
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.process import engine
@@ -32,11 +32,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 def table(bench: Bench) -> tuple[Step, ...]:
     """Return the table of a session of the bench, the shared egress network included."""
     write(bench, "stay")
-    host = Host(bench.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
-    agent = manifest.load_agent(bench.agents, bench.name, environ=host.environ, home=host.home)
-    images = planning.images(host, agent.bottle.dockerfile)
+    machine = Machine(bench.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
+    agent = manifest.load_agent(bench.agents, bench.name, environ=machine.environ, home=machine.home)
+    images = planning.images(machine, agent.bottle.dockerfile)
     egress = Egress(engine.EGRESS)
-    made = plan.make(host, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
+    made = plan.make(machine, agent, Run(terminal=False), images=images, egress=egress, token="0" * 8)
     wanted = source.wanted(agent.repo, None, None, with_changes=False)
     assert wanted
     return steps.table(replace(made, repository=source.survey(wanted, bench.environ, None)))

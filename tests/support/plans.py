@@ -7,7 +7,7 @@ from pathlib import Path
 from claude_bottle.bottle import plan as planning
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Run
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.git_identity import Identity
@@ -44,9 +44,9 @@ prompt: |
 """
 
 
-def host(**environ: str) -> Host:
-    """Return a host that never changes, with nothing in its environment but what is given."""
-    return Host(
+def machine(**environ: str) -> Machine:
+    """Return a machine that never changes, with nothing in its environment but what is given."""
+    return Machine(
         {"TERM": "xterm", "LANG": "C.UTF-8", **environ},
         Path("/nobody"),
         interactive=True,
@@ -87,11 +87,11 @@ def ssh(folder: Path) -> None:
 
 def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = None, **environ: str) -> Plan:
     """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
-    machine = host(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
-    agent = manifest.load_agent(folder, name, environ=machine.environ, home=folder / "bottles")
+    here = machine(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
+    agent = manifest.load_agent(folder, name, environ=here.environ, home=folder / "bottles")
     images = (BASE, OWN if agent.bottle.dockerfile else BASE)
     made = planning.make(
-        machine,
+        here,
         agent,
         run,
         images=images,
