@@ -11,8 +11,7 @@ import click
 
 from claude_bottle.documents.escaping import columns, harmless
 from claude_bottle.errors import BottleError, EngineError, ManifestError
-from claude_bottle.host import machine as hosts
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import Machine, read_machine
 
 if TYPE_CHECKING:
     from claude_bottle.manifest.agent import Agent
@@ -33,18 +32,20 @@ class _Commands(click.Group):
             sys.exit(130)  # click would say "Aborted!" and exit with 1
 
 
-def _host(agents: Path | None) -> Host:
-    host = hosts.read()
-    return host if agents is None else replace(host, environ={**host.environ, "CLAUDE_BOTTLE_AGENTS": str(agents)})
+def _machine(agents: Path | None) -> Machine:
+    machine = read_machine()
+    if agents is None:
+        return machine
+    return replace(machine, environ={**machine.environ, "CLAUDE_BOTTLE_AGENTS": str(agents)})
 
 
-def _load(host: Host, name: str | None = None) -> "tuple[Agent, ...]":
+def _load(machine: Machine, name: str | None = None) -> "tuple[Agent, ...]":
     """Return one agent, or all."""
     from claude_bottle.manifest import agent as manifest
 
     if name is None:
-        return manifest.load_agents(host.agents, environ=host.environ, home=host.home)
-    return (manifest.load_agent(host.agents, name, environ=host.environ, home=host.home),)
+        return manifest.load_agents(machine.agents, environ=machine.environ, home=machine.home)
+    return (manifest.load_agent(machine.agents, name, environ=machine.environ, home=machine.home),)
 
 
 def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,14 +78,14 @@ def start(
     from claude_bottle.repository import source
     from claude_bottle.session import start as session
 
-    host = _host(agents)
-    [loaded] = _load(host, agent)
-    run = Run(terminal=host.interactive and question is None, question=question, arguments=claude_arguments)
+    machine = _machine(agents)
+    [loaded] = _load(machine, agent)
+    run = Run(terminal=machine.interactive and question is None, question=question, arguments=claude_arguments)
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
-        session.dry_run(host, loaded, run, wanted)
+        session.dry_run(machine, loaded, run, wanted)
         return
-    sys.exit(session.start(host, loaded, session.Options(run, yes, verbose, wanted)))
+    sys.exit(session.start(machine, loaded, session.Options(run, yes, verbose, wanted)))
 
 
 @main.command()
@@ -96,9 +97,9 @@ def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | No
     """Prove the isolation of AGENT's bottle, or of all, without running claude; exit 66 on a fault."""
     from claude_bottle.commands import running
 
-    host = _host(agents)
+    machine = _machine(agents)
     told = (lambda _: None) if as_json else click.echo
-    results, code = running.verify(host, _load(host, agent), verbose=verbose, told=told)
+    results, code = running.verify(machine, _load(machine, agent), verbose=verbose, told=told)
     if as_json:
         click.echo(json.dumps(results, indent=2))
     sys.exit(code)
@@ -112,7 +113,7 @@ def doctor(*, as_json: bool) -> None:
 
     from claude_bottle.commands import doctor
 
-    findings = list(doctor.examine(_host(None)))
+    findings = list(doctor.examine(_machine(None)))
     told = "\n".join(harmless(finding.line) for finding in findings)
     click.echo(json.dumps(list(map(asdict, findings)), indent=2) if as_json else told)
     if any(finding.fault for finding in findings):
@@ -127,8 +128,8 @@ def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
     """Build the image of every bottle."""
     from claude_bottle.session import start as session
 
-    host = _host(agents)
-    session.build(host, _load(host), pull=pull, no_cache=no_cache)
+    machine = _machine(agents)
+    session.build(machine, _load(machine), pull=pull, no_cache=no_cache)
 
 
 @main.command()
@@ -137,7 +138,7 @@ def agents(agents: Path | None) -> None:
     """List the agents, their bottles and what these may reach."""
     from claude_bottle.egress import allowlist
 
-    loaded = _load(_host(agents))
+    loaded = _load(_machine(agents))
     rows = [(a.name, a.bottle.name, allowlist.summary(allowlist.allowlist(a.bottle.reach))) for a in loaded]
     click.echo(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
 
@@ -147,7 +148,7 @@ def agents(agents: Path | None) -> None:
 @_agents_option
 def check(agent: str | None, agents: Path | None) -> None:
     """Check the manifests of AGENT, or all; exit 64 on a fault."""
-    count = len(_load(_host(agents), agent))
+    count = len(_load(_machine(agents), agent))
     click.echo(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
 
 
@@ -157,8 +158,8 @@ def list_(*, as_json: bool) -> None:
     """List the sessions that run, with how many requests were allowed and blocked."""
     from claude_bottle.commands import running
 
-    host = _host(None)
-    click.echo(json.dumps(running.list_json(host), indent=2) if as_json else columns(running.list_rows(host)))
+    machine = _machine(None)
+    click.echo(json.dumps(running.list_json(machine), indent=2) if as_json else columns(running.list_rows(machine)))
 
 
 @main.command()
@@ -167,7 +168,7 @@ def shell(*, session: str) -> None:
     """Open a shell in the bottle of SESSION, which any unambiguous beginning names."""
     from claude_bottle.commands import running
 
-    sys.exit(running.shell(_host(None), session))
+    sys.exit(running.shell(_machine(None), session))
 
 
 @main.command()
@@ -178,7 +179,7 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
     """Show what SESSION asked of its sidecar: time, verdict, host, reason."""
     from claude_bottle.commands import running
 
-    running.logs(_host(None), session, follow=follow, blocked=blocked)
+    running.logs(_machine(None), session, follow=follow, blocked=blocked)
 
 
 @main.command()
@@ -187,7 +188,7 @@ def fetch(*, session: str) -> None:
     """Bring the work of SESSION, as it is now, back as a branch of the repository that it was started with."""
     from claude_bottle.commands import fetch as work
 
-    work.fetch(_host(None), session)
+    work.fetch(_machine(None), session)
 
 
 @main.command()
@@ -196,7 +197,7 @@ def diff(*, session: str) -> None:
     """Show what SESSION has changed in its repository so far."""
     from claude_bottle.commands import fetch as work
 
-    click.echo_via_pager(work.diff(_host(None), session))
+    click.echo_via_pager(work.diff(_machine(None), session))
 
 
 @main.command()
@@ -208,7 +209,7 @@ def stop(*, session: tuple[str, ...], every: bool) -> None:
 
     if bool(session) == every:
         raise click.UsageError("name sessions, or give --all")
-    running.stop(_host(None), session, every=every)
+    running.stop(_machine(None), session, every=every)
 
 
 @main.command()
@@ -217,7 +218,7 @@ def cleanup(*, dry_run: bool) -> None:
     """Remove what sessions have left whose launcher is dead; exit 75 if something cannot be removed."""
     from claude_bottle.commands import running
 
-    running.cleanup(_host(None), dry_run=dry_run)
+    running.cleanup(_machine(None), dry_run=dry_run)
 
 
 @main.command()
@@ -233,7 +234,7 @@ def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
         wanted = [allowlist.parse_host(host) for host in hosts]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    running.allow(_host(None), session, wanted, save=save)
+    running.allow(_machine(None), session, wanted, save=save)
 
 
 @main.command()

@@ -13,7 +13,7 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.addresses import Addresses
-from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import ssh_hosts
 from claude_bottle.manifest.agent import Agent
@@ -43,7 +43,7 @@ class Run:
 class Request:
     """What this machine and its user ask for; with the engine's facts it makes a plan."""
 
-    machine: Host
+    machine: Machine
     agent: Agent
     run: Run
     base: Image
@@ -176,10 +176,10 @@ def session_id(agent: str, token: str) -> str:
     return f"{slug}-{token}"
 
 
-def address_range(host: Host) -> IPv4Network:
+def address_range(machine: Machine) -> IPv4Network:
     """Return the range that sessions take their /29 from; ManifestError where the setting is no such range."""
-    text = host.setting("SUBNET") or _DEFAULT_RANGE
-    largest = 29 if host.setting("EGRESS_NETWORK") not in (None, EGRESS) else _LARGE
+    text = machine.setting("SUBNET") or _DEFAULT_RANGE
+    largest = 29 if machine.setting("EGRESS_NETWORK") not in (None, EGRESS) else _LARGE
     try:
         network = IPv4Network(text)
     except ValueError as error:
@@ -212,10 +212,10 @@ def candidates(addresses: IPv4Network, start: int) -> Iterator[IPv4Network]:
         yield IPv4Network((first + (start + index) % count * 8, 29))
 
 
-def environment(host: Host, agent: Agent) -> dict[str, str]:
+def environment(machine: Machine, agent: Agent) -> dict[str, str]:
     """Return the secrets, by their names in the bottle, for the environment of the client that runs claude."""
-    secrets = {v.name: host.environ[v.source] for v in agent.bottle.env if v.source}
-    return secrets | {TOKEN: host.environ.get(TOKEN_VARIABLE, "")}
+    secrets = {v.name: machine.environ[v.source] for v in agent.bottle.env if v.source}
+    return secrets | {TOKEN: machine.environ.get(TOKEN_VARIABLE, "")}
 
 
 def make(request: Request, facts: EngineFacts) -> Plan:

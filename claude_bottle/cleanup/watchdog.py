@@ -17,7 +17,7 @@ from typing import IO, Self
 
 from claude_bottle.cleanup import orphans
 from claude_bottle.errors import BottleError
-from claude_bottle.host import machine
+from claude_bottle.host.machine import ROOT, read_machine
 from claude_bottle.host.owner import Owner, start_time
 from claude_bottle.process import command
 
@@ -55,7 +55,7 @@ class Watchdog:
     @classmethod
     def start(cls, env: Mapping[str, str], owner: Owner) -> Self:
         """Start a watchdog, detached, with `env` as its environment; raises EngineError."""
-        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), str(owner)), env))
+        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(ROOT), str(owner)), env))
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""
@@ -87,7 +87,7 @@ class Watchdog:
 
 def main(label: str, said: Iterable[str]) -> None:
     """Be the watchdog, which has heard the lines `said`: wait for the launcher's end, and clean up after it."""
-    env, owner = machine.read().environ, Owner.parse(label)
+    env, owner = read_machine().environ, Owner.parse(label)
     assert owner  # noqa: S101  (the launcher's own label)
     session, undos = "", []
     clients: list[tuple[int, str]] = []

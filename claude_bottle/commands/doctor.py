@@ -12,7 +12,7 @@ from claude_bottle.bottle.plan import slots
 from claude_bottle.cleanup import orphans
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import BottleError
-from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.process.engine import Engine
 from claude_bottle.session import planning, start
 
@@ -36,24 +36,24 @@ class Finding:
         return f"{'FAULT' if self.fault else 'open' if self.open else 'ok':<6} {self.name:<15} {self.detail}"
 
 
-def examine(host: Host) -> Iterator[Finding]:
+def examine(machine: Machine) -> Iterator[Finding]:
     """Yield what there is to know, in the order in which a start would meet it; nothing is changed or built."""
-    yield _token(host)
-    engine = Engine(planning.client_environment(host))
+    yield _token(machine)
+    engine = Engine(planning.client_environment(machine))
     try:
         versions = engine.versions()
         yield Finding("docker client", versions.client)
         yield Finding("docker engine", f"{versions.engine}, {'on this machine' if engine.is_local() else 'remote'}")
         yield from _peculiarities(versions.engine)
-        yield from _images(host, engine)
-        yield _subnets(host, engine)
-        yield _leftovers(host)
+        yield from _images(machine, engine)
+        yield _subnets(machine, engine)
+        yield _leftovers(machine)
     except BottleError as error:
         yield Finding("docker", str(error), fault=True)
 
 
-def _token(host: Host) -> Finding:
-    if host.has_token:
+def _token(machine: Machine) -> Finding:
+    if machine.has_token:
         return Finding("token", f"{TOKEN_VARIABLE} is set")
     return Finding("token", start.NO_TOKEN, fault=True)
 
@@ -75,30 +75,30 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in parts)
 
 
-def _images(host: Host, engine: Engine) -> Iterator[Finding]:
-    base, _ = planning.images(host, None)
+def _images(machine: Machine, engine: Engine) -> Iterator[Finding]:
+    base, _ = planning.images(machine, None)
     there = engine.ask("image", "inspect", base.tag).ok
     yield Finding("image", f"{base.tag}, {'there' if there else 'built by the first start'}")
-    sidecar = host.setting("PIPELOCK_IMAGE") or allowlist.image()
+    sidecar = machine.setting("PIPELOCK_IMAGE") or allowlist.image()
     pulled = engine.ask("image", "inspect", sidecar).ok
     yield Finding("sidecar image", f"{sidecar}, {'there' if pulled else 'pulled by the first start'}")
-    yield _nf_tables(host, engine, base) if there else Finding("nf_tables", "not tried: it takes the image")
+    yield _nf_tables(machine, engine, base) if there else Finding("nf_tables", "not tried: it takes the image")
 
 
-def _nf_tables(host: Host, engine: Engine, image: Image) -> Finding:
+def _nf_tables(machine: Machine, engine: Engine, image: Image) -> Finding:
     # An owner, so that cleanup finds it should this process be killed.
-    name = f"{PREFIX}-doctor-{host.owner.pid}"
+    name = f"{PREFIX}-doctor-{machine.owner.pid}"
     rules = b"add table inet claude_bottle\n"
-    argv = docker_flags.nft(name, "none", image.tag, docker_flags.owned("doctor", "doctor", host.owner), rules)
+    argv = docker_flags.nft(name, "none", image.tag, docker_flags.owned("doctor", "doctor", machine.owner), rules)
     result = engine.ask(*argv[1:], stdin=rules)
     detail = "the engine's kernel has it" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
     return Finding("nf_tables", detail, fault=not result.ok)
 
 
-def _subnets(host: Host, engine: Engine) -> Finding:
-    if chosen := host.setting("EGRESS_NETWORK"):
+def _subnets(machine: Machine, engine: Engine) -> Finding:
+    if chosen := machine.setting("EGRESS_NETWORK"):
         engine.egress(chosen)
-    addresses = plans.address_range(host)
+    addresses = plans.address_range(machine)
     kept = plans.reserved(addresses)
     # Each network takes the /29s that it touches; what stands in another is counted once.
     touched = [net.supernet(new_prefix=29) if net.prefixlen > 29 else net for net in engine.subnets()]
@@ -108,8 +108,8 @@ def _subnets(host: Host, engine: Engine) -> Finding:
     return Finding("subnets", f"{free} of {every} in {addresses} are free", fault=free == 0)
 
 
-def _leftovers(host: Host) -> Finding:
-    found = (*orphans.listed(planning.client_environment(host)), *orphans.stage_dirs())
-    dead = orphans.dead(found, host.owner)
+def _leftovers(machine: Machine) -> Finding:
+    found = (*orphans.listed(planning.client_environment(machine)), *orphans.stage_dirs())
+    dead = orphans.dead(found, machine.owner)
     detail = f"{len(dead)} objects of dead sessions: ./cli.py cleanup removes them" if dead else "none"
     return Finding("leftovers", detail)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import UsageError
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import Machine
 from claude_bottle.repository import fetch as handback
 from claude_bottle.repository.clone import Work
 from claude_bottle.repository.fetch import Bottle
@@ -14,7 +14,7 @@ from claude_bottle.session import registry
 from claude_bottle.session.planning import client_environment
 
 
-def fetch(machine: Host, name: str) -> None:
+def fetch(machine: Machine, name: str) -> None:
     """Bring a running session's work back as it is now, and print what came."""
     bottle = _bottle(machine, name)
     if bottle.owner.liveness(machine.owner) == "elsewhere":
@@ -23,7 +23,7 @@ def fetch(machine: Host, name: str) -> None:
         print(handback.fetch(replace(bottle, owner=machine.owner)), end="")
 
 
-def diff(machine: Host, name: str) -> Iterator[str]:
+def diff(machine: Machine, name: str) -> Iterator[str]:
     """Return the lines of a running session's work against its start, which come one by one."""
     return _lines(_bottle(machine, name))  # a fault is told before there is a pager
 
@@ -33,7 +33,7 @@ def _lines(bottle: Bottle) -> Iterator[str]:
         yield from handback.diff(bottle)
 
 
-def _bottle(machine: Host, name: str) -> Bottle:
+def _bottle(machine: Machine, name: str) -> Bottle:
     """Return the bottle of a session that has a repository; UsageError where it has none."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)

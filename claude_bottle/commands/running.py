@@ -12,11 +12,10 @@ from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.cleanup.stack import Teardown, say
 from claude_bottle.commands import allow as allowing
 from claude_bottle.documents.escaping import harmless
-from claude_bottle.egress.allowlist import Host as Allowed
+from claude_bottle.egress.allowlist import Host
 from claude_bottle.egress.log import BLOCKED, Tally
 from claude_bottle.errors import BottleError, DockerError, IsolationError, LeftBehindError, ManifestError
-from claude_bottle.host import machine as host
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import ROOT, Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command
 from claude_bottle.process import terminal as tty
@@ -35,7 +34,7 @@ _PAUSE = 0.1  # seconds between two looks at the engine
 _HEADER = ("SESSION", "AGENT", "BOTTLE", "AGE", "MODE", "ALLOWED", "BLOCKED")
 
 
-def list_json(machine: Host) -> list[dict[str, str | int]]:
+def list_json(machine: Machine) -> list[dict[str, str | int]]:
     """Return the sessions with their counts, for machines."""
     return [
         {
@@ -52,7 +51,7 @@ def list_json(machine: Host) -> list[dict[str, str | int]]:
     ]
 
 
-def list_rows(machine: Host) -> list[tuple[str, ...]]:
+def list_rows(machine: Machine) -> list[tuple[str, ...]]:
     """Return the table of the sessions, its header first."""
     return [
         _HEADER,
@@ -66,7 +65,7 @@ def list_rows(machine: Host) -> list[tuple[str, ...]]:
     ]
 
 
-def shell(machine: Host, name: str) -> int:
+def shell(machine: Machine, name: str) -> int:
     """Run a shell in a session's bottle, as its agent's user; return the shell's exit code."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
@@ -77,7 +76,7 @@ def shell(machine: Host, name: str) -> int:
         return tty.run(argv, env) if machine.interactive else command.attach(argv, env, silent=False)
 
 
-def logs(machine: Host, name: str, *, follow: bool, blocked: bool) -> None:
+def logs(machine: Machine, name: str, *, follow: bool, blocked: bool) -> None:
     """Print what a session's sidecar let through and what not, a request a line."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
@@ -91,7 +90,7 @@ def logs(machine: Host, name: str, *, follow: bool, blocked: bool) -> None:
                 print(event, flush=follow)
 
 
-def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
+def stop(machine: Machine, names: Sequence[str], *, every: bool) -> None:
     """End sessions: their own launchers where these run here, else by removing what they have; wait until all are gone.
 
     `every` are those that launchers of this machine and this user have started, and dead ones.
@@ -123,7 +122,7 @@ def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
         print(f"stopped {harmless(session.id)}")
 
 
-def cleanup(machine: Host, *, dry_run: bool) -> None:
+def cleanup(machine: Machine, *, dry_run: bool) -> None:
     """Remove what belongs to no living launcher, as far as this machine can know; raises LeftBehindError."""
     env = client_environment(machine)
     found = (*orphans.listed(env), *orphans.stage_dirs())
@@ -148,7 +147,7 @@ def cleanup(machine: Host, *, dry_run: bool) -> None:
         raise LeftBehindError("not everything could be removed")
 
 
-def allow(machine: Host, name: str, hosts: Sequence[Allowed], *, save: bool) -> None:
+def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> None:
     """Let a running session reach more hosts at once; `save` writes them into its bottle's manifest as well."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
@@ -164,7 +163,7 @@ def allow(machine: Host, name: str, hosts: Sequence[Allowed], *, save: bool) -> 
 
 
 def verify(
-    machine: Host, agents: Sequence[Agent], *, verbose: bool, told: Callable[[str], None]
+    machine: Machine, agents: Sequence[Agent], *, verbose: bool, told: Callable[[str], None]
 ) -> tuple[dict[str, dict[str, object]], int]:
     """Prove the isolation of each agent's bottle; return the results, and the exit code of the first that failed.
 
@@ -187,7 +186,7 @@ def completion(script: str, aliases: Sequence[str]) -> str:
 
     Click's scripts call the program by its bare name, which is on no PATH.
     """
-    program = shlex.quote(str(host.ROOT / PROGRAM))
+    program = shlex.quote(str(ROOT / PROGRAM))
     names = [PROGRAM, *map(shlex.quote, aliases)]
     for old, new in (
         ("bash_complete $1", f"bash_complete {program}"),
@@ -201,7 +200,7 @@ def completion(script: str, aliases: Sequence[str]) -> str:
     return script
 
 
-def _tallied(machine: Host) -> Iterator[tuple[Session, Tally]]:
+def _tallied(machine: Machine) -> Iterator[tuple[Session, Tally]]:
     env = client_environment(machine)
     found = registry.listed(env)
     return zip(found, registry.all_egress(env, found), strict=True)

@@ -12,7 +12,7 @@ TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
 
 
 @dataclass(frozen=True)
-class Host:
+class Machine:
     """Who starts a session and from where; `environ` may hold secrets and is kept out of the repr."""
 
     environ: Mapping[str, str] = field(repr=False)
@@ -41,9 +41,9 @@ class Host:
         return bool(self.environ.get(TOKEN_VARIABLE))
 
 
-def read() -> Host:
+def read_machine() -> Machine:
     """Read environment, home and terminal of this process."""
-    return Host(
+    return Machine(
         environ=dict(os.environ),
         home=Path(os.path.expanduser("~")),  # noqa: PTH111  (Path.home() raises where there is none)
         interactive=os.isatty(0),

@@ -9,7 +9,7 @@ from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Request, Run
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import addresses
-from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.git_identity import Identity
@@ -17,23 +17,25 @@ from claude_bottle.process.engine import EGRESS, Egress, Engine, EngineFacts
 from claude_bottle.repository.clone import Repository
 
 
-def client_environment(host: Host) -> dict[str, str]:
+def client_environment(machine: Machine) -> dict[str, str]:
     """Return the environment of every docker client but claude's: the user's, without the token."""
-    return {name: value for name, value in host.environ.items() if name != TOKEN_VARIABLE}
+    return {name: value for name, value in machine.environ.items() if name != TOKEN_VARIABLE}
 
 
-def images(host: Host, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False) -> tuple[Image, Image]:
+def images(
+    machine: Machine, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False
+) -> tuple[Image, Image]:
     """Return the base image and the bottle's own, which is the base if the bottle has no Dockerfile."""
-    file = host.setting("BUILD_CA")
+    file = machine.setting("BUILD_CA")
     try:
-        ca = host.path(file).read_bytes() if file else b""
+        ca = machine.path(file).read_bytes() if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
-    base = image.base(base_image=host.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
+    base = image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
     return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
 
 
-def request(machine: Host, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
+def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
     """Return what is known without an engine, which is on this machine if `local`; raises ManifestError."""
     base, own = images(machine, agent.bottle.dockerfile)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())

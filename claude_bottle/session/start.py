@@ -13,7 +13,7 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
-from claude_bottle.host.machine import TOKEN_VARIABLE, Host
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, terminal
 from claude_bottle.process.engine import Engine
@@ -50,7 +50,7 @@ class Options:
     wanted: Wanted | None = None  # the repository to be taken in
 
 
-def dry_run(machine: Host, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
+def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
     """Print the preflight and every command of a session, without calling docker."""
     env = planning.client_environment(machine)
     local = Engine(env).is_local(ask=False)
@@ -62,7 +62,7 @@ def dry_run(machine: Host, agent: Agent, run: Run, wanted: Wanted | None = None)
         print(preflight.commands(steps.table(plan)), end="")
 
 
-def start(machine: Host, agent: Agent, options: Options) -> int:
+def start(machine: Machine, agent: Agent, options: Options) -> int:
     """Run a session and return claude's exit code; whatever goes wrong is an error of `claude_bottle.errors`."""
     _refuse_what_cannot_work(machine, agent, options)
     with _context(machine, verbose=options.verbose) as context:
@@ -86,7 +86,7 @@ def start(machine: Host, agent: Agent, options: Options) -> int:
     return RepositoryError.exit_code if back and back.failed and not code else code
 
 
-def _refuse_what_cannot_work(machine: Host, agent: Agent, options: Options) -> None:
+def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -> None:
     """Raise TokenError or RefusedError for a start that would fail only after minutes."""
     if not machine.has_token:
         raise TokenError(NO_TOKEN)
@@ -97,7 +97,7 @@ def _refuse_what_cannot_work(machine: Host, agent: Agent, options: Options) -> N
         raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
 
 
-def _agreed(machine: Host, agent: Agent, options: Options, context: SessionContext) -> Plan:
+def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionContext) -> Plan:
     """Return the plan that the user has seen, and said yes to unless nobody was to be asked."""
     taken = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
     local = context.engine.is_local()
@@ -150,16 +150,16 @@ def _report(plan: Plan, monitor: Monitor) -> None:
     _show(log.report(monitor.tally, plan.agent.bottle.path))
 
 
-def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
+def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
     """Do all of a session but claude for each agent; yield its name and its receipt, or why there is none."""
     for agent in agents:
         try:
-            yield agent.name, _verified(host, agent, verbose=verbose)
+            yield agent.name, _verified(machine, agent, verbose=verbose)
         except BottleError as error:
             yield agent.name, error
 
 
-def _verified(machine: Host, agent: Agent, *, verbose: bool) -> Receipt:
+def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     with _context(machine, verbose=verbose) as context:
         asked = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
         receipt = _proven(planning.resolve(asked, context.engine), context)[1]
@@ -169,7 +169,7 @@ def _verified(machine: Host, agent: Agent, *, verbose: bool) -> Receipt:
 
 
 @contextlib.contextmanager
-def _context(machine: Host, *, verbose: bool) -> Iterator[SessionContext]:
+def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
     """Yield what a session works with; at the end undo what it has made."""
     env = planning.client_environment(machine)
     note = stack.say if verbose else _quiet
@@ -190,7 +190,7 @@ def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
     return plan, receipt
 
 
-def _claude(plan: Plan, machine: Host, agent: Agent) -> int:
+def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
     step = steps.table(plan).claude
     env = planning.client_environment(machine) | plans.environment(machine, agent)
     if plan.run.terminal:
@@ -209,12 +209,12 @@ def _show(text: str) -> None:
         sys.stderr.flush()
 
 
-def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
+def build(machine: Machine, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
     """Build the base image and every bottle's own, whether they are there or not; DockerError where a build fails."""
-    pairs = [planning.images(host, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
+    pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
     with Teardown() as undo:
-        runner = Runner(undo, planning.client_environment(host), _quiet)
+        runner = Runner(undo, planning.client_environment(machine), _quiet)
         for one in every.values():
             try:
                 runner.run((Step("image", one.argv, Kind.PROGRESS, stdin=one.context),))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.agent import Agent
@@ -55,13 +55,13 @@ class Ground(Bench):
         # The default bottle but for its image: what it would trust of the test world, this claude has no use for.
         (self.agents / "bottles" / f"{self.name}.yaml").write_text("image: {dockerfile: ../clock/Dockerfile}\n")
         self.launches: list[Launch] = []
-        self.image = images(self.host, self.agents / "clock" / "Dockerfile")[1].tag
+        self.image = images(self.machine, self.agents / "clock" / "Dockerfile")[1].tag
         self._kept = self._has_image()
 
     @property
-    def host(self) -> Host:
+    def machine(self) -> Machine:
         """Return this process as the one that starts sessions: while it lives, no session's clean-up takes them."""
-        return Host(self.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
+        return Machine(self.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
 
     @property
     def agent(self) -> Agent:

@@ -53,7 +53,7 @@ def in_sequence(ground: Ground) -> Times:
     """Run what a dry run shows, one command after another: what is there is asked for and not made again."""
     session = _plan(ground)
     table = steps.table(session)
-    env = planning.client_environment(ground.host) | plan.environment(ground.host, session.agent)
+    env = planning.client_environment(ground.machine) | plan.environment(ground.machine, session.agent)
     undos = [step for step in table.undos if step.kind is not Kind.UNTIL_READY]
     out = b""
     with ExitStack() as held:
@@ -111,8 +111,8 @@ def timed(times: int, act: Callable[[], object]) -> list[float]:
 
 def _plan(ground: Ground) -> Plan:
     """Plan a session as the launcher would."""
-    asked = planning.request(ground.host, ground.agent, Run(terminal=False, question="now"), local=True)
-    return planning.resolve(asked, Engine(planning.client_environment(ground.host)))
+    asked = planning.request(ground.machine, ground.agent, Run(terminal=False, question="now"), local=True)
+    return planning.resolve(asked, Engine(planning.client_environment(ground.machine)))
 
 
 def _ready(step: Step, env: dict[str, str]) -> bytes:

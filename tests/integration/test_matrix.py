@@ -13,7 +13,7 @@ import pytest
 
 from claude_bottle.bottle import plan
 from claude_bottle.bottle.plan import Run
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.process.engine import EngineFacts
@@ -31,12 +31,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 def table(bench: Bench) -> tuple[Step, ...]:
     """Return the table of a session of the bench, the shared egress network included."""
     write(bench, "stay")
-    host = Host(bench.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
-    agent = manifest.load_agent(bench.agents, bench.name, environ=host.environ, home=host.home)
+    machine = Machine(bench.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
+    agent = manifest.load_agent(bench.agents, bench.name, environ=machine.environ, home=machine.home)
     wanted = source.wanted(agent.repo, None, None, with_changes=False)
     assert wanted
     taken = source.survey(wanted, bench.environ, None)
-    asked = planning.request(host, agent, Run(terminal=False), local=True, repository=taken)
+    asked = planning.request(machine, agent, Run(terminal=False), local=True, repository=taken)
     # The shared egress network is one of the steps, whichever this bench has chosen.
     return tuple(steps.table(plan.make(replace(asked, token="0" * 8), EngineFacts())))
 

@@ -13,8 +13,9 @@ from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.cleanup import orphans
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.egress import allowlist
-from claude_bottle.host import addresses, machine
+from claude_bottle.host import addresses
 from claude_bottle.host.addresses import Addresses
+from claude_bottle.host.machine import read_machine
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.process.engine import Engine
 from claude_bottle.selftest import network_checks
@@ -228,7 +229,7 @@ def ssh_plan(world: World, agents_dir: Path) -> Plan:
 
 
 def planned(world: World, agents_dir: Path) -> Plan:
-    here = dataclasses.replace(machine.read(), environ={**os.environ, **world.environ(agents_dir)})
+    here = dataclasses.replace(read_machine(), environ={**os.environ, **world.environ(agents_dir)})
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
     asked = planning.request(here, agent, Run(terminal=False), local=True)
     return planning.resolve(asked, Engine(here.environ))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Request, Run, make
-from claude_bottle.host.machine import Host
+from claude_bottle.host.machine import Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.git_identity import Identity
@@ -43,9 +43,9 @@ prompt: |
 SSH_HOST = f"{{host: git.example.org, key: ssh/plain, known_host: {keys.public('pinned')}}}"
 
 
-def host(**environ: str) -> Host:
-    """Return a host that never changes, with nothing in its environment but what is given."""
-    return Host(
+def machine(**environ: str) -> Machine:
+    """Return a machine that never changes, with nothing in its environment but what is given."""
+    return Machine(
         {"TERM": "xterm", "LANG": "C.UTF-8", **environ},
         Path("/nobody"),
         interactive=True,
@@ -86,10 +86,10 @@ def ssh(folder: Path) -> None:
 
 def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = None, **environ: str) -> Plan:
     """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
-    machine = host(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
-    agent = manifest.load_agent(folder, name, environ=machine.environ, home=folder / "bottles")
+    here = machine(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
+    agent = manifest.load_agent(folder, name, environ=here.environ, home=folder / "bottles")
     image = OWN if agent.bottle.dockerfile else BASE
-    asked = Request(machine, agent, run, BASE, image, "0a1b2c3d", agent.bottle.git or Identity())
+    asked = Request(here, agent, run, BASE, image, "0a1b2c3d", agent.bottle.git or Identity())
     return make(asked, EngineFacts(egress or Egress(EGRESS)))
 
 

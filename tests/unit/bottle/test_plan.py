@@ -25,7 +25,7 @@ def test_every_subnet_is_a_candidate_once_but_those_of_the_shared_network(text: 
 
 def test_a_range_of_one_subnet_is_enough_beside_a_chosen_network() -> None:
     addresses = planning.address_range(
-        plans.host(CLAUDE_BOTTLE_SUBNET="10.9.0.8/29", CLAUDE_BOTTLE_EGRESS_NETWORK="vpn")
+        plans.machine(CLAUDE_BOTTLE_SUBNET="10.9.0.8/29", CLAUDE_BOTTLE_EGRESS_NETWORK="vpn")
     )
     assert list(planning.candidates(addresses, 7)) == [IPv4Network("10.9.0.8/29")]
 
@@ -42,14 +42,14 @@ def test_a_range_of_one_subnet_is_enough_beside_a_chosen_network() -> None:
     ],
 )
 def test_a_range_that_cannot_be_used_is_told(subnet: str, network: str, reason: str) -> None:
-    host = plans.host(CLAUDE_BOTTLE_SUBNET=subnet, CLAUDE_BOTTLE_EGRESS_NETWORK=network)
+    host = plans.machine(CLAUDE_BOTTLE_SUBNET=subnet, CLAUDE_BOTTLE_EGRESS_NETWORK=network)
     with pytest.raises(ManifestError) as caught:
         planning.address_range(host)
     assert str(caught.value).startswith(f"CLAUDE_BOTTLE_SUBNET: {reason}")
 
 
 def test_nothing_shows_a_secret_in_its_repr(tmp_path: Path) -> None:
-    machine = plans.host(CLAUDE_BOTTLE_OAUTH_TOKEN="planted", HOST_KEY="planted")
+    machine = plans.machine(CLAUDE_BOTTLE_OAUTH_TOKEN="planted", HOST_KEY="planted")
     plan = plans.plan(plans.everything(tmp_path), Run(terminal=True), HOST_KEY="planted")
     options = start.Options(plan.run)
     shown = repr((machine, plan, steps.table(plan), options))
