@@ -17,7 +17,7 @@ from typing import IO
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
-GUARD = 120  # seconds; no test comes near it
+GUARD = 300  # seconds; no test comes near it
 SHELL = b"$ shell $"
 
 
