@@ -19,7 +19,7 @@ from tests.world import standin
 from tests.world.shell import WorldError, attempt, run
 
 OUTER, INNER = "198.51.100.192/27", "10.214.0.0/16"
-PORT, NOBODY, SECONDS = 8888, 65534, 10.0
+PORT, NOBODY, SECONDS = 8888, 65534, 60.0
 HARDENED = (
     "--pull", "never", "--user", f"{NOBODY}:{NOBODY}", "--read-only", "--cap-drop", "ALL",
     "--security-opt", "no-new-privileges", "--sysctl", "net.ipv4.ip_forward=0",
@@ -123,7 +123,7 @@ class Rig:
     def network(self, kind: str, within: str, *options: str) -> list[str]:
         """Make a network on a free /29; return its addresses, the gateway's first. Waits while other runs have all."""
         name, subnets = f"{self.name}-{kind}", list(ipaddress.IPv4Network(within).subnets(new_prefix=29))
-        deadline = time.monotonic() + 6 * SECONDS
+        deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             subnet = random.choice(subnets)
             made = attempt("docker", "network", "create", *options, "--subnet", str(subnet), name)

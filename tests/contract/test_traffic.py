@@ -142,7 +142,7 @@ def test_tunnel_carries_much_both_ways(sidecar: Sidecar) -> None:
 
 
 def test_many_tunnels_at_once(sidecar: Sidecar) -> None:
-    tunnels = [socket.create_connection((sidecar.inner, PORT), timeout=8) for _ in range(100)]
+    tunnels = [socket.create_connection((sidecar.inner, PORT), timeout=60) for _ in range(100)]
     for sock in tunnels:
         sock.sendall(b"CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test\r\n\r\nhello")
     assert {read_answer(sock).status for sock in tunnels} == {200}

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-SECONDS = 8.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True)

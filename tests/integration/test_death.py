@@ -65,6 +65,7 @@ def test_closing_of_the_terminal(matrix: Matrix, moment: str) -> None:
         until_nothing_is_left(bench, time.monotonic())
 
 
+@pytest.mark.xdist_group("egress")  # cleanup removes the default egress network between its uses
 @pytest.mark.parametrize("command", ["cleanup", "start"])
 def test_what_is_left_where_the_watchdog_was_killed_too(matrix: Matrix, beside: Bench, command: str) -> None:
     bench = matrix.bench()
@@ -112,6 +113,7 @@ def orphaned(bench: Bench, name: str) -> list[str]:
     return left
 
 
+@pytest.mark.xdist_group("egress")  # cleanup removes the default egress network between its uses
 def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
     """By their labels: what this test makes has no launcher."""
     bench = matrix.bench()

@@ -139,7 +139,7 @@ def test_a_link_that_is_cut_silently_ends_the_bottle(matrix: Matrix) -> None:
         bottles = {bench: bottle(bench) for bench in benches}
         suspended.process.send_signal(signal.SIGSTOP)
         forwarder.send_signal(signal.SIGSTOP)
-        end = time.monotonic() + 60  # the promise
+        end = time.monotonic() + 90  # the promise is a minute, on a machine that is not busy
         while bottles[cut] in cut.objects():
             assert time.monotonic() < end, "the bottle is still there"
             time.sleep(1)

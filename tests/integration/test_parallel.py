@@ -39,6 +39,7 @@ def asking(bench: Bench) -> AbstractContextManager[Running]:
     return running((str(CLI), "start", bench.name, "--yes", "--print", question), bench.environ)
 
 
+@pytest.mark.xdist_group("egress")  # cleanup removes the default egress network between its uses
 def test_two_users_on_one_engine(matrix: Matrix) -> None:
     """Neither cleans up or stops what the other's living launcher has."""
     root, other = matrix.bench(), matrix.bench()

@@ -106,6 +106,7 @@ def test_same_agent_twice_at_once(bench: Bench) -> None:
         assert one.end().out == b"one\n"
 
 
+@pytest.mark.xdist_group("egress")  # cleanup removes the default egress network between its uses
 def test_default_egress_network_is_made_once_by_two_at_once(bench: Bench) -> None:
     """No other test uses this network; whoever had it before keeps it."""
     bench.puppet("hello")

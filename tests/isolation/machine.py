@@ -21,7 +21,7 @@ from tests.world.shell import PATH, attempt, need_root, run, which
 
 SCRIPT = Path(__file__).with_name("machine.sh")
 SPACE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-GUARD = 180  # seconds until the battery gives up waiting; nothing comes near it
+GUARD = 300  # seconds until the battery gives up waiting; nothing comes near it
 # CVE-2024-29018: from this release on, up to the next main release, and everything from 26 on
 FIXED = ((23, 0, 11), (25, 0, 5))
 

@@ -19,7 +19,7 @@ from tests.support.sessions import CLI, GUARD, PUPPET, Bench, Ended, Running
 from tests.world import World
 
 SIDE_BY_SIDE = 6
-KILLED_BOUND = 5  # seconds until nothing is left of a session whose launcher was killed, on a machine that is not busy
+KILLED_BOUND = 15  # seconds until nothing is left of a session whose launcher was killed, on a machine that is not busy
 
 
 def write(bench: Bench, prompt: str) -> None:

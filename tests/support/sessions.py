@@ -20,7 +20,7 @@ import pyte
 from tests.world import REPOSITORY, World
 
 CLI = REPOSITORY / "cli.py"
-GUARD = 120  # seconds until a test gives up waiting; none comes near it
+GUARD = 300  # seconds until a test gives up waiting; none comes near it
 PUPPET = Path(__file__).parent / "puppet"
 SESSION = "claude-bottle.session"
 AS_BEFORE = b"terminal as before\r\n"
@@ -153,7 +153,7 @@ class Bench:
 
     def left_at_last(self) -> list[str]:
         """Return what is left, given a moment: a reaper of another session may name this one to docker."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + GUARD
         while (left := self.left()) and time.monotonic() < end:
             time.sleep(0.2)
         return left

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.scene import Scene
 
-GUARD = 120  # seconds; no test comes near it
+GUARD = 300  # seconds; no test comes near it
 
 
 @pytest.fixture

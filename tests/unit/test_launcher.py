@@ -60,7 +60,7 @@ def ready(first_uses: tuple[Path, object]) -> Path:
 def deaf_index() -> Iterator[socket.socket]:
     """A package index that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
+        server.settimeout(300)
         yield server
 
 
@@ -133,7 +133,7 @@ def test_interrupted_and_killed_set_ups_are_done_again(tmp_path: Path, deaf_inde
         pip, _ = deaf_index.accept()
         with pip:  # closed at the end, which ends an orphan too
             (os.killpg if group else os.kill)(use.pid, number)
-            _, err = use.communicate(timeout=60)
+            _, err = use.communicate(timeout=300)
         return use.returncode, err
 
     code, err = interrupt(signal.SIGINT, group=True)  # as a terminal does

@@ -77,7 +77,7 @@ class World:
         lines = run("docker", "logs", api.CONTAINER).splitlines()
         return tuple(request for request in map(_parse, lines) if request and _has(request, marker))
 
-    def wait(self, marker: str, wanted: Callable[[Request], bool] = lambda _: True, seconds: float = 60) -> Request:
+    def wait(self, marker: str, wanted: Callable[[Request], bool] = lambda _: True, seconds: float = 300) -> Request:
         """Wait for a request with `marker`, as of `requests`, that is `wanted`; fail after `seconds`."""
         follow = ("docker", "logs", "--follow", api.CONTAINER)
         with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as logs:

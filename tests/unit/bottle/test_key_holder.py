@@ -87,7 +87,7 @@ def on_a_terminal(scene: Scene, patches: scenes.Patches, **environ: str) -> "pex
     argv = [sys.executable, str(scenes.PATCHED), json.dumps(TRUSTING | patches), "start", "demo", "--yes"]
     script = f'exec "$@" 2> {scene.folder}/err'
     return pexpect.spawn(
-        "/bin/bash", ["-c", script, "bash", *argv], env={**scene.environ, **environ}, cwd=str(scene.folder), timeout=60
+        "/bin/bash", ["-c", script, "bash", *argv], env={**scene.environ, **environ}, cwd=str(scene.folder), timeout=300
     )
 
 
@@ -111,7 +111,7 @@ def test_a_passphrase_is_asked_for_on_the_terminal_wherever_stderr_leads(scene: 
 def await_more_read(scene: Scene, command: str) -> None:
     """Wait until the fake docker of a command has read more of its stdin than it has now."""
     [pid] = [event.more["pid"] for event in scene.calls if event.starts(command)]
-    end, before = time.monotonic() + 60, Path(f"/proc/{pid}/io").read_text().split()[1]
+    end, before = time.monotonic() + 300, Path(f"/proc/{pid}/io").read_text().split()[1]
     while Path(f"/proc/{pid}/io").read_text().split()[1] == before:
         assert time.monotonic() < end, f"nothing is written to {command}"
 

@@ -17,7 +17,7 @@ from typing import IO
 import pytest
 
 PROGRAMS = Path(__file__).parents[2] / "support" / "programs"
-GUARD = 120  # seconds; no test comes near it
+GUARD = 300  # seconds; no test comes near it
 SHELL = b"$ shell $"
 
 

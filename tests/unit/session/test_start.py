@@ -387,7 +387,7 @@ def test_without_a_terminal_a_yes_must_be_given_beforehand(scene: Scene) -> None
 def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, code: int) -> None:
     scene.rule(STEPS["claude"], stdout="in the bottle\r\n", code=5)
     command = [str(PATCHED), json.dumps(TRUSTING), "start", "demo"]
-    child = pexpect.spawn(sys.executable, command, env=scene.environ, cwd=str(ROOT), encoding="utf-8", timeout=60)
+    child = pexpect.spawn(sys.executable, command, env=scene.environ, cwd=str(ROOT), encoding="utf-8", timeout=300)
     child.expect_exact("Start this session? [y/N] ")
     child.send(answer)
     rest = child.read()
