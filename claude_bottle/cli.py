@@ -11,6 +11,7 @@ import click
 
 from claude_bottle.documents.escaping import columns, harmless
 from claude_bottle.errors import BottleError, EngineError, ManifestError
+from claude_bottle.host import console
 from claude_bottle.host import machine as hosts
 from claude_bottle.host.machine import Host
 
@@ -26,8 +27,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except BottleError as error:
             # A manifest's lines begin with path:line:column, which editors and people follow.
-            prefix = "" if isinstance(error, ManifestError) else "claude-bottle: "
-            click.echo(prefix + "\n".join(map(harmless, str(error).split("\n"))), err=True)
+            tell = console.show if isinstance(error, ManifestError) else console.say
+            tell("\n".join(map(harmless, str(error).split("\n"))))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)  # click would say "Aborted!" and exit with 1
@@ -52,7 +53,9 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests.")(command)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": console.WIDTH}
+)
 def main() -> None:
     """Run Claude Code in bottles: isolated containers whose only way out is an allowlist."""
 
@@ -97,10 +100,10 @@ def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | No
     from claude_bottle.commands import running
 
     host = _host(agents)
-    told = (lambda _: None) if as_json else click.echo
+    told = (lambda _: None) if as_json else console.output
     results, code = running.verify(host, _load(host, agent), verbose=verbose, told=told)
     if as_json:
-        click.echo(json.dumps(results, indent=2))
+        console.output(json.dumps(results, indent=2))
     sys.exit(code)
 
 
@@ -114,7 +117,7 @@ def doctor(*, as_json: bool) -> None:
 
     findings = list(doctor.examine(_host(None)))
     told = "\n".join(harmless(finding.line) for finding in findings)
-    click.echo(json.dumps(list(map(asdict, findings)), indent=2) if as_json else told)
+    console.output(json.dumps(list(map(asdict, findings)), indent=2) if as_json else told)
     if any(finding.fault for finding in findings):
         sys.exit(EngineError.exit_code)
 
@@ -139,7 +142,7 @@ def agents(agents: Path | None) -> None:
 
     loaded = _load(_host(agents))
     rows = [(a.name, a.bottle.name, allowlist.summary(allowlist.allowlist(a.bottle.reach))) for a in loaded]
-    click.echo(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
+    console.output(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
 
 
 @main.command()
@@ -148,7 +151,7 @@ def agents(agents: Path | None) -> None:
 def check(agent: str | None, agents: Path | None) -> None:
     """Check the manifests of AGENT, or all; exit 64 on a fault."""
     count = len(_load(_host(agents), agent))
-    click.echo(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
+    console.output(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
 
 
 @main.command("list")
@@ -158,7 +161,7 @@ def list_(*, as_json: bool) -> None:
     from claude_bottle.commands import running
 
     host = _host(None)
-    click.echo(json.dumps(running.list_json(host), indent=2) if as_json else columns(running.list_rows(host)))
+    console.output(json.dumps(running.list_json(host), indent=2) if as_json else columns(running.list_rows(host)))
 
 
 @main.command()
@@ -248,4 +251,4 @@ def completion(*, shell: str, names: tuple[str, ...]) -> None:
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  (one of click's own three)
     script = kind(main, {}, running.PROGRAM, "_CLI_PY_COMPLETE").source()
-    click.echo(running.completion(script, names), nl=False)
+    console.output(running.completion(script, names))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import UsageError
+from claude_bottle.host import console
 from claude_bottle.host import machine as host
 from claude_bottle.host.machine import Host
 from claude_bottle.repository import fetch as handback
@@ -21,7 +22,7 @@ def fetch(machine: Host, name: str) -> None:
     if host.fate(bottle.owner, machine.owner) == "elsewhere":
         raise UsageError(f"{harmless(str(bottle.work.repository))} is on another machine, which started the session")
     with Teardown():
-        print(handback.fetch(replace(bottle, owner=machine.owner)), end="")
+        console.report(handback.fetch(replace(bottle, owner=machine.owner)))
 
 
 def diff(machine: Host, name: str) -> Iterator[str]:

@@ -8,12 +8,13 @@ from claude_bottle import PREFIX
 from claude_bottle.bottle.plan import PASSED_ON
 from claude_bottle.cleanup import orphans, stack
 from claude_bottle.cleanup.orphans import Leftover
-from claude_bottle.cleanup.stack import Teardown, say
+from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.commands import allow as allowing
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress.allowlist import Host as Allowed
 from claude_bottle.egress.log import BLOCKED, Tally
 from claude_bottle.errors import BottleError, DockerError, IsolationError, LeftBehindError, ManifestError
+from claude_bottle.host import console
 from claude_bottle.host import machine as host
 from claude_bottle.host.machine import Host
 from claude_bottle.manifest.agent import Agent
@@ -88,7 +89,7 @@ def logs(machine: Host, name: str, *, follow: bool, blocked: bool) -> None:
         for line in command.lines(("docker", "logs", *(("--follow",) if follow else ()), session.sidecar), env):
             event = tally.add(line)
             if event and (not blocked or event.verdict == BLOCKED):
-                print(event, flush=follow)
+                console.output(str(event))
 
 
 def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
@@ -102,7 +103,7 @@ def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
     if every:
         chosen = [session for session in found if host.fate(session.owner, machine.owner) in ("ours", "dead")]
         others = len(found) - len(chosen)
-        print(f"{_many(others, 'session')} of others left alone" if others else "", end="\n" if others else "")
+        console.report(f"{_many(others, 'session')} of others left alone" if others else "")
     asked = {session.id for session in chosen if stack.ask_to_end(session.owner, machine.owner)}
     for session in chosen:
         if session.id not in asked:
@@ -111,16 +112,16 @@ def stop(machine: Host, names: Sequence[str], *, every: bool) -> None:
     # One that has a repository brings its work back first: as long as that may take, if its launcher lives.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
     for name in working:
-        say(f"{harmless(name)} still brings its work back: waiting for it")
+        console.say(f"{harmless(name)} still brings its work back: waiting for it")
 
     def living() -> bool:
         return any(host.fate(owner, machine.owner) == "ours" for owner in working.values())
 
     for name in left - working.keys() | _await_end(env, working, fetch.SECONDS, living):
-        say(f"{harmless(name)} does not end by itself: removing what it has")
+        console.say(f"{harmless(name)} does not end by itself: removing what it has")
         _remove(env, name)
     for session in chosen:
-        print(f"stopped {harmless(session.id)}")
+        console.report(f"stopped {harmless(session.id)}")
 
 
 def cleanup(machine: Host, *, dry_run: bool) -> None:
@@ -130,18 +131,18 @@ def cleanup(machine: Host, *, dry_run: bool) -> None:
     dead = orphans.dead(found, machine.owner)
     clean = True
     for item in (*dead, *_unused_egress(env, found, dead)):
-        done = dry_run or orphans.remove(env, (item,), say)
+        done = dry_run or orphans.remove(env, (item,), console.say)
         clean = clean and done
         if done:
-            print(f"{'would remove' if dry_run else 'removed'} {harmless(str(item))}")
+            console.report(f"{'would remove' if dry_run else 'removed'} {harmless(str(item))}")
     judged = [item for item in found if item.owner and item not in dead]  # a stage dir may have no owner yet
     fates = {item.session: host.fate(item.owner, machine.owner) for item in judged}
     elsewhere = sum(fate == "elsewhere" for fate in fates.values())
     for count, what in ((len(fates) - elsewhere, "of living launchers"), (elsewhere, "of other hosts, not judged")):
         if count:
-            print(f"{_many(count, 'session')} {what}")
+            console.report(f"{_many(count, 'session')} {what}")
     if not (dead or fates):
-        print("no session has left anything")
+        console.report("no session has left anything")
     if not clean:
         raise LeftBehindError("not everything could be removed")
 
@@ -155,10 +156,12 @@ def allow(machine: Host, name: str, hosts: Sequence[Allowed], *, save: bool) -> 
     saving = allowing.saving(session, hosts) if save else None
     new = allowing.allow(env, session, hosts)
     named = ", ".join(map(str, hosts))
-    print(f"in force: {named}" if new else f"in force before: {named}; the sidecar's list is as it was")
+    console.report(f"in force: {named}" if new else f"in force before: {named}; the sidecar's list is as it was")
     if saving:
         saving.write()
-        print(f"{'saved in' if saving.after != saving.before else 'there already:'} {harmless(str(saving.path))}")
+        console.report(
+            f"{'saved in' if saving.after != saving.before else 'there already:'} {harmless(str(saving.path))}"
+        )
 
 
 def verify(
@@ -208,7 +211,7 @@ def _tallied(machine: Host) -> Iterator[tuple[Session, Tally]]:
 def _remove(env: Mapping[str, str], session: str) -> None:
     """Remove all of a session, in order; raises LeftBehindError."""
     stages = tuple(item for item in orphans.stage_dirs() if item.session == session)
-    if not orphans.remove(env, (*orphans.listed(env, session), *stages), say):
+    if not orphans.remove(env, (*orphans.listed(env, session), *stages), console.say):
         raise LeftBehindError(f"not all of session {harmless(session)} could be removed")
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 
 from claude_bottle.bottle import plan as planning
 from claude_bottle.bottle.plan import Plan
-from claude_bottle.cleanup.stack import Teardown, say
+from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
+from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import terminal
 from claude_bottle.process.command import Result
@@ -67,7 +68,7 @@ def unlock(plan: Plan, hands: Hands) -> None:
     for step, key in zip((step for step in steps.table(plan) if step.asks), plan.locked_keys, strict=True):
         hands.undo.note(f"{step.name} ...")
         path = harmless(str(key.file.path))
-        say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
+        console.say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
         # Both ways on the terminal of stdin: stderr may lead into a file, where nobody would see the question.
         if code := terminal.run(step.argv, hands.env, shown=0, full_screen=False):
             # What ends the container ends everything in it, by SIGKILL.

@@ -2,17 +2,16 @@
 
 import contextlib
 import functools
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.plan import Plan, Run
-from claude_bottle.cleanup import stack
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
+from claude_bottle.host import console
 from claude_bottle.host.machine import TOKEN_VARIABLE, Host
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, engine, terminal
@@ -59,8 +58,8 @@ def dry_run(host: Host, agent: Agent, run: Run, wanted: Wanted | None = None) ->
     plan = planning.draft(host, agent, run, egress, local=local, taken=taken)
     with Teardown() as undo:
         stage(plan, undo)
-        _show(preflight.summary(plan, "(built if absent)"))
-        print(preflight.commands(steps.table(plan)), end="")
+        console.show(preflight.summary(plan, "(built if absent)"))
+        console.output(preflight.commands(steps.table(plan)))
 
 
 def start(host: Host, agent: Agent, options: Options) -> int:
@@ -75,14 +74,14 @@ def start(host: Host, agent: Agent, options: Options) -> int:
     with _hands(host, verbose=options.verbose) as hands:
         taken = source.survey(options.wanted, hands.env, host.owner) if options.wanted else None
         plan, done = planning.take(host, agent, options.run, hands.engine, taken)
-        _show(preflight.summary(plan, _building(plan, done)))
+        console.show(preflight.summary(plan, _building(plan, done)))
         if not options.yes:
             preflight.ask("Start this session?")
             done = hands.engine.present(steps.skips(steps.table(plan)))  # an answer can take its time
         plan, receipt = _proven(plan, done, hands)
         if receipt.failed:
             raise unproven(plan, receipt, hands.engine)
-        _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
+        console.show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
         monitor = _watched(plan, hands)  # who is asked for a passphrase can take longer than a remote bottle waits
         unlock(plan, hands)
         if monitor.ended:
@@ -103,7 +102,7 @@ def _handing_back(plan: Plan, hands: Hands, monitor: Monitor) -> HandBack | None
     if not plan.repository:
         return None
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, hands.env, hands.watchdog.note)
-    back = HandBack(bottle, stack.say, _show)
+    back = HandBack(bottle, console.say, console.show)
     hands.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = back.run
     return back
@@ -134,7 +133,7 @@ def _watched(plan: Plan, hands: Hands) -> Monitor:
 
 def _report(plan: Plan, monitor: Monitor) -> None:
     monitor.join()
-    _show(log.report(monitor.tally, plan.agent.bottle.path))
+    console.show(log.report(monitor.tally, plan.agent.bottle.path))
 
 
 def verify(host: Host, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
@@ -158,7 +157,7 @@ def _verified(host: Host, agent: Agent, *, verbose: bool) -> Receipt:
 def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
     """Yield what a session works with; at the end undo what it has made."""
     env = planning.client_environment(host)
-    note = stack.say if verbose else _quiet
+    note = console.say if verbose else _quiet
     watchdog, undo = Watchdog(env, host.owner), Teardown(note)
     try:
         with undo:
@@ -169,7 +168,7 @@ def _hands(host: Host, *, verbose: bool) -> Iterator[Hands]:
 
 
 def _proven(plan: Plan, done: frozenset[str], hands: Hands) -> tuple[Plan, Receipt]:
-    stack.say(f"session {plan.session}")
+    console.say(f"session {plan.session}")
     plan, results = uncork(plan, hands, done)
     probe, inspect = results["selftest"], results["inspect"]
     receipt = selftest.judge(plan, plan.known, probe.stdout, inspect.stdout, max(probe.seconds, inspect.seconds))
@@ -192,12 +191,6 @@ def _building(plan: Plan, done: frozenset[str]) -> str:
 
 def _quiet(message: str) -> None:
     del message
-
-
-def _show(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-        sys.stderr.write(text)
-        sys.stderr.flush()
 
 
 def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:

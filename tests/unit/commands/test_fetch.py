@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.errors import EngineError
+from claude_bottle.host import console
 from claude_bottle.process import command, stream
 from claude_bottle.repository.git import Git
 from tests.support.repos import Repo
@@ -128,7 +129,7 @@ def test_without_git_there_is_one_clear_line(scene: Scene) -> None:
 
 
 def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(stream, "_TICK", 0.0)
+    monkeypatch.setattr(console, "_TICK", 0.0)
     argv = (sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())")
     text = b"x" * 1_000_000
     result = stream.converse(command.start(argv, os.environ), what="clone", seconds=60, head=text, limit=len(text))
