@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from claude_bottle.documents.escaping import columns, harmless
-from claude_bottle.errors import BottleError, EngineError, ManifestError
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import BottleError, EngineError, LeftBehindError, ManifestError
 from claude_bottle.host import console
 from claude_bottle.host import machine as hosts
 from claude_bottle.host.machine import Host
@@ -39,13 +39,14 @@ def _host(agents: Path | None) -> Host:
     return host if agents is None else replace(host, environ={**host.environ, "CLAUDE_BOTTLE_AGENTS": str(agents)})
 
 
-def _load(host: Host, name: str | None = None) -> "tuple[Agent, ...]":
-    """Return one agent, or all."""
-    from claude_bottle.manifest import agent as manifest
+def _check(host: Host, name: str | None = None) -> "tuple[Agent, ...]":
+    from claude_bottle.commands import check
 
-    if name is None:
-        return manifest.load_agents(host.agents, environ=host.environ, home=host.home)
-    return (manifest.load_agent(host.agents, name, environ=host.environ, home=host.home),)
+    return check.check(host, name)
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,7 +82,7 @@ def start(
     from claude_bottle.session import start as session
 
     host = _host(agents)
-    [loaded] = _load(host, agent)
+    [loaded] = _check(host, agent)
     run = Run(terminal=host.interactive and question is None, question=question, arguments=claude_arguments)
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
@@ -97,14 +98,17 @@ def start(
 @_agents_option
 def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | None) -> None:
     """Prove the isolation of AGENT's bottle, or of all, without running claude; exit 66 on a fault."""
-    from claude_bottle.commands import running
+    from claude_bottle.commands import verify
 
     host = _host(agents)
-    told = (lambda _: None) if as_json else console.output
-    results, code = running.verify(host, _load(host, agent), verbose=verbose, told=told)
+    done = []
+    for one in verify.verify(host, _check(host, agent), verbose=verbose):
+        done.append(one)
+        if not as_json:
+            console.output(str(one))
     if as_json:
-        console.output(json.dumps(results, indent=2))
-    sys.exit(code)
+        console.output(json.dumps({one.agent: one.as_json() for one in done}, indent=2))
+    sys.exit(next((one.exit_code for one in done if one.exit_code), 0))
 
 
 @main.command()
@@ -131,18 +135,16 @@ def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
     from claude_bottle.session import start as session
 
     host = _host(agents)
-    session.build(host, _load(host), pull=pull, no_cache=no_cache)
+    session.build(host, _check(host), pull=pull, no_cache=no_cache)
 
 
 @main.command()
 @_agents_option
 def agents(agents: Path | None) -> None:
     """List the agents, their bottles and what these may reach."""
-    from claude_bottle.egress import allowlist
+    from claude_bottle.commands import agents as listing
 
-    loaded = _load(_host(agents))
-    rows = [(a.name, a.bottle.name, allowlist.summary(allowlist.allowlist(a.bottle.reach))) for a in loaded]
-    console.output(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
+    console.output(listing.table(listing.lines(_check(_host(agents)))))
 
 
 @main.command()
@@ -150,27 +152,26 @@ def agents(agents: Path | None) -> None:
 @_agents_option
 def check(agent: str | None, agents: Path | None) -> None:
     """Check the manifests of AGENT, or all; exit 64 on a fault."""
-    count = len(_load(_host(agents), agent))
-    console.output(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
+    console.output(f"{_many(len(_check(_host(agents), agent)), 'agent')} checked, no fault found")
 
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the sessions as JSON.")
 def list_(*, as_json: bool) -> None:
     """List the sessions that run, with how many requests were allowed and blocked."""
-    from claude_bottle.commands import running
+    from claude_bottle.commands import list as listing
 
-    host = _host(None)
-    console.output(json.dumps(running.list_json(host), indent=2) if as_json else columns(running.list_rows(host)))
+    found = listing.sessions(_host(None))
+    console.output(json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found))
 
 
 @main.command()
 @click.argument("session")
 def shell(*, session: str) -> None:
     """Open a shell in the bottle of SESSION, which any unambiguous beginning names."""
-    from claude_bottle.commands import running
+    from claude_bottle.commands import shell
 
-    sys.exit(running.shell(_host(None), session))
+    sys.exit(shell.shell(_host(None), session))
 
 
 @main.command()
@@ -179,9 +180,13 @@ def shell(*, session: str) -> None:
 @click.option("--blocked", is_flag=True, help="Only what was refused.")
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
     """Show what SESSION asked of its sidecar: time, verdict, host, reason."""
-    from claude_bottle.commands import running
+    from contextlib import closing
 
-    running.logs(_host(None), session, follow=follow, blocked=blocked)
+    from claude_bottle.commands import logs
+
+    with closing(logs.logs(_host(None), session, follow=follow, blocked=blocked)) as events:
+        for event in events:
+            console.output(str(event))
 
 
 @main.command()
@@ -190,7 +195,7 @@ def fetch(*, session: str) -> None:
     """Bring the work of SESSION, as it is now, back as a branch of the repository that it was started with."""
     from claude_bottle.commands import fetch as work
 
-    work.fetch(_host(None), session)
+    work.fetch(_host(None), session, console.report)
 
 
 @main.command()
@@ -207,20 +212,36 @@ def diff(*, session: str) -> None:
 @click.option("--all", "every", is_flag=True, help="All that this user has started on this machine.")
 def stop(*, session: tuple[str, ...], every: bool) -> None:
     """End each SESSION and wait until nothing of it is left."""
-    from claude_bottle.commands import running
+    from claude_bottle.commands import stop
 
     if bool(session) == every:
         raise click.UsageError("name sessions, or give --all")
-    running.stop(_host(None), session, every=every)
+    host = _host(None)
+    choice = stop.choose(host, session, every=every)
+    if choice.others:
+        console.report(f"{_many(choice.others, 'session')} of others left alone")
+    stop.stop(host, choice.sessions)
+    for one in choice.sessions:
+        console.report(f"stopped {harmless(one.id)}")
 
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
 def cleanup(*, dry_run: bool) -> None:
     """Remove what sessions have left whose launcher is dead; exit 75 if something cannot be removed."""
-    from claude_bottle.commands import running
+    from claude_bottle.commands import cleanup
 
-    running.cleanup(_host(None), dry_run=dry_run)
+    verb = "would remove" if dry_run else "removed"
+    done = cleanup.cleanup(
+        _host(None), dry_run=dry_run, notify=lambda item: console.report(f"{verb} {harmless(str(item))}")
+    )
+    for count, whose in ((done.living, "of living launchers"), (done.elsewhere, "of other hosts, not judged")):
+        if count:
+            console.report(f"{_many(count, 'session')} {whose}")
+    if not (done.dead or done.living or done.elsewhere):
+        console.report("no session has left anything")
+    if done.stuck:
+        raise LeftBehindError("not everything could be removed")
 
 
 @main.command()
@@ -229,14 +250,18 @@ def cleanup(*, dry_run: bool) -> None:
 @click.option("--save", is_flag=True, help="Write the hosts into the manifest of the bottle, too.")
 def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
     """Let SESSION, which runs, reach each HOST, a name or name:port, at once."""
-    from claude_bottle.commands import running
+    from claude_bottle.commands import allow
     from claude_bottle.egress import allowlist
 
     try:
         wanted = [allowlist.parse_host(host) for host in hosts]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    running.allow(_host(None), session, wanted, save=save)
+    done = allow.allow(_host(None), session, wanted, save=save)
+    console.report(str(done))
+    if done.saving:
+        done.saving.write()
+        console.report(str(done.saving))
 
 
 @main.command()
@@ -246,9 +271,9 @@ def completion(*, shell: str, names: tuple[str, ...]) -> None:
     """Print the completion script of SHELL for cli.py and each ALIAS of it."""
     from click.shell_completion import get_completion_class
 
-    from claude_bottle.commands import running
+    from claude_bottle.commands import completion
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  (one of click's own three)
-    script = kind(main, {}, running.PROGRAM, "_CLI_PY_COMPLETE").source()
-    console.output(running.completion(script, names))
+    script = kind(main, {}, completion.PROGRAM, "_CLI_PY_COMPLETE").source()
+    console.output(completion.completion(script, names))

@@ -14,9 +14,9 @@ from claude_bottle.errors import EngineError
 from claude_bottle.host import console
 from claude_bottle.process import command, stream
 from claude_bottle.repository.git import Git
+from tests.support.labels import ELSEWHERE, HERE, LIST, row
 from tests.support.repos import Repo
 from tests.support.scene import STEPS, USUAL, Scene
-from tests.unit.session.test_registry import ELSEWHERE, HERE, LIST, row
 
 KEEP = "git commit-tree"  # part of the script that commits what was left
 START = ("start", "demo", "--yes", "--repo", "user")
