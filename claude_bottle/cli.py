@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from claude_bottle import PREFIX, __version__
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import BottleError, EngineError, LeftBehindError, ManifestError
 from claude_bottle.host import console
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(click.Group):
-    """A group that tells a BottleError in its own words and exits with its code."""
+    """A group that prints a BottleError as one line and exits with its code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -57,6 +58,7 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": console.WIDTH}
 )
+@click.version_option(__version__, prog_name=PREFIX, message="%(prog)s %(version)s")
 def main() -> None:
     """Run Claude Code in bottles: isolated containers whose only way out is an allowlist."""
 
@@ -65,18 +67,21 @@ def main() -> None:
 @click.argument("agent")
 @click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CLAUDE_ARGUMENTS]")
 @click.option("--print", "question", metavar="QUESTION", help="Answer one question on stdout, without a terminal.")
-@click.option("-y", "--yes", is_flag=True, help="Start without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be run; call no docker.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
-@click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="The git repository to work on.")
-@click.option("--ref", metavar="REF", help="The revision of it to begin with, instead of HEAD.")
-@click.option("--with-changes", is_flag=True, help="Take uncommitted changes along.")
+@click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
+@click.option("--dry-run", is_flag=True, help="Print every docker command of the session and run none.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
+@click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="Git repository to work on.")
+@click.option("--ref", metavar="REF", help="Revision to start from, instead of HEAD.")
+@click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, dry_run: bool, verbose: bool,
     repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
 ) -> None:  # fmt: skip
-    """Start AGENT in its bottle; words after -- go to claude."""
+    """Start an agent in its bottle.
+
+    Arguments after -- go to claude, as in: start AGENT -- --model opus
+    """
     from claude_bottle.bottle.plan import Run
     from claude_bottle.repository import source
     from claude_bottle.session import start as session
@@ -94,10 +99,13 @@ def start(
 @main.command()
 @click.argument("agent", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the receipts as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
 @_agents_option
 def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | None) -> None:
-    """Prove the isolation of AGENT's bottle, or of all, without running claude; exit 66 on a fault."""
+    """Prove that bottles are isolated, without running claude.
+
+    Checks the bottle of AGENT, or of every agent; exits with 66 if a check fails.
+    """
     from claude_bottle.commands import verify
 
     host = _host(agents)
@@ -114,7 +122,10 @@ def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | No
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(*, as_json: bool) -> None:
-    """Tell what a start will find here; exit 69 where it cannot work."""
+    """Check this machine for problems.
+
+    Exits with 69 if a session cannot start here.
+    """
     from dataclasses import asdict
 
     from claude_bottle.commands import doctor
@@ -128,10 +139,10 @@ def doctor(*, as_json: bool) -> None:
 
 @main.command()
 @_agents_option
-@click.option("--pull", is_flag=True, help="Look for a newer base image.")
-@click.option("--no-cache", is_flag=True, help="Build every layer anew.")
+@click.option("--pull", is_flag=True, help="Pull a newer base image if there is one.")
+@click.option("--no-cache", is_flag=True, help="Rebuild every layer.")
 def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
-    """Build the image of every bottle."""
+    """Build the images of all bottles."""
     from claude_bottle.session import start as session
 
     host = _host(agents)
@@ -141,7 +152,7 @@ def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
 @main.command()
 @_agents_option
 def agents(agents: Path | None) -> None:
-    """List the agents, their bottles and what these may reach."""
+    """List agents, their bottles and the hosts they may reach."""
     from claude_bottle.commands import agents as listing
 
     console.output(listing.table(listing.lines(_check(_host(agents)))))
@@ -151,14 +162,17 @@ def agents(agents: Path | None) -> None:
 @click.argument("agent", required=False)
 @_agents_option
 def check(agent: str | None, agents: Path | None) -> None:
-    """Check the manifests of AGENT, or all; exit 64 on a fault."""
-    console.output(f"{_many(len(_check(_host(agents), agent)), 'agent')} checked, no fault found")
+    """Check the manifests for errors.
+
+    Checks the manifests of AGENT, or all; exits with 64 if there is an error.
+    """
+    console.output(f"{_many(len(_check(_host(agents), agent)), 'agent')} checked, no errors found")
 
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the sessions as JSON.")
 def list_(*, as_json: bool) -> None:
-    """List the sessions that run, with how many requests were allowed and blocked."""
+    """List running sessions with their request counts."""
     from claude_bottle.commands import list as listing
 
     found = listing.sessions(_host(None))
@@ -168,7 +182,10 @@ def list_(*, as_json: bool) -> None:
 @main.command()
 @click.argument("session")
 def shell(*, session: str) -> None:
-    """Open a shell in the bottle of SESSION, which any unambiguous beginning names."""
+    """Open a shell in the bottle of a running session.
+
+    SESSION is an id from `list`, or any unambiguous beginning of one.
+    """
     from claude_bottle.commands import shell
 
     sys.exit(shell.shell(_host(None), session))
@@ -176,10 +193,13 @@ def shell(*, session: str) -> None:
 
 @main.command()
 @click.argument("session")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the session ends.")
-@click.option("--blocked", is_flag=True, help="Only what was refused.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the session ends.")
+@click.option("--blocked", is_flag=True, help="Print refused requests only.")
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
-    """Show what SESSION asked of its sidecar: time, verdict, host, reason."""
+    """Show the requests of a session.
+
+    A line each: time, verdict, host, reason.
+    """
     from contextlib import closing
 
     from claude_bottle.commands import logs
@@ -192,7 +212,10 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
 @main.command()
 @click.argument("session")
 def fetch(*, session: str) -> None:
-    """Bring the work of SESSION, as it is now, back as a branch of the repository that it was started with."""
+    """Fetch the current work of a running session as a branch.
+
+    The branch is created in the repository the session was started with.
+    """
     from claude_bottle.commands import fetch as work
 
     work.fetch(_host(None), session, console.report)
@@ -201,7 +224,7 @@ def fetch(*, session: str) -> None:
 @main.command()
 @click.argument("session")
 def diff(*, session: str) -> None:
-    """Show what SESSION has changed in its repository so far."""
+    """Show the changes a running session has made so far."""
     from claude_bottle.commands import fetch as work
 
     click.echo_via_pager(work.diff(_host(None), session))
@@ -209,37 +232,40 @@ def diff(*, session: str) -> None:
 
 @main.command()
 @click.argument("session", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="All that this user has started on this machine.")
+@click.option("--all", "every", is_flag=True, help="Stop all sessions this user started on this machine.")
 def stop(*, session: tuple[str, ...], every: bool) -> None:
-    """End each SESSION and wait until nothing of it is left."""
+    """Stop sessions and wait until nothing is left of them."""
     from claude_bottle.commands import stop
 
     if bool(session) == every:
-        raise click.UsageError("name sessions, or give --all")
+        raise click.UsageError("name one or more sessions, or pass --all")
     host = _host(None)
     choice = stop.choose(host, session, every=every)
     if choice.others:
-        console.report(f"{_many(choice.others, 'session')} of others left alone")
+        console.report(f"{_many(choice.others, 'session')} of other users or hosts left alone")
     stop.stop(host, choice.sessions)
     for one in choice.sessions:
         console.report(f"stopped {harmless(one.id)}")
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 def cleanup(*, dry_run: bool) -> None:
-    """Remove what sessions have left whose launcher is dead; exit 75 if something cannot be removed."""
+    """Remove the leftovers of dead sessions.
+
+    Exits with 75 if something cannot be removed.
+    """
     from claude_bottle.commands import cleanup
 
     verb = "would remove" if dry_run else "removed"
     done = cleanup.cleanup(
         _host(None), dry_run=dry_run, notify=lambda item: console.report(f"{verb} {harmless(str(item))}")
     )
-    for count, whose in ((done.living, "of living launchers"), (done.elsewhere, "of other hosts, not judged")):
+    for count, whose in ((done.living, "still running"), (done.elsewhere, "on other hosts, not checked")):
         if count:
             console.report(f"{_many(count, 'session')} {whose}")
     if not (done.dead or done.living or done.elsewhere):
-        console.report("no session has left anything")
+        console.report("nothing to remove")
     if done.stuck:
         raise LeftBehindError("not everything could be removed")
 
@@ -247,9 +273,12 @@ def cleanup(*, dry_run: bool) -> None:
 @main.command()
 @click.argument("session")
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
-@click.option("--save", is_flag=True, help="Write the hosts into the manifest of the bottle, too.")
+@click.option("--save", is_flag=True, help="Also add the hosts to the bottle's manifest.")
 def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
-    """Let SESSION, which runs, reach each HOST, a name or name:port, at once."""
+    """Allow a running session to reach more hosts.
+
+    HOST is a name or name:port; it can be reached at once.
+    """
     from claude_bottle.commands import allow
     from claude_bottle.egress import allowlist
 
@@ -268,7 +297,10 @@ def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.argument("names", nargs=-1, metavar="[ALIAS]...")
 def completion(*, shell: str, names: tuple[str, ...]) -> None:
-    """Print the completion script of SHELL for cli.py and each ALIAS of it."""
+    """Print a completion script for bash, zsh or fish.
+
+    The script completes cli.py and each ALIAS of it.
+    """
     from click.shell_completion import get_completion_class
 
     from claude_bottle.commands import completion

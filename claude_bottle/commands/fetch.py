@@ -22,7 +22,9 @@ def fetch(machine: Host, name: str, notify: Callable[[str], None]) -> None:
     """
     bottle = _bottle(machine, name)
     if host.fate(bottle.owner, machine.owner) == "elsewhere":
-        raise UsageError(f"{harmless(str(bottle.work.repository))} is on another machine, which started the session")
+        raise UsageError(
+            f"{harmless(str(bottle.work.repository))} is on the machine that started the session, not on this one"
+        )
     with Teardown():
         notify(handback.fetch(replace(bottle, owner=machine.owner), notify))
 

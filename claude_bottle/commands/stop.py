@@ -54,13 +54,13 @@ def stop(machine: Host, chosen: Sequence[Session]) -> None:
     # One that has a repository brings its work back first: as long as that may take, if its launcher lives.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
     for name in working:
-        console.say(f"{harmless(name)} still brings its work back: waiting for it")
+        console.say(f"{harmless(name)} is still bringing its work back; waiting")
 
     def living() -> bool:
         return any(host.fate(owner, machine.owner) == "ours" for owner in working.values())
 
     for name in left - working.keys() | _await_end(env, working, fetch.SECONDS, living):
-        console.say(f"{harmless(name)} does not end by itself: removing what it has")
+        console.say(f"{harmless(name)} does not stop on its own; removing it")
         _remove(env, name)
 
 

@@ -115,7 +115,7 @@ def test_from_another_machine_stop_removes_and_cleanup_does_not_judge(bench: Ben
     path, elsewhere = bench.wrap(KEEP_EGRESS), machine(bench.name)
     with staying(bench) as (run, session):
         cleaned = command(bench, "cleanup", before=elsewhere, PATH=path)
-        assert "of other hosts, not judged" in cleaned.out.decode(), cleaned
+        assert "on other hosts, not checked" in cleaned.out.decode(), cleaned
         assert bench.sessions() == [session]
         assert command(bench, "allow", session, EXTRA, "--save", before=elsewhere).code == 64
         stopped = command(bench, "stop", session, before=elsewhere)

@@ -4,9 +4,32 @@ import re
 
 import pytest
 
-from claude_bottle import errors
+from claude_bottle import __version__, cli, errors
 from claude_bottle.errors import BottleError
 from tests.support.scene import ROOT, Scene
+
+
+def test_help_shows_every_commands_sentence_whole_at_80_columns(scene: Scene) -> None:
+    code, out, err = scene.run("--help", COLUMNS="80")
+    assert (code, err, scene.log) == (0, "", [])
+    listed = dict(line.split(maxsplit=1) for line in out.partition("Commands:\n")[2].splitlines())
+    whole = {name: (command.help or "").partition("\n")[0] for name, command in cli.main.commands.items()}
+    assert listed == whole
+    assert all(sentence.endswith(".") for sentence in listed.values())
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", sorted(cli.main.commands))
+def test_each_command_has_its_help_at_once(scene: Scene, name: str) -> None:
+    code, out, err = scene.run(name, "--help", COLUMNS="200")
+    assert (code, err, scene.log) == (0, "", [])
+    assert out.startswith(f"Usage: cli.py {name} ")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_version_is_the_packages(scene: Scene) -> None:
+    assert scene.run("--version") == (0, f"claude-bottle {__version__}\n", "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
 def test_a_fault_in_a_manifest_comes_before_the_missing_token_and_docker(scene: Scene) -> None:

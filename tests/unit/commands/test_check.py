@@ -10,5 +10,5 @@ def test_check_tells_every_fault_by_its_place(scene: Scene) -> None:
     assert (code, out) == (64, "")
     bottle, agent = scene.agents / "bottles" / "wide.yaml", scene.agents / "writer.yaml"
     assert [line[: line.index(": ")] for line in err.splitlines()] == [f"{agent}:2:1", f"{bottle}:2:3"]
-    assert scene.run("check", "demo") == (0, "1 agent checked, no fault found\n", "")
+    assert scene.run("check", "demo") == (0, "1 agent checked, no errors found\n", "")
     assert scene.run("check", "writer") == (64, "", err)

@@ -18,7 +18,7 @@ def test_cleanup_removes_what_the_dead_left_and_the_network_that_nobody_uses(sce
     assert [argv[-1] for argv in scene.undone] == names
     assert done[:2] == (0, "".join(
         f"removed {kind} {name}\n" for kind, name in zip(("container", "container", "network"), names, strict=True)
-    ) + "1 session of other hosts, not judged\n")  # fmt: skip
+    ) + "1 session on other hosts, not checked\n")  # fmt: skip
     assert would[1] == done[1].replace("removed", "would remove")
 
 
@@ -49,5 +49,5 @@ def test_cleanup_leaves_a_stage_dir_alone_that_may_be_about_to_get_its_owner(sce
     stage.mkdir()
     with scene.launch("cleanup") as child:
         out, err = child.communicate()
-    assert (child.returncode, out, err) == (0, "no session has left anything\n", "")
+    assert (child.returncode, out, err) == (0, "nothing to remove\n", "")
     assert stage.exists()

@@ -111,7 +111,7 @@ def test_a_signal_brings_the_work_back_too(scene: Scene, user: Repo) -> None:
     ("owner", "label", "told"),
     [
         (HERE, "", "demo-1 has no repository: it was started without --repo"),
-        (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on another machine, which started the session"),
+        (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on the machine that started the session, not on this one"),
     ],
     ids=["none", "elsewhere"],
 )

@@ -26,7 +26,7 @@ def test_stop_removes_what_a_launcher_that_does_not_end_keeps(scene: Scene) -> N
         scene.rule("ps --all --filter label", stdout=objects("demo-1", owner))
         code, _, err = scene.run("stop", "demo-1", patches={"commands.stop._PATIENCE": 0})
     assert code == 0
-    assert "demo-1 does not end by itself" in err
+    assert "demo-1 does not stop on its own" in err
     assert [argv[-1] for argv in scene.undone] == ["claude-bottle-demo-1", "claude-bottle-demo-1-sidecar"]
 
 
@@ -34,5 +34,5 @@ def test_stop_all_leaves_others_alone(scene: Scene) -> None:
     with launcher() as (process, owner):
         scene.rule(LIST, stdout=row("demo-1", owner) + row("demo-2", ELSEWHERE))
         code, out, _ = scene.run("stop", "--all")
-        assert (code, out, process.wait()) == (0, "1 session of others left alone\nstopped demo-1\n", -15)
+        assert (code, out, process.wait()) == (0, "1 session of other users or hosts left alone\nstopped demo-1\n", -15)
     assert scene.undone == []
