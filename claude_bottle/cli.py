@@ -143,10 +143,10 @@ def doctor(*, as_json: bool) -> None:
 @click.option("--no-cache", is_flag=True, help="Rebuild every layer.")
 def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
     """Build the images of all bottles."""
-    from claude_bottle.session import start as session
+    from claude_bottle.commands import build
 
     host = _host(agents)
-    session.build(host, _check(host), pull=pull, no_cache=no_cache)
+    build.build(host, _check(host), pull=pull, no_cache=no_cache)
 
 
 @main.command()

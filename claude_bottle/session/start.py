@@ -24,8 +24,7 @@ from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import planning, preflight, steps
 from claude_bottle.session.bring_up import Hands, stage, uncork, unlock, unproven
 from claude_bottle.session.monitor import Monitor
-from claude_bottle.session.runner import Runner, StepError
-from claude_bottle.session.steps import Step
+from claude_bottle.session.runner import Runner
 
 _KILLED = 128 + 9
 _LOST = (1, 255)  # of docker's client where the process, or the link to it, is gone; claude may end so by itself, too
@@ -191,16 +190,3 @@ def _building(plan: Plan, done: frozenset[str]) -> str:
 
 def _quiet(message: str) -> None:
     del message
-
-
-def build(host: Host, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
-    """Build the base image and every bottle's own, whether they are there or not; DockerError where a build fails."""
-    pairs = [planning.images(host, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
-    every = {one.tag: one for base, own in pairs for one in (base, own)}
-    with Teardown() as undo:
-        runner = Runner(undo, planning.client_environment(host), _quiet)
-        for one in every.values():
-            try:
-                runner.run((Step("image", one.argv, stdin=one.context, shown=True),))
-            except StepError as error:
-                raise DockerError(f"{one.tag}: docker build failed, see above") from error
