@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from claude_bottle.documents.escaping import columns, harmless
-from claude_bottle.errors import BottleError, EngineError, ManifestError
+from claude_bottle import PREFIX, __version__
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import BottleError, EngineError, LeftBehindError, ManifestError
+from claude_bottle.host import console
 from claude_bottle.host.machine import Machine, read_machine
 
 if TYPE_CHECKING:
@@ -18,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class _Commands(click.Group):
-    """A group that tells a BottleError in its own words and exits with its code."""
+    """A group that prints a BottleError as one line and exits with its code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BottleError as error:
             # A manifest's lines begin with path:line:column, which editors and people follow.
-            prefix = "" if isinstance(error, ManifestError) else "claude-bottle: "
-            click.echo(prefix + "\n".join(map(harmless, str(error).split("\n"))), err=True)
+            tell = console.show if isinstance(error, ManifestError) else console.say
+            tell("\n".join(map(harmless, str(error).split("\n"))))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)  # click would say "Aborted!" and exit with 1
@@ -39,13 +41,14 @@ def _machine(agents: Path | None) -> Machine:
     return replace(machine, environ={**machine.environ, "CLAUDE_BOTTLE_AGENTS": str(agents)})
 
 
-def _load(machine: Machine, name: str | None = None) -> "tuple[Agent, ...]":
-    """Return one agent, or all."""
-    from claude_bottle.manifest import agent as manifest
+def _check(machine: Machine, name: str | None = None) -> "tuple[Agent, ...]":
+    from claude_bottle.commands import check
 
-    if name is None:
-        return manifest.load_agents(machine.agents, environ=machine.environ, home=machine.home)
-    return (manifest.load_agent(machine.agents, name, environ=machine.environ, home=machine.home),)
+    return check.check(machine, name)
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +56,10 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests.")(command)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": console.WIDTH}
+)
+@click.version_option(__version__, prog_name=PREFIX, message="%(prog)s %(version)s")
 def main() -> None:
     """Run Claude Code in bottles: isolated containers whose only way out is an allowlist."""
 
@@ -62,24 +68,27 @@ def main() -> None:
 @click.argument("agent")
 @click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CLAUDE_ARGUMENTS]")
 @click.option("--print", "question", metavar="QUESTION", help="Answer one question on stdout, without a terminal.")
-@click.option("-y", "--yes", is_flag=True, help="Start without asking.")
-@click.option("--dry-run", is_flag=True, help="Show what would be run; call no docker.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
-@click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="The git repository to work on.")
-@click.option("--ref", metavar="REF", help="The revision of it to begin with, instead of HEAD.")
-@click.option("--with-changes", is_flag=True, help="Take uncommitted changes along.")
+@click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
+@click.option("--dry-run", is_flag=True, help="Print every docker command of the session and run none.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
+@click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="Git repository to work on.")
+@click.option("--ref", metavar="REF", help="Revision to start from, instead of HEAD.")
+@click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, dry_run: bool, verbose: bool,
     repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
 ) -> None:  # fmt: skip
-    """Start AGENT in its bottle; words after -- go to claude."""
+    """Start an agent in its bottle.
+
+    Arguments after -- go to claude, as in: start AGENT -- --model opus
+    """
     from claude_bottle.bottle.plan import Run
     from claude_bottle.repository import source
     from claude_bottle.session import start as session
 
     machine = _machine(agents)
-    [loaded] = _load(machine, agent)
+    [loaded] = _check(machine, agent)
     run = Run(terminal=machine.interactive and question is None, question=question, arguments=claude_arguments)
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
@@ -91,110 +100,132 @@ def start(
 @main.command()
 @click.argument("agent", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the receipts as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
 @_agents_option
 def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | None) -> None:
-    """Prove the isolation of AGENT's bottle, or of all, without running claude; exit 66 on a fault."""
-    from claude_bottle.commands import running
+    """Prove that bottles are isolated, without running claude.
+
+    Checks the bottle of AGENT, or of every agent; exits with 66 if a check fails.
+    """
+    from claude_bottle.commands import verify
 
     machine = _machine(agents)
-    told = (lambda _: None) if as_json else click.echo
-    results, code = running.verify(machine, _load(machine, agent), verbose=verbose, told=told)
+    done = []
+    for one in verify.verify(machine, _check(machine, agent), verbose=verbose):
+        done.append(one)
+        if not as_json:
+            console.output(str(one))
     if as_json:
-        click.echo(json.dumps(results, indent=2))
-    sys.exit(code)
+        console.output(json.dumps({one.agent: one.as_json() for one in done}, indent=2))
+    sys.exit(next((one.exit_code for one in done if one.exit_code), 0))
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(*, as_json: bool) -> None:
-    """Tell what a start will find here; exit 69 where it cannot work."""
+    """Check this machine for problems.
+
+    Exits with 69 if a session cannot start here.
+    """
     from dataclasses import asdict
 
     from claude_bottle.commands import doctor
 
     findings = list(doctor.examine(_machine(None)))
     told = "\n".join(harmless(finding.line) for finding in findings)
-    click.echo(json.dumps(list(map(asdict, findings)), indent=2) if as_json else told)
+    console.output(json.dumps(list(map(asdict, findings)), indent=2) if as_json else told)
     if any(finding.fault for finding in findings):
         sys.exit(EngineError.exit_code)
 
 
 @main.command()
 @_agents_option
-@click.option("--pull", is_flag=True, help="Look for a newer base image.")
-@click.option("--no-cache", is_flag=True, help="Build every layer anew.")
+@click.option("--pull", is_flag=True, help="Pull a newer base image if there is one.")
+@click.option("--no-cache", is_flag=True, help="Rebuild every layer.")
 def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
-    """Build the image of every bottle."""
-    from claude_bottle.session import start as session
+    """Build the images of all bottles."""
+    from claude_bottle.commands import build
 
     machine = _machine(agents)
-    session.build(machine, _load(machine), pull=pull, no_cache=no_cache)
+    build.build(machine, _check(machine), pull=pull, no_cache=no_cache)
 
 
 @main.command()
 @_agents_option
 def agents(agents: Path | None) -> None:
-    """List the agents, their bottles and what these may reach."""
-    from claude_bottle.egress import allowlist
+    """List agents, their bottles and the hosts they may reach."""
+    from claude_bottle.commands import agents as listing
 
-    loaded = _load(_machine(agents))
-    rows = [(a.name, a.bottle.name, allowlist.summary(allowlist.allowlist(a.bottle.reach))) for a in loaded]
-    click.echo(columns([("AGENT", "BOTTLE", "EGRESS"), *(tuple(map(harmless, row)) for row in rows)]))
+    console.output(listing.table(listing.lines(_check(_machine(agents)))))
 
 
 @main.command()
 @click.argument("agent", required=False)
 @_agents_option
 def check(agent: str | None, agents: Path | None) -> None:
-    """Check the manifests of AGENT, or all; exit 64 on a fault."""
-    count = len(_load(_machine(agents), agent))
-    click.echo(f"{count} agent{'' if count == 1 else 's'} checked, no fault found")
+    """Check the manifests for errors.
+
+    Checks the manifests of AGENT, or all; exits with 64 if there is an error.
+    """
+    console.output(f"{_many(len(_check(_machine(agents), agent)), 'agent')} checked, no errors found")
 
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the sessions as JSON.")
 def list_(*, as_json: bool) -> None:
-    """List the sessions that run, with how many requests were allowed and blocked."""
-    from claude_bottle.commands import running
+    """List running sessions with their request counts."""
+    from claude_bottle.commands import list as listing
 
-    machine = _machine(None)
-    click.echo(json.dumps(running.list_json(machine), indent=2) if as_json else columns(running.list_rows(machine)))
+    found = listing.sessions(_machine(None))
+    console.output(json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found))
 
 
 @main.command()
 @click.argument("session")
 def shell(*, session: str) -> None:
-    """Open a shell in the bottle of SESSION, which any unambiguous beginning names."""
-    from claude_bottle.commands import running
+    """Open a shell in the bottle of a running session.
 
-    sys.exit(running.shell(_machine(None), session))
+    SESSION is an id from `list`, or any unambiguous beginning of one.
+    """
+    from claude_bottle.commands import shell
+
+    sys.exit(shell.shell(_machine(None), session))
 
 
 @main.command()
 @click.argument("session")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the session ends.")
-@click.option("--blocked", is_flag=True, help="Only what was refused.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the session ends.")
+@click.option("--blocked", is_flag=True, help="Print refused requests only.")
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
-    """Show what SESSION asked of its sidecar: time, verdict, host, reason."""
-    from claude_bottle.commands import running
+    """Show the requests of a session.
 
-    running.logs(_machine(None), session, follow=follow, blocked=blocked)
+    A line each: time, verdict, machine, reason.
+    """
+    from contextlib import closing
+
+    from claude_bottle.commands import logs
+
+    with closing(logs.logs(_machine(None), session, follow=follow, blocked=blocked)) as events:
+        for event in events:
+            console.output(str(event))
 
 
 @main.command()
 @click.argument("session")
 def fetch(*, session: str) -> None:
-    """Bring the work of SESSION, as it is now, back as a branch of the repository that it was started with."""
+    """Fetch the current work of a running session as a branch.
+
+    The branch is created in the repository the session was started with.
+    """
     from claude_bottle.commands import fetch as work
 
-    work.fetch(_machine(None), session)
+    work.fetch(_machine(None), session, console.report)
 
 
 @main.command()
 @click.argument("session")
 def diff(*, session: str) -> None:
-    """Show what SESSION has changed in its repository so far."""
+    """Show the changes a running session has made so far."""
     from claude_bottle.commands import fetch as work
 
     click.echo_via_pager(work.diff(_machine(None), session))
@@ -202,51 +233,80 @@ def diff(*, session: str) -> None:
 
 @main.command()
 @click.argument("session", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="All that this user has started on this machine.")
+@click.option("--all", "every", is_flag=True, help="Stop all sessions this user started on this machine.")
 def stop(*, session: tuple[str, ...], every: bool) -> None:
-    """End each SESSION and wait until nothing of it is left."""
-    from claude_bottle.commands import running
+    """Stop sessions and wait until nothing is left of them."""
+    from claude_bottle.commands import stop
 
     if bool(session) == every:
-        raise click.UsageError("name sessions, or give --all")
-    running.stop(_machine(None), session, every=every)
+        raise click.UsageError("name one or more sessions, or pass --all")
+    machine = _machine(None)
+    choice = stop.choose(machine, session, every=every)
+    if choice.others:
+        console.report(f"{_many(choice.others, 'session')} of other users or hosts left alone")
+    stop.stop(machine, choice.sessions)
+    for one in choice.sessions:
+        console.report(f"stopped {harmless(one.id)}")
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 def cleanup(*, dry_run: bool) -> None:
-    """Remove what sessions have left whose launcher is dead; exit 75 if something cannot be removed."""
-    from claude_bottle.commands import running
+    """Remove the leftovers of dead sessions.
 
-    running.cleanup(_machine(None), dry_run=dry_run)
+    Exits with 75 if something cannot be removed.
+    """
+    from claude_bottle.commands import cleanup
+
+    verb = "would remove" if dry_run else "removed"
+    done = cleanup.cleanup(
+        _machine(None), dry_run=dry_run, notify=lambda item: console.report(f"{verb} {harmless(str(item))}")
+    )
+    for count, whose in ((done.living, "still running"), (done.elsewhere, "on other hosts, not checked")):
+        if count:
+            console.report(f"{_many(count, 'session')} {whose}")
+    if not (done.dead or done.living or done.elsewhere):
+        console.report("nothing to remove")
+    if done.stuck:
+        raise LeftBehindError("not everything could be removed")
 
 
 @main.command()
 @click.argument("session")
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
-@click.option("--save", is_flag=True, help="Write the hosts into the manifest of the bottle, too.")
+@click.option("--save", is_flag=True, help="Also add the hosts to the bottle's manifest.")
 def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
-    """Let SESSION, which runs, reach each HOST, a name or name:port, at once."""
-    from claude_bottle.commands import running
+    """Allow a running session to reach more hosts.
+
+    HOST is a name or name:port; it can be reached at once.
+    """
+    from claude_bottle.commands import allow
     from claude_bottle.egress import allowlist
 
     try:
         wanted = [allowlist.parse_host(host) for host in hosts]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    running.allow(_machine(None), session, wanted, save=save)
+    done = allow.allow(_machine(None), session, wanted, save=save)
+    console.report(str(done))
+    if done.saving:
+        done.saving.write()
+        console.report(str(done.saving))
 
 
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.argument("names", nargs=-1, metavar="[ALIAS]...")
 def completion(*, shell: str, names: tuple[str, ...]) -> None:
-    """Print the completion script of SHELL for cli.py and each ALIAS of it."""
+    """Print a completion script for bash, zsh or fish.
+
+    The script completes cli.py and each ALIAS of it.
+    """
     from click.shell_completion import get_completion_class
 
-    from claude_bottle.commands import running
+    from claude_bottle.commands import completion
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  (one of click's own three)
-    script = kind(main, {}, running.PROGRAM, "_CLI_PY_COMPLETE").source()
-    click.echo(running.completion(script, names), nl=False)
+    script = kind(main, {}, completion.PROGRAM, "_CLI_PY_COMPLETE").source()
+    console.output(completion.completion(script, names))

@@ -4,13 +4,13 @@ import atexit
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Self
 
 from claude_bottle.errors import BottleError, LeftBehindError
+from claude_bottle.host import console
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 
@@ -51,7 +51,7 @@ class Teardown:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Undo everything; whoever catches `error` tells it, what is left behind is told here."""
         if self._signal == signal.SIGTERM:  # unlike the others it is no doing of the terminal
-            say("ended by SIGTERM, which ./cli.py stop sends")
+            console.say("ended by SIGTERM, which ./cli.py stop sends")
         left = self.run()
         atexit.unregister(self.run)
         if not self._signal:
@@ -61,10 +61,10 @@ class Teardown:
             return
         message = "left behind: " + "; ".join(left) + "; remove it with ./cli.py cleanup"
         if self._signal:
-            say(message)
+            console.say(message)
             return
         if isinstance(error, BottleError):
-            say(str(error))
+            console.say(str(error))
         raise LeftBehindError(message) from None
 
     def arm(self, place: int, name: str, undo: Undo) -> None:
@@ -153,9 +153,3 @@ def ask_to_end(owner: Owner, observer: Owner) -> bool:
     except OSError:
         return False  # it has just ended
     return True
-
-
-def say(message: str) -> None:
-    """Print a message on stderr; a terminal that has gone must never cost a clean-up step."""
-    with contextlib.suppress(OSError, ValueError):
-        print(f"claude-bottle: {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Let a running session reach more hosts, and write them into its bottle's manifest."""
+"""Allow a running session to reach more hosts, and write them into its bottle's manifest."""
 
 import hashlib
 import io
@@ -14,12 +14,16 @@ from pathlib import Path
 from claude_bottle.bottle import docker_flags, firewall, home
 from claude_bottle.bottle.plan import SIDECAR_UID
 from claude_bottle.documents import yaml_document, yaml_edit
+from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
 from claude_bottle.errors import DockerError, EngineError, ManifestError
+from claude_bottle.host.machine import Machine
 from claude_bottle.process import command
 from claude_bottle.process.command import Result
+from claude_bottle.session import registry
+from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
 _ATTEMPTS = 3  # another `allow` can overwrite the list between its reading and its writing
@@ -30,24 +34,57 @@ _TAIL = "5000"  # lines of the log that are looked at; a flood writes 1300 while
 
 @dataclass(frozen=True)
 class Saving:
-    """A manifest's text as it is and as it is to be."""
+    """A manifest's text before and after."""
 
     path: Path
     before: str
     after: str
 
     def write(self) -> None:
-        """Replace the file in one go; raises ManifestError where it cannot be written or has changed meanwhile."""
+        """Replace the file in one go; raises ManifestError if it cannot be written or has changed meanwhile."""
         try:
             if yaml_document.read(self.path) != self.before:
-                raise ManifestError(f"{self.path}: not saved, it has been changed meanwhile; run this again")
+                raise ManifestError(f"{self.path}: not saved, the file has changed meanwhile; run this again")
             _replace(self.path, self.after)
         except (OSError, yaml_document.YamlError) as error:
-            raise ManifestError(f"{self.path}: not saved, it cannot be written: {error}") from None
+            raise ManifestError(f"{self.path}: not saved, cannot write it: {error}") from None
+
+    def __str__(self) -> str:
+        """Return what writing does as a line."""
+        return f"{'saved in' if self.after != self.before else 'already in'} {harmless(str(self.path))}"
 
 
-def saving(session: Session, hosts: Sequence[Host]) -> Saving:
-    """Prepare to write hosts into the manifest of a session's bottle; ManifestError where that cannot be done."""
+@dataclass(frozen=True)
+class Allowed:
+    """What a session may reach now; `new` if it could not before, `saving` still to be written."""
+
+    hosts: tuple[Host, ...]
+    new: bool
+    saving: Saving | None
+
+    def __str__(self) -> str:
+        """Return the outcome as a line."""
+        named = ", ".join(map(str, self.hosts))
+        if self.new:
+            return f"now allowed: {named}"
+        return f"{named} {'was' if len(self.hosts) == 1 else 'were'} already allowed; nothing changed"
+
+
+def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> Allowed:
+    """Allow a running session to reach more hosts, at once; prepare to write them into its bottle's manifest if `save`.
+
+    Raises ManifestError, before anything is allowed, DockerError or EngineError.
+    """
+    env = client_environment(machine)
+    session = registry.find(registry.listed(env), name)
+    if save and session.owner.liveness(machine.owner) == "elsewhere":
+        raise ManifestError(f"{session.manifest}: not saved, it is on another machine; nothing was allowed")
+    saving = _saving(session, hosts) if save else None
+    return Allowed(tuple(hosts), _allow(env, session, hosts), saving)
+
+
+def _saving(session: Session, hosts: Sequence[Host]) -> Saving:
+    """Prepare to write hosts into the manifest of a session's bottle; ManifestError if that cannot be done."""
     path = Path(session.manifest).resolve()  # a link stays a link
     try:
         before = yaml_document.read(path)
@@ -62,8 +99,8 @@ def saving(session: Session, hosts: Sequence[Host]) -> Saving:
     return Saving(path, before, after)
 
 
-def allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> bool:
-    """Let a running session reach `hosts` too, and return when it can; False where its list had them all before.
+def _allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> bool:
+    """Allow a running session to reach `hosts` too, and return when it can; False if its list had them all before.
 
     Raises DockerError or EngineError; then the session reaches what it reached before.
     """
@@ -79,11 +116,11 @@ def allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> bo
         if _in_force(env, session, hashlib.sha256(new).hexdigest()):
             _open_ports(env, session, hosts)
             return True
-    raise DockerError(f"the sidecar has not taken the new list; see `docker logs {session.sidecar}`")
+    raise DockerError(f"the sidecar did not load the new list; see `docker logs {session.sidecar}`")
 
 
 def _allowed(text: str) -> list[Host]:
-    """Return the hosts that a manifest's text allows; ValueError where it is none."""
+    """Return the hosts that a manifest's text allows; ValueError if it is none."""
     document = yaml_document.parse(text)
     egress = document.data.get("egress") if isinstance(document.data, dict) else None
     items = egress.get("allow") if isinstance(egress, dict) else None
@@ -113,7 +150,7 @@ def _read(env: Mapping[str, str], session: Session) -> bytes:
             config = file.read() if file else b""
         allowlist.configured(config)
     except (tarfile.TarError, ValueError) as error:
-        raise DockerError(f"the sidecar's configuration cannot be read: {error}") from None
+        raise DockerError(f"cannot read the sidecar's configuration: {error}") from None
     return config
 
 

@@ -1,4 +1,4 @@
-"""What a start will find here: docker, images, token, kernel, leftovers, addresses."""
+"""Check this machine for problems: docker, images, token, kernel, leftovers, addresses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _GATEWAY_MODES = (28, 0, 0)  # gateway_mode_ipv4=isolated; older engines accept 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: a `fault` where a start cannot work because of it, `open` where a bottle leaks."""
+    """The result of one check: a `fault` keeps sessions from starting, `open` means that a bottle leaks."""
 
     name: str
     detail: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 def examine(machine: Machine) -> Iterator[Finding]:
-    """Yield what there is to know, in the order in which a start would meet it; nothing is changed or built."""
+    """Yield findings in the order in which a start would meet them; nothing is changed or built."""
     yield _token(machine)
     engine = Engine(planning.client_environment(machine))
     try:
@@ -61,12 +61,20 @@ def _token(machine: Machine) -> Finding:
 def _peculiarities(engine: str) -> Iterator[Finding]:
     version = _numbers(engine)
     affected = not any(version[0] == fixed[0] and version >= fixed for fixed in _DNS_FIXED) and version < _DNS_FIXED[-1]
-    cve = "affected: an --internal network leaks names; the bottle's --dns and lock close it" if affected else "fixed"
+    cve = (
+        "affected: an --internal network leaks DNS queries; the bottle's --dns and lock prevent it"
+        if affected
+        else "fixed"
+    )
     yield Finding("CVE-2024-29018", cve)
-    leak = "to a bottle, from a virtual machine to its hypervisor; engines from 23.0 on close it"
+    leak = "on a virtual machine, a bottle can reach the hypervisor; closed by engines from 23.0 on"
     closed = version >= _VSOCK_CLOSED
     yield Finding("AF_VSOCK", "closed" if closed else leak, open=not closed)
-    known = "known" if version >= _GATEWAY_MODES else "unknown: inhibit_ipv4 keeps the gateway's address off the host"
+    known = (
+        "supported"
+        if version >= _GATEWAY_MODES
+        else "not supported: inhibit_ipv4 keeps the gateway's address off the host"
+    )
     yield Finding("gateway modes", known)
 
 
@@ -78,11 +86,11 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _images(machine: Machine, engine: Engine) -> Iterator[Finding]:
     base, _ = planning.images(machine, None)
     there = engine.ask("image", "inspect", base.tag).ok
-    yield Finding("image", f"{base.tag}, {'there' if there else 'built by the first start'}")
+    yield Finding("image", f"{base.tag}, {'present' if there else 'built by the first start'}")
     sidecar = machine.setting("PIPELOCK_IMAGE") or allowlist.image()
     pulled = engine.ask("image", "inspect", sidecar).ok
-    yield Finding("sidecar image", f"{sidecar}, {'there' if pulled else 'pulled by the first start'}")
-    yield _nf_tables(machine, engine, base) if there else Finding("nf_tables", "not tried: it takes the image")
+    yield Finding("sidecar image", f"{sidecar}, {'present' if pulled else 'pulled by the first start'}")
+    yield _nf_tables(machine, engine, base) if there else Finding("nf_tables", "not checked: this needs the image")
 
 
 def _nf_tables(machine: Machine, engine: Engine, image: Image) -> Finding:
@@ -91,7 +99,7 @@ def _nf_tables(machine: Machine, engine: Engine, image: Image) -> Finding:
     rules = b"add table inet claude_bottle\n"
     argv = docker_flags.nft(name, "none", image.tag, docker_flags.owned("doctor", "doctor", machine.owner), rules)
     result = engine.ask(*argv[1:], stdin=rules)
-    detail = "the engine's kernel has it" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
+    detail = "supported by the engine's kernel" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
     return Finding("nf_tables", detail, fault=not result.ok)
 
 
@@ -111,5 +119,5 @@ def _subnets(machine: Machine, engine: Engine) -> Finding:
 def _leftovers(machine: Machine) -> Finding:
     found = (*orphans.listed(planning.client_environment(machine)), *orphans.stage_dirs())
     dead = orphans.dead(found, machine.owner)
-    detail = f"{len(dead)} objects of dead sessions: ./cli.py cleanup removes them" if dead else "none"
+    detail = f"{len(dead)} objects of dead sessions; remove them with ./cli.py cleanup" if dead else "none"
     return Finding("leftovers", detail)

@@ -1,6 +1,6 @@
-"""The commands about the work of a session that runs: fetch it, look at it."""
+"""Fetch the work of a running session, or look at it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from claude_bottle.cleanup.stack import Teardown
@@ -14,18 +14,23 @@ from claude_bottle.session import registry
 from claude_bottle.session.planning import client_environment
 
 
-def fetch(machine: Machine, name: str) -> None:
-    """Bring a running session's work back as it is now, and print what came."""
+def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
+    """Bring a running session's work back as it is now; `notify` hears what came, also of a part before an error.
+
+    Raises UsageError, RepositoryError or EngineError.
+    """
     bottle = _bottle(machine, name)
     if bottle.owner.liveness(machine.owner) == "elsewhere":
-        raise UsageError(f"{harmless(str(bottle.work.repository))} is on another machine, which started the session")
+        raise UsageError(
+            f"{harmless(str(bottle.work.repository))} is on the machine that started the session, not on this one"
+        )
     with Teardown():
-        print(handback.fetch(replace(bottle, owner=machine.owner)), end="")
+        notify(handback.fetch(replace(bottle, owner=machine.owner), notify))
 
 
 def diff(machine: Machine, name: str) -> Iterator[str]:
     """Return the lines of a running session's work against its start, which come one by one."""
-    return _lines(_bottle(machine, name))  # a fault is told before there is a pager
+    return _lines(_bottle(machine, name))  # an error comes before there is a pager
 
 
 def _lines(bottle: Bottle) -> Iterator[str]:
@@ -34,7 +39,7 @@ def _lines(bottle: Bottle) -> Iterator[str]:
 
 
 def _bottle(machine: Machine, name: str) -> Bottle:
-    """Return the bottle of a session that has a repository; UsageError where it has none."""
+    """Return the bottle of a session that has a repository; UsageError if it has none."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
     work = Work.of_label(session.repository)

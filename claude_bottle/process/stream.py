@@ -3,7 +3,6 @@
 import contextlib
 import os
 import select
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 from typing import IO
 
 from claude_bottle.errors import RepositoryError
+from claude_bottle.host.console import Progress
 from claude_bottle.process import command
 from claude_bottle.process.command import NO_ANSWER, Client, Result
 
 _BLOCK = 1 << 18  # bytes
 _WORDS = 1 << 16  # bytes that are kept of what a command says on stderr
-_TICK = 1.0  # seconds: what takes longer is told
-_MIB = 1 << 20
+_TICK = 1.0  # seconds between two looks at the time
 
 Taken = Callable[[bytes], None]
 
@@ -62,7 +61,7 @@ def converse(
     """
     out = bytearray()
     take = _whole(into) if into else out.extend
-    talk = _Talk(client, head, source, _limited(take, limit), _Progress(what))
+    talk = _Talk(client, head, source, _limited(take, limit), Progress(what))
     try:
         timed_out = talk.go(time.monotonic() + seconds)
     finally:
@@ -99,7 +98,7 @@ def piped(client: Client, head: bytes, feed: Feed, env: Mapping[str, str], *, wh
 class _Talk:
     """Both directions of one client's pipes, none of which ever waits for another."""
 
-    def __init__(self, client: Client, head: bytes, source: IO[bytes] | None, take: Taken, told: "_Progress") -> None:
+    def __init__(self, client: Client, head: bytes, source: IO[bytes] | None, take: Taken, told: Progress) -> None:
         self.client, self.process = client, client.process
         self.buffer, self.source, self.take, self.told = memoryview(head), source, take, told
         self.words = bytearray()
@@ -130,7 +129,7 @@ class _Talk:
             raise RepositoryError(f"given up while {self.told.what}")
         if _Patience.asked and not _Patience.told:
             _Patience.told = _Patience.asked
-            self.told.hurried()
+            self.told.say("Ctrl-C again gives it up")
 
     def close(self) -> None:
         """End a client that has not come to its end, and leave no pipe open."""
@@ -140,7 +139,7 @@ class _Talk:
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        self.told.over()
+        self.told.close()
 
     def _read(self, pipe: IO[bytes]) -> None:
         data = os.read(pipe.fileno(), _BLOCK)
@@ -175,43 +174,6 @@ class _Talk:
             with contextlib.suppress(OSError):
                 stdin.close()
             self.process.stdin = None
-
-
-class _Progress:
-    """Tells what takes longer than a second: on a terminal again each second, in one line, else once."""
-
-    def __init__(self, what: str) -> None:
-        self.what, self.count = what, 0
-        self._start = self._next = time.monotonic()
-        self._next += _TICK
-        self._shown = False
-
-    def tick(self) -> None:
-        now = time.monotonic()
-        if not self.what or now < self._next:
-            return
-        self._next = now + _TICK
-        size = f", {self.count / _MIB:.0f} MiB" if self.count >= _MIB else ""
-        line = f"claude-bottle: {self.what}: {now - self._start:.0f} s{size}"
-        with contextlib.suppress(OSError, ValueError):
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r{line}\x1b[K")
-            elif not self._shown:
-                sys.stderr.write(f"claude-bottle: {self.what} ...\n")
-            sys.stderr.flush()
-        self._shown = True
-
-    def hurried(self) -> None:
-        """Say how the wait can be ended."""
-        self.over()
-        with contextlib.suppress(OSError, ValueError):
-            print(f"claude-bottle: {self.what}: Ctrl-C again gives it up", file=sys.stderr, flush=True)
-
-    def over(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            if self._shown and sys.stderr.isatty():
-                sys.stderr.write("\r\x1b[K")
-                sys.stderr.flush()
 
 
 def _whole(file: IO[bytes]) -> Taken:

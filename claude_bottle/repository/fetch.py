@@ -5,7 +5,6 @@ import functools
 import itertools
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless, quoted
 from claude_bottle.errors import BottleError, RepositoryError
+from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command
 from claude_bottle.repository import export, quarantine, report
@@ -30,11 +30,7 @@ _EMPTY_TREE = {  # by the length of an object's name
 }
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text)
-
-
-def fetch(bottle: Bottle, show: Callable[[str], None] = _print, *, last: bool = False) -> str:
+def fetch(bottle: Bottle, show: Callable[[str], None] = console.output, *, last: bool = False) -> str:
     """Bring the work back as it is now and return what there is to say of it; raises RepositoryError or EngineError.
 
     Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from claude_bottle.bottle.plan import Plan
-from claude_bottle.cleanup.stack import Teardown, say
+from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
+from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import terminal, wording
 from claude_bottle.process.command import Result
@@ -61,7 +62,7 @@ def unlock(plan: Plan, context: SessionContext) -> None:
     for key, step in steps.table(plan).unlocks:
         context.undo.note(f"{step.name} ...")
         path = harmless(str(key.file.path))
-        say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
+        console.say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
         # Both ways on the terminal of stdin: stderr may lead into a file, where nobody would see the question.
         if code := terminal.run(step.argv, context.env, shown=0, full_screen=False):
             # What ends the container ends everything in it, by SIGKILL.

@@ -1,13 +1,13 @@
 """What a session will be able to do, shown before it starts: the summary, the question, the dry run."""
 
 import shlex
-import sys
 from collections.abc import Iterator
 
 from claude_bottle.bottle.plan import TOKEN, Plan
 from claude_bottle.documents.escaping import harmless, quoted
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
+from claude_bottle.host import console
 from claude_bottle.host.machine import TOKEN_VARIABLE
 from claude_bottle.manifest.ssh_hosts import SshHost
 from claude_bottle.session.steps import Step, Table
@@ -24,9 +24,7 @@ def summary(plan: Plan, building: str) -> str:
 
 def ask(question: str) -> None:
     """Ask on the terminal, No being the default; raises RefusedError unless the answer is yes."""
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    answer = sys.stdin.buffer.readline() if sys.stdin else b""
-    if answer.strip().lower() not in (b"y", b"yes"):
+    if not console.ask(question):
         raise RefusedError("not started")
 
 

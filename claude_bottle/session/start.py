@@ -2,17 +2,16 @@
 
 import contextlib
 import functools
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.plan import Plan, Run
-from claude_bottle.cleanup import stack
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
+from claude_bottle.host import console
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, terminal
@@ -25,8 +24,7 @@ from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import planning, preflight, steps
 from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
 from claude_bottle.session.monitor import Monitor
-from claude_bottle.session.runner import Runner, StepError
-from claude_bottle.session.steps import Kind, Step
+from claude_bottle.session.runner import Runner
 
 _KILLED = 128 + 9
 _LOST = (1, 255)  # of docker's client where the process, or the link to it, is gone; claude may end so by itself, too
@@ -58,8 +56,8 @@ def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = No
     plan = planning.offline_plan(planning.request(machine, agent, run, local=local, repository=taken))
     with Teardown() as undo:
         stage(plan, undo)
-        _show(preflight.summary(plan, "(built if absent)"))
-        print(preflight.commands(steps.table(plan)), end="")
+        console.show(preflight.summary(plan, "(built if absent)"))
+        console.output(preflight.commands(steps.table(plan)))
 
 
 def start(machine: Machine, agent: Agent, options: Options) -> int:
@@ -70,7 +68,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
         plan, receipt = _proven(plan, context)
         if receipt.failed:
             raise unproven(plan, receipt, context.engine)
-        _show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
+        console.show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
         monitor = _watched(plan, context)  # a prompt for a passphrase can take longer than a remote bottle waits
         unlock(plan, context)
         if monitor.ended:
@@ -103,7 +101,7 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     local = context.engine.is_local()
     asked = planning.request(machine, agent, options.run, local=local, repository=taken)
     plan = planning.resolve(asked, context.engine)
-    _show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
+    console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
     if options.yes:
         return plan
     preflight.ask("Start this session?")
@@ -115,7 +113,7 @@ def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> Hand
     if not plan.repository:
         return None
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, stack.say, _show)
+    back = HandBack(bottle, console.say, console.show)
     context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = back.run
     return back
@@ -147,7 +145,7 @@ def _watched(plan: Plan, context: SessionContext) -> Monitor:
 
 def _report(plan: Plan, monitor: Monitor) -> None:
     monitor.join()
-    _show(log.report(monitor.tally, plan.agent.bottle.path))
+    console.show(log.report(monitor.tally, plan.agent.bottle.path))
 
 
 def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
@@ -172,7 +170,7 @@ def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
 def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
     """Yield what a session works with; at the end undo what it has made."""
     env = planning.client_environment(machine)
-    note = stack.say if verbose else _quiet
+    note = console.say if verbose else _quiet
     watchdog, undo = Watchdog.start(env, machine.owner), Teardown(note)
     try:
         with undo:
@@ -183,7 +181,7 @@ def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
 
 
 def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
-    stack.say(f"session {plan.session}")
+    console.say(f"session {plan.session}")
     plan, results = bring_up(plan, context)
     probe, inspect = results["selftest"], results["inspect"]
     receipt = selftest.judge(plan, plan.known, probe.stdout, inspect.stdout, max(probe.seconds, inspect.seconds))
@@ -201,22 +199,3 @@ def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
 
 def _quiet(message: str) -> None:
     del message
-
-
-def _show(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
-def build(machine: Machine, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
-    """Build the base image and every bottle's own, whether they are there or not; DockerError where a build fails."""
-    pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
-    every = {one.tag: one for base, own in pairs for one in (base, own)}
-    with Teardown() as undo:
-        runner = Runner(undo, planning.client_environment(machine), _quiet)
-        for one in every.values():
-            try:
-                runner.run((Step("image", one.argv, Kind.PROGRESS, stdin=one.context),))
-            except StepError as error:
-                raise DockerError(f"{one.tag}: docker build failed, see above") from error

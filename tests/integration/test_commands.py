@@ -49,10 +49,10 @@ def test_a_session_is_listed_entered_widened_and_stopped(bench: Bench) -> None:
         assert (inside.code, inside.out) == (3, b"agent\n/work\n")
 
         assert code_of(bench, session, f"https://{EXTRA}/") == "000 403"
-        assert command(bench, "allow", session, EXTRA).out.decode() == f"in force: {EXTRA}\n"
+        assert command(bench, "allow", session, EXTRA).out.decode() == f"now allowed: {EXTRA}\n"
         assert code_of(bench, session, f"https://{EXTRA}/").endswith(" 200")
         again = command(bench, "allow", session, EXTRA)
-        assert again.out.decode() == f"in force before: {EXTRA}; the sidecar's list is as it was\n"
+        assert again.out.decode() == f"{EXTRA} was already allowed; nothing changed\n"
 
         [listed] = [one for one in json.loads(command(bench, "list", "--json").out) if one["session"] == session]
         told = {key: listed[key] for key in ("agent", "bottle", "mode", "blocked")}
@@ -83,7 +83,7 @@ def test_a_new_port_passes_list_and_gate_and_is_saved(bench: Bench) -> None:
         command(bench, "allow", session, EXTRA)
         assert code_of(bench, session, f"https://{EXTRA}:8443/") == "000 502"
         done = command(bench, "allow", session, f"{EXTRA}:8443", "*.w.example.com", "--save")
-        assert done.out.decode() == f"in force: {EXTRA}:8443, *.w.example.com\nsaved in {manifest}\n", done
+        assert done.out.decode() == f"now allowed: {EXTRA}:8443, *.w.example.com\nsaved in {manifest}\n", done
         assert code_of(bench, session, f"https://{EXTRA}:8443/") == "000 502"
         reasons = [line for line in command(bench, "logs", session).out.decode().splitlines() if ":8443" in line]
         # Nothing listens there: the gate lets the second try through to be told so.
@@ -115,7 +115,7 @@ def test_from_another_machine_stop_removes_and_cleanup_does_not_judge(bench: Ben
     path, elsewhere = bench.wrap(KEEP_EGRESS), machine(bench.name)
     with staying(bench) as (run, session):
         cleaned = command(bench, "cleanup", before=elsewhere, PATH=path)
-        assert "of other hosts, not judged" in cleaned.out.decode(), cleaned
+        assert "on other hosts, not checked" in cleaned.out.decode(), cleaned
         assert bench.sessions() == [session]
         assert command(bench, "allow", session, EXTRA, "--save", before=elsewhere).code == 64
         stopped = command(bench, "stop", session, before=elsewhere)

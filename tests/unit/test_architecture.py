@@ -27,6 +27,10 @@ OWNERS = {
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 SEARCHES = {"count", "endswith", "find", "findall", "fullmatch", "index", "match", "search", "startswith"}
+# The exporter and the probe run in the bottle, where their output is their answer.
+PRINTERS = {"host.console", "repository.exporter", "selftest.probe"}
+STREAMS = {"stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"}
+CLICK_PRINTS = {"confirm", "echo", "progressbar", "prompt", "secho"}  # a pager is click's own
 STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "popen", "posix_spawn", "system"}
 
 # Values in, values out: what these make is shown by a dry run and compared with golden files.
@@ -108,6 +112,18 @@ def compares_stderr(tree: ast.AST) -> bool:
     )
 
 
+def prints(tree: ast.AST) -> Iterator[str]:
+    """Yield what reaches for the terminal: a call of print or input, a stream of sys, a function of click."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id="print" | "input" as name):
+                yield name
+            case ast.Attribute(value=ast.Name(id="sys" | "click" as owner), attr=name):
+                yield from (f"{owner}.{name}" for each in (STREAMS | CLICK_PRINTS) if each == name)
+            case ast.ImportFrom(module="sys" | "click" as owner, names=aliases):
+                yield from (f"{owner}.{alias.name}" for alias in aliases if alias.name in STREAMS | CLICK_PRINTS)
+
+
 def upward(name: str, imported: set[str]) -> set[str]:
     """Return the imports of module `name` that come from a wing after its own, or from none."""
     place = WINGS.index(name.partition(".")[0]) if name != "__init__" else -1
@@ -127,6 +143,7 @@ def test_a_module_keeps_to_its_place(path: Path) -> None:
     assert STARTS_A_PROCESS.isdisjoint(os_names(tree))
     assert name == "process.wording" or not compares_stderr(tree), "what programs say is matched in process/wording.py"
     assert LAZY.isdisjoint(imports(at_import_time(tree)))
+    assert name in PRINTERS or set(prints(tree)) == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
@@ -151,7 +168,7 @@ def test_every_wing_says_what_it_is_for() -> None:
 
 def test_names_of_modules_are_known() -> None:
     """A check of a module that has been renamed would look at nothing."""
-    assert PURE | set().union(*OWNERS.values()) <= NAMES
+    assert PURE | PRINTERS | set().union(*OWNERS.values()) <= NAMES
 
 
 def test_the_rules_see_every_way_to_import() -> None:
@@ -183,3 +200,12 @@ def test_the_rules_see_every_way_to_import() -> None:
 )
 def test_the_rules_see_what_is_compared(code: str, found: bool) -> None:
     assert compares_stderr(ast.parse(code)) == found
+
+
+def test_the_rules_see_every_way_to_print() -> None:
+    tree = ast.parse(
+        "print(1)\nmap(print, [])\ninput()\nsys.stderr.write('')\nfrom sys import stdout as out\nimport sys, click\n"
+        "click.echo('')\nfrom click import secho\nclick.echo_via_pager('')\nsys.exit(1)\n"
+    )
+    assert set(prints(tree)) == {"print", "input", "sys.stderr", "sys.stdout", "click.echo", "click.secho"}
+    assert set(prints(ast.parse((PACKAGE / "host" / "console.py").read_text(encoding="utf-8")))) >= {"sys.stdout"}

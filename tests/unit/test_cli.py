@@ -4,35 +4,32 @@ import re
 
 import pytest
 
-from claude_bottle import errors
+from claude_bottle import __version__, cli, errors
 from claude_bottle.errors import BottleError
 from tests.support.scene import ROOT, Scene
 
-OTHER = "description: Writes\nbottle: wide\n"
-WIDE = "egress: {allow: [api.openai.com, github.com]}\n"
+
+def test_help_shows_every_commands_sentence_whole_at_80_columns(scene: Scene) -> None:
+    code, out, err = scene.run("--help", COLUMNS="80")
+    assert (code, err, scene.log) == (0, "", [])
+    listed = dict(line.split(maxsplit=1) for line in out.partition("Commands:\n")[2].splitlines())
+    whole = {name: (command.help or "").partition("\n")[0] for name, command in cli.main.commands.items()}
+    assert listed == whole
+    assert all(sentence.endswith(".") for sentence in listed.values())
+    assert max(map(len, out.splitlines())) <= 80
 
 
-def test_agents_are_listed_with_bottle_and_egress(scene: Scene) -> None:
-    (scene.agents / "bottles" / "wide.yaml").write_text(WIDE)
-    (scene.agents / "writer.yaml").write_text(OTHER)
-    code, out, err = scene.run("agents")
-    assert (code, err) == (0, "")
-    assert out == (
-        "AGENT   BOTTLE   EGRESS\n"
-        "demo    default  7 hosts allowed (api.anthropic.com, claude.ai, claude.com, +4 more)\n"
-        "writer  wide     9 hosts allowed (api.anthropic.com, api.openai.com, claude.ai, +6 more)\n"
-    )
+@pytest.mark.parametrize("name", sorted(cli.main.commands))
+def test_each_command_has_its_help_at_once(scene: Scene, name: str) -> None:
+    code, out, err = scene.run(name, "--help", COLUMNS="200")
+    assert (code, err, scene.log) == (0, "", [])
+    assert out.startswith(f"Usage: cli.py {name} ")
+    assert max(map(len, out.splitlines())) <= 80
 
 
-def test_check_tells_every_fault_by_its_place(scene: Scene) -> None:
-    (scene.agents / "bottles" / "wide.yaml").write_text("egress:\n  alow: [github.com]\n")
-    (scene.agents / "writer.yaml").write_text("bottle: wide\nskils: []\n")
-    code, out, err = scene.run("check")
-    assert (code, out) == (64, "")
-    bottle, agent = scene.agents / "bottles" / "wide.yaml", scene.agents / "writer.yaml"
-    assert [line[: line.index(": ")] for line in err.splitlines()] == [f"{agent}:2:1", f"{bottle}:2:3"]
-    assert scene.run("check", "demo") == (0, "1 agent checked, no fault found\n", "")
-    assert scene.run("check", "writer") == (64, "", err)
+def test_the_version_is_the_packages(scene: Scene) -> None:
+    assert scene.run("--version") == (0, f"claude-bottle {__version__}\n", "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
 def test_a_fault_in_a_manifest_comes_before_the_missing_token_and_docker(scene: Scene) -> None:
@@ -54,16 +51,9 @@ def test_words_after_the_dashes_go_to_claude_and_no_others(scene: Scene) -> None
     assert scene.run("start", "demo", "--dry-run", "--model", "opus")[0] == 2
 
 
-def test_build_builds_each_image_once_whether_it_is_there_or_not(scene: Scene) -> None:
-    (scene.agents / "writer.yaml").write_text("description: Writes\n")
-    scene.rule("build", stdout="Step 1/9\n", times=1)
-    assert scene.run("build", "--pull", "--no-cache") == (0, "", "Step 1/9\n")
-    [argv] = [event.argv for event in scene.log if event.starts("docker build")]
-    assert {"--pull", "--no-cache"} < set(argv)
-    scene.rule("build", code=1, stderr="no luck\n")
-    code, _, err = scene.run("build")
-    tag = argv[argv.index("--tag") + 1]
-    assert (code, err) == (70, f"no luck\nclaude-bottle: {tag}: docker build failed, see above\n")
+@pytest.mark.parametrize("words", [("stop",), ("stop", "--all", "x"), ("stop", "x"), ("logs", "x"), ("shell", "x")])
+def test_a_session_that_is_not_there_is_wrong_usage(scene: Scene, words: tuple[str, ...]) -> None:
+    assert scene.run(*words)[0] == 2
 
 
 @pytest.mark.parametrize("setting", ["CLAUDE_BOTTLE_BUILD_CA", "CLAUDE_BOTTLE_SUBNET"])

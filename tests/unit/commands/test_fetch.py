@@ -12,10 +12,10 @@ import pytest
 from claude_bottle.errors import EngineError
 from claude_bottle.host.owner import Owner
 from claude_bottle.repository.git import Git
+from tests.support.labels import LIST, row
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.repos import Repo
 from tests.support.scene import STEPS, USUAL, Scene
-from tests.unit.session.test_registry import LIST, row
 
 KEEP = " - keep /work "  # part of the command that commits what was left
 START = ("start", "demo", "--yes", "--repo", "user")
@@ -115,7 +115,7 @@ def test_a_signal_brings_the_work_back_too(scene: Scene, user: Repo) -> None:
     ("owner", "label", "told"),
     [
         (OBSERVER, "", "demo-1 has no repository: it was started without --repo"),
-        (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on another machine, which started the session"),
+        (ELSEWHERE, f"{'1' * 40} {'1' * 40} /x", "/x is on the machine that started the session, not on this one"),
     ],
     ids=["none", "elsewhere"],
 )

@@ -1,0 +1,24 @@
+"""Build the images of bottles."""
+
+from collections.abc import Sequence
+
+from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.errors import DockerError
+from claude_bottle.host.machine import Machine
+from claude_bottle.manifest.agent import Agent
+from claude_bottle.session import planning
+from claude_bottle.session.runner import Runner, StepError
+from claude_bottle.session.steps import Kind, Step
+
+
+def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bool) -> None:
+    """Build the base image and every bottle's own, whether they exist or not; DockerError if a build fails."""
+    pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
+    every = {one.tag: one for base, own in pairs for one in (base, own)}
+    with Teardown() as undo:
+        runner = Runner(undo, planning.client_environment(machine), lambda _: None)
+        for one in every.values():
+            try:
+                runner.run((Step("image", one.argv, Kind.PROGRESS, stdin=one.context),))
+            except StepError as error:
+                raise DockerError(f"{one.tag}: docker build failed, see above") from error

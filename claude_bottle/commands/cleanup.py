@@ -1,0 +1,54 @@
+"""Remove what sessions have left whose launchers are dead."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from claude_bottle import PREFIX
+from claude_bottle.cleanup import orphans
+from claude_bottle.cleanup.orphans import Leftover
+from claude_bottle.host import console
+from claude_bottle.host.machine import Machine
+from claude_bottle.process.engine import EGRESS, Engine
+from claude_bottle.session.planning import client_environment
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was done: the leftovers found dead, those that are still there, and how many sessions were spared."""
+
+    dead: tuple[Leftover, ...]
+    stuck: tuple[Leftover, ...]
+    living: int  # sessions whose launcher runs on this machine
+    elsewhere: int  # sessions of other hosts, which cannot be judged from here
+
+
+def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], None]) -> Cleaned:
+    """Remove what belongs to no living launcher, as far as this machine can know; nothing if `dry_run`.
+
+    `notify` hears of each as soon as it is gone, or in a dry run of what would go. Raises EngineError.
+    """
+    env = client_environment(machine)
+    found = (*orphans.listed(env), *orphans.stage_dirs())
+    dead = orphans.dead(found, machine.owner)
+    stuck = []
+    for item in (*dead, *_unused_egress(env, found, dead)):
+        if dry_run or orphans.remove(env, (item,), console.say):
+            notify(item)
+        else:
+            stuck.append(item)
+    judged = [item for item in found if item.owner and item not in dead]  # a stage dir may have no owner yet
+    seen = {item.session: item.owner.liveness(machine.owner) for item in judged if item.owner}
+    elsewhere = sum(liveness == "elsewhere" for liveness in seen.values())
+    return Cleaned(dead, tuple(stuck), len(seen) - elsewhere, elsewhere)
+
+
+def _unused_egress(env: Mapping[str, str], found: Sequence[Leftover], dead: Sequence[Leftover]) -> tuple[Leftover, ...]:
+    """Return the shared egress network if it is there and nobody living is on it, or about to be."""
+    engine, gone = Engine(env), {item.name for item in dead}
+    ours = ("--filter", f"name=^{EGRESS}$", "--filter", f"label={PREFIX}.role=egress")
+    there = engine.ask("network", "ls", "--quiet", *ours)
+    users = engine.ask("ps", "--all", "--filter", f"network={EGRESS}", "--format", "{{.Names}}")
+    living = [item for item in found if item not in dead]
+    starting = {item.session for item in living} - {item.session for item in living if item.role == "sidecar"}
+    used = starting or set(users.stdout.decode().split()) - gone
+    return () if used or not there.stdout else (Leftover("network", EGRESS, "", None),)

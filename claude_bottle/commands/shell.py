@@ -1,0 +1,20 @@
+"""Open a shell in a session's bottle."""
+
+from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle.plan import PASSED_ON
+from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.host.machine import Machine
+from claude_bottle.process import command, terminal
+from claude_bottle.session import registry
+from claude_bottle.session.planning import client_environment
+
+
+def shell(machine: Machine, name: str) -> int:
+    """Run a shell in a session's bottle, as its agent's user; return the shell's exit code."""
+    env = client_environment(machine)
+    session = registry.find(registry.listed(env), name)
+    tty = ("--tty", *docker_flags.DETACH) if machine.interactive else ()
+    passed = (word for variable in PASSED_ON if machine.environ.get(variable) for word in ("--env", variable))
+    argv = ("docker", "exec", "--interactive", *tty, *passed, session.container, "bash")
+    with Teardown():  # a signal must end docker's client too
+        return terminal.run(argv, env) if machine.interactive else command.attach(argv, env, silent=False)

@@ -1,0 +1,82 @@
+"""End sessions."""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from claude_bottle.cleanup import orphans, stack
+from claude_bottle.documents.escaping import harmless
+from claude_bottle.errors import LeftBehindError
+from claude_bottle.host import console
+from claude_bottle.host.machine import Machine
+from claude_bottle.repository import fetch
+from claude_bottle.repository.clone import Work
+from claude_bottle.session import registry
+from claude_bottle.session.planning import client_environment
+from claude_bottle.session.registry import Session
+
+_PATIENCE = 60.0  # seconds for a launcher to end: it waits 30 s for its steps, then undoes them
+_PAUSE = 0.1  # seconds between two looks at the engine
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The sessions to be ended; `others` is how many are left alone."""
+
+    sessions: tuple[Session, ...]
+    others: int = 0
+
+
+def choose(machine: Machine, names: Sequence[str], *, every: bool) -> Choice:
+    """Return the sessions with these names or, if `every`, those that this user started on this machine, and dead ones.
+
+    Raises UsageError, EngineError or DockerError.
+    """
+    found = registry.listed(client_environment(machine))
+    if not every:
+        return Choice(tuple(dict.fromkeys(registry.find(found, name) for name in names)))
+    ours = tuple(session for session in found if session.owner.liveness(machine.owner) in ("ours", "dead"))
+    return Choice(ours, len(found) - len(ours))
+
+
+def stop(machine: Machine, chosen: Sequence[Session]) -> None:
+    """End sessions by their own launchers if these run here, else by removal; wait until all are gone.
+
+    Raises LeftBehindError.
+    """
+    env = client_environment(machine)
+    asked = {session.id for session in chosen if stack.ask_to_end(session.owner, machine.owner)}
+    for session in chosen:
+        if session.id not in asked:
+            _remove(env, session.id)
+    left = _await_end(env, asked, _PATIENCE)
+    # One that has a repository brings its work back first: as long as that may take, if its launcher lives.
+    working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
+    for name in working:
+        console.say(f"{harmless(name)} is still bringing its work back; waiting")
+
+    def living() -> bool:
+        return any(owner.liveness(machine.owner) == "ours" for owner in working.values())
+
+    for name in left - working.keys() | _await_end(env, working, fetch.SECONDS, living):
+        console.say(f"{harmless(name)} does not stop on its own; removing it")
+        _remove(env, name)
+
+
+def _remove(env: Mapping[str, str], session: str) -> None:
+    """Remove all of a session, in order; raises LeftBehindError."""
+    stages = tuple(item for item in orphans.stage_dirs() if item.session == session)
+    if not orphans.remove(env, (*orphans.listed(env, session), *stages), console.say):
+        raise LeftBehindError(f"not all of session {harmless(session)} could be removed")
+
+
+def _await_end(
+    env: Mapping[str, str], asked: Collection[str], patience: float, go_on: Callable[[], bool] = lambda: True
+) -> set[str]:
+    """Wait until nothing is left of sessions whose launchers end; return those of which something is."""
+    end = time.monotonic() + patience
+    left = set(asked)
+    while left and time.monotonic() < end and go_on():
+        left &= {item.session for item in (*orphans.listed(env), *orphans.stage_dirs())}
+        time.sleep(_PAUSE if left else 0)
+    return left

@@ -1,0 +1,120 @@
+"""The console: the only place that prints, and the only one that reads an answer.
+
+Data goes to stdout, everything else to stderr. Only `output` raises: a terminal that has gone must never cost a
+clean-up step.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from typing import TextIO
+
+PREFIX = "claude-bottle: "
+WIDTH = 80  # columns, of the help and of a progress line; a narrower terminal counts as it is
+_TICK = 1.0  # seconds: what takes longer is shown
+_MIB = 1 << 20
+_ERASE = "\r\x1b[K"  # the terminal's line
+
+
+def output(text: str) -> None:
+    """Print a command's result on stdout, with a newline at its end; raises OSError if it cannot be written."""
+    _write(sys.stdout, _whole(text))
+
+
+def report(text: str) -> None:
+    """Print on stdout what has been done, with a newline at its end; an output that has gone is no failure."""
+    if not _try(sys.stdout, _whole(text)) and sys.stdout:
+        _discard(sys.stdout)
+
+
+def say(message: str) -> None:
+    """Print a message on stderr, after the program's name."""
+    _try(sys.stderr, f"{PREFIX}{message}\n")
+
+
+def show(text: str) -> None:
+    """Print a text on stderr as it is, with a newline at its end."""
+    _try(sys.stderr, _whole(text))
+
+
+def ask(question: str) -> bool:
+    """Ask on the terminal; return whether the answer is yes. No is the default, also if nobody can see the question."""
+    if not (sys.stdin and _try(sys.stderr, f"{question} [y/N] ")):
+        return False
+    return sys.stdin.buffer.readline().strip().lower() in (b"y", b"yes")
+
+
+class Progress:
+    """Show what takes longer than a second: on a terminal as one line, renewed each second, else once."""
+
+    def __init__(self, what: str) -> None:
+        """Take the time from now on; nothing is ever shown if `what` is empty."""
+        self.what, self.count = what, 0  # bytes so far
+        self._start = time.monotonic()
+        self._next = self._start + _TICK
+        self._shown = False
+
+    def tick(self) -> None:
+        """Renew the line if it is time to."""
+        now = time.monotonic()
+        if not self.what or now < self._next:
+            return
+        self._next = now + _TICK
+        size = f", {self.count / _MIB:.0f} MiB" if self.count >= _MIB else ""
+        if _is_terminal(sys.stderr):
+            # A line that wraps could not be erased.
+            line = f"{PREFIX}{self.what}: {now - self._start:.0f} s{size}"[: _width(sys.stderr) - 1]
+            _try(sys.stderr, f"\r{line}\x1b[K")
+        elif not self._shown:
+            say(f"{self.what} ...")
+        self._shown = True
+
+    def say(self, message: str) -> None:
+        """Print a message about what goes on, in place of the line."""
+        self.close()
+        say(f"{self.what}: {message}")
+
+    def close(self) -> None:
+        """Erase the line."""
+        if self._shown and _is_terminal(sys.stderr):
+            _try(sys.stderr, _ERASE)
+
+
+def _whole(text: str) -> str:
+    return text if text.endswith("\n") or not text else f"{text}\n"
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream:  # None if the program was started with it closed
+        stream.write(text)
+        stream.flush()
+
+
+def _try(stream: TextIO | None, text: str) -> bool:
+    """Write; return whether somebody may read it. ValueError: the stream is closed."""
+    try:
+        _write(stream, text)
+    except (OSError, ValueError):
+        return False
+    return stream is not None
+
+
+def _discard(stream: TextIO) -> None:
+    """Have what could not be written go nowhere: Python would try again as it exits, and fail."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return stream is not None and stream.isatty()
+    return False
+
+
+def _width(stream: TextIO) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return min(os.get_terminal_size(stream.fileno()).columns or WIDTH, WIDTH)
+    return WIDTH

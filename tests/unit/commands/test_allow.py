@@ -1,0 +1,35 @@
+"""More hosts for a running session: what is said, and what cannot be saved; docker is a fake one."""
+
+import pytest
+
+from claude_bottle.commands.allow import Allowed
+from claude_bottle.egress.allowlist import parse_host
+from tests.support.labels import LIST, row
+from tests.support.owners import ELSEWHERE, OBSERVER
+from tests.support.scene import Scene
+
+
+@pytest.mark.parametrize(
+    ("hosts", "new", "line"),
+    [
+        (("a.test", "b.test:8443"), True, "now allowed: a.test, b.test:8443"),
+        (("a.test",), False, "a.test was already allowed; nothing changed"),
+        (("a.test", "b.test"), False, "a.test, b.test were already allowed; nothing changed"),
+    ],
+)
+def test_the_outcome_is_one_line(hosts: tuple[str, ...], new: bool, line: str) -> None:
+    assert str(Allowed(tuple(map(parse_host, hosts)), new, None)) == line
+
+
+def test_a_manifest_of_another_machine_is_not_written_and_nothing_allowed(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", ELSEWHERE))
+    code, out, err = scene.run("allow", "demo-1", "a.test", "--save")
+    assert (code, out) == (64, "")
+    assert err == "/agents/bottles/default.yaml: not saved, it is on another machine; nothing was allowed\n"
+    assert not [event for event in scene.log if event.starts("docker cp")]
+
+
+def test_a_host_that_is_none_is_wrong_usage(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
+    assert scene.run("allow", "demo-1", "a.test:port")[0] == 2
+    assert scene.log == []

@@ -1,0 +1,23 @@
+"""What keeps a start from working, as lines and as JSON; docker is a fake one."""
+
+import json
+
+from tests.support.scene import Scene
+
+
+def test_a_fault_is_a_line_and_gives_69(scene: Scene) -> None:
+    code, out, _ = scene.run("doctor", CLAUDE_BOTTLE_OAUTH_TOKEN="")
+    fault, client, *_ = out.splitlines()
+    assert (code, fault.split()[:2], client.split()[:3]) == (69, ["FAULT", "token"], ["ok", "docker", "client"])
+    assert "claude setup-token" in fault
+    findings = json.loads(scene.run("doctor", "--json", CLAUDE_BOTTLE_OAUTH_TOKEN="")[1])
+    assert [(finding["name"], finding["fault"]) for finding in findings[:2]] == [
+        ("token", True),
+        ("docker client", False),
+    ]
+
+
+def test_an_engine_that_does_not_answer_is_a_fault(scene: Scene) -> None:
+    scene.rule("version", code=1, stderr="Cannot connect to the Docker daemon\n")
+    code, out, _ = scene.run("doctor")
+    assert (code, out.splitlines()[-1].split()[:2]) == (69, ["FAULT", "docker"])

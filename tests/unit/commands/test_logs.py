@@ -1,0 +1,21 @@
+"""A session's requests, a line each."""
+
+import json
+
+from tests.support.labels import LIST, row
+from tests.support.owners import OBSERVER
+from tests.support.scene import Scene
+
+
+def test_logs_of_a_session_show_one_line_a_request(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
+    events = [
+        {"event": "tunnel_open", "target": "a.test:443", "request_id": "req-1", "time": "T"},
+        {"event": "blocked", "target": "\u2028b\x1b.test:443", "reason": "not in allowlist", "request_id": "req-2"},
+    ]
+    scene.rule("logs", stdout="".join(json.dumps(one, ensure_ascii=False) + "\n" for one in events))
+    _, out, _ = scene.run("logs", "demo")
+    assert [line.split() for line in out.split("\n")] == [
+        ["T", "allowed", "a.test"], ["-", "blocked", r"\u2028b\x1b.test", "not", "in", "allowlist"], [],
+    ]  # fmt: skip
+    assert scene.run("logs", "demo", "--blocked")[1].count("\n") == 1
