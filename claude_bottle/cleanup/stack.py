@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Self
 
 from claude_bottle.errors import BottleError, LeftBehindError
-from claude_bottle.host import machine
+from claude_bottle.host import installation, machine
 from claude_bottle.process import command, stream
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -52,7 +52,7 @@ class Teardown:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Undo everything; whoever catches `error` tells it, what is left behind is told here."""
         if self._signal == signal.SIGTERM:  # unlike the others it is no doing of the terminal
-            say("ended by SIGTERM, which ./cli.py stop sends")
+            say(f"ended by SIGTERM, which {installation.command('stop')} sends")
         left = self.run()
         atexit.unregister(self.run)
         if not self._signal:
@@ -60,7 +60,7 @@ class Teardown:
                 signal.signal(number, handler)
         if not left:
             return
-        message = "left behind: " + "; ".join(left) + "; remove it with ./cli.py cleanup"
+        message = f"left behind: {'; '.join(left)}; remove it with {installation.command('cleanup')}"
         if self._signal:
             say(message)
             return

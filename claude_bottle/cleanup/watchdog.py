@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from claude_bottle.cleanup import orphans
 from claude_bottle.errors import BottleError
-from claude_bottle.host import machine
+from claude_bottle.host import installation, machine
 from claude_bottle.process import command
 
 _PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
@@ -25,7 +25,8 @@ _SLOW = 10  # times as long as a listing took is the pause after it: an engine u
 _TIMEOUT = 20.0  # seconds for one undo
 _IN_PASSING = 3.0  # seconds after a start in which the machine is claude's
 # Without site-packages, which it does not need, and with nothing imported, as it lives as long as the session, until
-# there is something to do. What was said until then is handed over.
+# there is something to do. What was said until then is handed over. The folder of the package comes last: if it is
+# site-packages, nothing there may stand in for a module of Python's own.
 _PROGRAM = """
 import sys
 said = []
@@ -35,7 +36,7 @@ for line in sys.stdin:
     said.append(line)
     if line.startswith('["reap"'):
         break
-sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[1])
 import claude_bottle.cleanup.watchdog
 claude_bottle.cleanup.watchdog.main(sys.argv[2], said)
 """
@@ -48,7 +49,7 @@ class Watchdog:
         """Start the watchdog, detached, with `env` as its environment; raises EngineError."""
         self._reap = threading.Timer(_IN_PASSING, self.tell, ("reap",))
         self._reap.daemon = True
-        self._pipe = command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(machine.ROOT), owner), env)
+        self._pipe = command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(installation.IMPORTS), owner), env)
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""

@@ -12,6 +12,7 @@ from claude_bottle.bottle.plan import slots
 from claude_bottle.cleanup import orphans
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import BottleError
+from claude_bottle.host import installation
 from claude_bottle.host.machine import TOKEN_VARIABLE, Host
 from claude_bottle.process.engine import Engine
 from claude_bottle.session import planning, start
@@ -111,5 +112,5 @@ def _subnets(host: Host, engine: Engine) -> Finding:
 def _leftovers(host: Host) -> Finding:
     found = (*orphans.listed(planning.client_environment(host)), *orphans.stage_dirs())
     dead = orphans.dead(found, host.owner)
-    detail = f"{len(dead)} objects of dead sessions: ./cli.py cleanup removes them" if dead else "none"
+    detail = f"{len(dead)} objects of dead sessions: {installation.command('cleanup')} removes them" if dead else "none"
     return Finding("leftovers", detail)

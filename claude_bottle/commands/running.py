@@ -14,6 +14,7 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress.allowlist import Host as Allowed
 from claude_bottle.egress.log import BLOCKED, Tally
 from claude_bottle.errors import BottleError, DockerError, IsolationError, LeftBehindError, ManifestError
+from claude_bottle.host import installation
 from claude_bottle.host import machine as host
 from claude_bottle.host.machine import Host
 from claude_bottle.manifest.agent import Agent
@@ -185,7 +186,7 @@ def completion(script: str, aliases: Sequence[str]) -> str:
 
     Click's scripts call the program by its bare name, which is on no PATH.
     """
-    program = shlex.quote(str(host.ROOT / PROGRAM))
+    program = shlex.quote(str(installation.IMPORTS / PROGRAM))
     names = [PROGRAM, *map(shlex.quote, aliases)]
     for old, new in (
         ("bash_complete $1", f"bash_complete {program}"),

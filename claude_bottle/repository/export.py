@@ -6,6 +6,7 @@ from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
+from claude_bottle.host import installation
 from claude_bottle.process import command, stream
 from claude_bottle.process.command import Client
 from claude_bottle.repository.clone import WORKDIR, Work, is_oid
@@ -169,7 +170,8 @@ def leave(
             client = _started(bottle, LEAVE, bottle.work.commit, tip, *beyond)
             result = stream.converse(client, what="fetching the work", seconds=seconds, into=file, limit=limit)
         except stream.TooMuch:
-            hint = f": see what it is with `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"
+            diff = installation.command(f"diff {bottle.session}")
+            hint = f": see what it is with `{diff}`, and delete or ignore it in the bottle"
             raise Withheld(
                 f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched{'' if last else hint}"
             ) from None
