@@ -52,20 +52,33 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests.")(command)
 
 
+def _completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return what completes a parameter with "agents", "sessions" or "refs"."""
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        from claude_bottle.commands import completion
+
+        return completion.offered(kind, _host(ctx.params.get("agents")), ctx.params, ctx.args, incomplete)
+
+    return complete
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Run Claude Code in bottles: isolated containers whose only way out is an allowlist."""
 
 
 @main.command()
-@click.argument("agent")
+@click.argument("agent", shell_complete=_completer("agents"))
 @click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CLAUDE_ARGUMENTS]")
 @click.option("--print", "question", metavar="QUESTION", help="Answer one question on stdout, without a terminal.")
 @click.option("-y", "--yes", is_flag=True, help="Start without asking.")
 @click.option("--dry-run", is_flag=True, help="Show what would be run; call no docker.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
 @click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="The git repository to work on.")
-@click.option("--ref", metavar="REF", help="The revision of it to begin with, instead of HEAD.")
+@click.option(
+    "--ref", metavar="REF", shell_complete=_completer("refs"), help="The revision of it to begin with, instead of HEAD."
+)
 @click.option("--with-changes", is_flag=True, help="Take uncommitted changes along.")
 @_agents_option
 def start(
@@ -88,7 +101,7 @@ def start(
 
 
 @main.command()
-@click.argument("agent", required=False)
+@click.argument("agent", required=False, shell_complete=_completer("agents"))
 @click.option("--json", "as_json", is_flag=True, help="Print the receipts as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell each step and how long it took.")
 @_agents_option
@@ -143,7 +156,7 @@ def agents(agents: Path | None) -> None:
 
 
 @main.command()
-@click.argument("agent", required=False)
+@click.argument("agent", required=False, shell_complete=_completer("agents"))
 @_agents_option
 def check(agent: str | None, agents: Path | None) -> None:
     """Check the manifests of AGENT, or all; exit 64 on a fault."""
@@ -162,7 +175,7 @@ def list_(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 def shell(*, session: str) -> None:
     """Open a shell in the bottle of SESSION, which any unambiguous beginning names."""
     from claude_bottle.commands import running
@@ -171,7 +184,7 @@ def shell(*, session: str) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 @click.option("-f", "--follow", is_flag=True, help="Go on until the session ends.")
 @click.option("--blocked", is_flag=True, help="Only what was refused.")
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
@@ -182,7 +195,7 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 def fetch(*, session: str) -> None:
     """Bring the work of SESSION, as it is now, back as a branch of the repository that it was started with."""
     from claude_bottle.commands import fetch as work
@@ -191,7 +204,7 @@ def fetch(*, session: str) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 def diff(*, session: str) -> None:
     """Show what SESSION has changed in its repository so far."""
     from claude_bottle.commands import fetch as work
@@ -200,7 +213,7 @@ def diff(*, session: str) -> None:
 
 
 @main.command()
-@click.argument("session", nargs=-1)
+@click.argument("session", nargs=-1, shell_complete=_completer("sessions"))
 @click.option("--all", "every", is_flag=True, help="All that this user has started on this machine.")
 def stop(*, session: tuple[str, ...], every: bool) -> None:
     """End each SESSION and wait until nothing of it is left."""
@@ -221,7 +234,7 @@ def cleanup(*, dry_run: bool) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @click.option("--save", is_flag=True, help="Write the hosts into the manifest of the bottle, too.")
 def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
@@ -240,12 +253,17 @@ def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.argument("names", nargs=-1, metavar="[ALIAS]...")
 def completion(*, shell: str, names: tuple[str, ...]) -> None:
-    """Print the completion script of SHELL for cli.py and each ALIAS of it."""
-    from click.shell_completion import get_completion_class
+    """Print the completion script of SHELL for this program and each ALIAS of it."""
+    from click.shell_completion import ShellComplete
 
-    from claude_bottle.commands import running
+    from claude_bottle.commands import completion as scripts
+    from claude_bottle.host import installation
 
-    kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101  (one of click's own three)
-    script = kind(main, {}, running.PROGRAM, "_CLI_PY_COMPLETE").source()
-    click.echo(running.completion(script, names), nl=False)
+    class Script(ShellComplete):
+        source_template = scripts.TEMPLATES[shell]
+
+        def source_vars(self) -> Any:
+            return {**super().source_vars(), **scripts.variables(names)}
+
+    variable = f"_{installation.NAME}_COMPLETE".replace("-", "_").replace(".", "_").upper()  # as click makes it
+    click.echo(Script(main, {}, installation.NAME, variable).source(), nl=False)

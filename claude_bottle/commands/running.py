@@ -1,6 +1,5 @@
 """The commands about sessions that run, or have run: what they do and what they print."""
 
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -14,7 +13,6 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress.allowlist import Host as Allowed
 from claude_bottle.egress.log import BLOCKED, Tally
 from claude_bottle.errors import BottleError, DockerError, IsolationError, LeftBehindError, ManifestError
-from claude_bottle.host import installation
 from claude_bottle.host import machine as host
 from claude_bottle.host.machine import Host
 from claude_bottle.manifest.agent import Agent
@@ -28,8 +26,6 @@ from claude_bottle.session import start as story
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 from claude_bottle.session.steps import DETACH
-
-PROGRAM = "cli.py"
 
 _PATIENCE = 60.0  # seconds for a launcher to end: it waits 30 s for its steps, then undoes them
 _PAUSE = 0.1  # seconds between two looks at the engine
@@ -179,25 +175,6 @@ def verify(
             code = code or (IsolationError.exit_code if receipt.failed else 0)
         told(f"{harmless(name)}\n{text}")
     return results, code
-
-
-def completion(script: str, aliases: Sequence[str]) -> str:
-    """Return click's completion script for this very cli.py, and for aliases of it.
-
-    Click's scripts call the program by its bare name, which is on no PATH.
-    """
-    program = shlex.quote(str(installation.IMPORTS / PROGRAM))
-    names = [PROGRAM, *map(shlex.quote, aliases)]
-    for old, new in (
-        ("bash_complete $1", f"bash_complete {program}"),
-        (f"zsh_complete {PROGRAM}", f"zsh_complete {program}"),
-        (f"    (( ! $+commands[{PROGRAM}] )) && return 1\n", ""),
-        (f"(commandline -t) {PROGRAM}", f"(commandline -t) {program}"),
-        (f"_completion {PROGRAM}\n", f"_completion {' '.join(names)}\n"),
-        (f"--command {PROGRAM}", " ".join(f"--command {name}" for name in names)),
-    ):
-        script = script.replace(old, new)
-    return script
 
 
 def _tallied(machine: Host) -> Iterator[tuple[Session, Tally]]:
