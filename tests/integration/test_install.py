@@ -12,7 +12,8 @@ import pytest
 from tests.support.sessions import CLI, Bench, Running
 from tests.world import REPOSITORY
 
-OWN = re.compile(r"demo-[0-9a-f]{8}|10\.213\.\d+\.\d+|owner=\S+")  # what each session has of its own
+# What each session has of its own, and each place.
+OWN = re.compile(r"demo-[0-9a-f]{8}|10\.213\.\d+\.\d+|(?<=--bytes )\d+|(?<=owner=)\S+|(?<=manifest=)\S+(?=/agents/)")
 WITH_DATA = ("Dockerfile", "agents", "pipelock")
 pytestmark = pytest.mark.xdist_group("install")  # on one worker, for the sake of `program`
 
@@ -61,6 +62,13 @@ def config(bench: Bench) -> Path:
     return folder
 
 
+def commands(shown: str) -> list[str]:
+    """Return the commands of a dry run; what they read tells the addresses of this machine, which come and go."""
+    found = [OWN.sub("-", line) for line in shown.splitlines() if line.startswith("docker ")]
+    assert len(found) > 5, shown
+    return found
+
+
 def checkout(bench: Bench, *words: str, **env: str) -> str:
     """Return what a command of the checkout prints."""
     ended = bench.run((str(CLI), *words), env)
@@ -85,7 +93,7 @@ def test_a_dry_run_is_that_of_the_checkout(bench: Bench, program: Path) -> None:
     for path in ("", f":{bench.folder}"):
         ended = bench.run((str(program), *words), {**empty, "PYTHONPATH": path}, cwd=str(bench.folder))
         assert ended.code == 0, ended
-        assert OWN.sub("-", ended.out.decode()) == OWN.sub("-", checkout(bench, *words, **empty))
+        assert commands(ended.out.decode()) == commands(checkout(bench, *words, **empty))
 
 
 def test_manifests_are_the_users_or_the_shipped_ones(bench: Bench, program: Path, config: Path) -> None:
@@ -132,3 +140,16 @@ def test_a_killed_session_leaves_nothing(bench: Bench, program: Path) -> None:
     run.process.kill()
     assert run.end().code == -9
     bench.await_nothing()
+
+
+def test_it_completes_by_its_own_name(bench: Bench, program: Path) -> None:
+    """The script calls the program by its path: pipx may have put another on PATH, or nothing."""
+    script = bench.run((str(program), "completion", "bash"), {}).out.decode()
+    ask = """
+eval "$SCRIPT"
+[[ $(complete -p claude-bottle) =~ -F\\ ([a-z_]+) ]]
+COMP_WORDS=(claude-bottle sta) COMP_CWORD=1
+"${BASH_REMATCH[1]}" claude-bottle sta claude-bottle
+echo "${COMPREPLY[@]}"
+"""
+    assert bench.run(("bash", "-c", ask), {"SCRIPT": script}, cwd="/").out == b"start\n"
