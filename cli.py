@@ -30,6 +30,8 @@ def main() -> None:
 
         sys.exit(command())
     if not is_ready():
+        if os.environ.get("_CLI_PY_COMPLETE"):
+            sys.exit(1)  # a TAB waits for no set-up
         if not sys.flags.isolated:
             os.execv(sys.executable, [sys.executable, "-IS", SELF] + sys.argv[1:])
         set_up()

@@ -56,6 +56,17 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests.")(command)
 
 
+def _completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return what completes a parameter with "agents", "sessions" or "refs"."""
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        from claude_bottle.commands import completion
+
+        return completion.offered(kind, _machine(ctx.params.get("agents")), ctx.params, ctx.args, incomplete)
+
+    return complete
+
+
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": console.WIDTH}
 )
@@ -65,14 +76,16 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("agent")
+@click.argument("agent", shell_complete=_completer("agents"))
 @click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CLAUDE_ARGUMENTS]")
 @click.option("--print", "question", metavar="QUESTION", help="Answer one question on stdout, without a terminal.")
 @click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
 @click.option("--dry-run", is_flag=True, help="Print every docker command of the session and run none.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
 @click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="Git repository to work on.")
-@click.option("--ref", metavar="REF", help="Revision to start from, instead of HEAD.")
+@click.option(
+    "--ref", metavar="REF", shell_complete=_completer("refs"), help="Revision to start from, instead of HEAD."
+)
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
 @_agents_option
 def start(
@@ -98,7 +111,7 @@ def start(
 
 
 @main.command()
-@click.argument("agent", required=False)
+@click.argument("agent", required=False, shell_complete=_completer("agents"))
 @click.option("--json", "as_json", is_flag=True, help="Print the receipts as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
 @_agents_option
@@ -160,7 +173,7 @@ def agents(agents: Path | None) -> None:
 
 
 @main.command()
-@click.argument("agent", required=False)
+@click.argument("agent", required=False, shell_complete=_completer("agents"))
 @_agents_option
 def check(agent: str | None, agents: Path | None) -> None:
     """Check the manifests for errors.
@@ -181,7 +194,7 @@ def list_(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 def shell(*, session: str) -> None:
     """Open a shell in the bottle of a running session.
 
@@ -193,13 +206,13 @@ def shell(*, session: str) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until the session ends.")
 @click.option("--blocked", is_flag=True, help="Print refused requests only.")
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
     """Show the requests of a session.
 
-    A line each: time, verdict, machine, reason.
+    A line each: time, verdict, host, reason.
     """
     from contextlib import closing
 
@@ -211,7 +224,7 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 def fetch(*, session: str) -> None:
     """Fetch the current work of a running session as a branch.
 
@@ -223,7 +236,7 @@ def fetch(*, session: str) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 def diff(*, session: str) -> None:
     """Show the changes a running session has made so far."""
     from claude_bottle.commands import fetch as work
@@ -232,7 +245,7 @@ def diff(*, session: str) -> None:
 
 
 @main.command()
-@click.argument("session", nargs=-1)
+@click.argument("session", nargs=-1, shell_complete=_completer("sessions"))
 @click.option("--all", "every", is_flag=True, help="Stop all sessions this user started on this machine.")
 def stop(*, session: tuple[str, ...], every: bool) -> None:
     """Stop sessions and wait until nothing is left of them."""
@@ -272,7 +285,7 @@ def cleanup(*, dry_run: bool) -> None:
 
 
 @main.command()
-@click.argument("session")
+@click.argument("session", shell_complete=_completer("sessions"))
 @click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @click.option("--save", is_flag=True, help="Also add the hosts to the bottle's manifest.")
 def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
@@ -300,13 +313,18 @@ def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
 def completion(*, shell: str, names: tuple[str, ...]) -> None:
     """Print a completion script for bash, zsh or fish.
 
-    The script completes cli.py and each ALIAS of it.
+    The script completes this program and each ALIAS of it.
     """
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import ShellComplete
 
-    from claude_bottle.commands import completion
+    from claude_bottle.commands import completion as scripts
+    from claude_bottle.host import installation
 
-    kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101  (one of click's own three)
-    script = kind(main, {}, completion.PROGRAM, "_CLI_PY_COMPLETE").source()
-    console.output(completion.completion(script, names))
+    class Script(ShellComplete):
+        source_template = scripts.TEMPLATES[shell]
+
+        def source_vars(self) -> Any:
+            return {**super().source_vars(), **scripts.variables(names)}
+
+    variable = f"_{installation.NAME}_COMPLETE".replace("-", "_").replace(".", "_").upper()  # as click makes it
+    console.output(Script(main, {}, installation.NAME, variable).source())

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import ManifestError
-from claude_bottle.host.machine import ROOT
+from claude_bottle.host import installation
 
-DOCKERFILE = ROOT / "Dockerfile"
+DOCKERFILE = installation.DATA / "Dockerfile"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any, Self
 
 from claude_bottle.errors import BottleError, LeftBehindError
-from claude_bottle.host import console
+from claude_bottle.host import console, installation
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 
@@ -59,7 +59,7 @@ class Teardown:
                 signal.signal(number, handler)
         if not left:
             return
-        message = "left behind: " + "; ".join(left) + "; remove it with ./cli.py cleanup"
+        message = f"left behind: {'; '.join(left)}; remove it with {installation.command('cleanup')}"
         if self._signal:
             console.say(message)
             return

@@ -17,7 +17,8 @@ from typing import IO, Self
 
 from claude_bottle.cleanup import orphans
 from claude_bottle.errors import BottleError
-from claude_bottle.host.machine import ROOT, read_machine
+from claude_bottle.host import installation
+from claude_bottle.host.machine import read_machine
 from claude_bottle.host.owner import Owner, start_time
 from claude_bottle.process import command
 
@@ -27,7 +28,8 @@ _SLOW = 10  # times as long as a listing took is the pause after it: an engine u
 _TIMEOUT = 20.0  # seconds for one undo
 _IN_PASSING = 3.0  # seconds after a start in which the machine is claude's
 # Without site-packages, which it does not need, and with nothing imported, as it lives as long as the session, until
-# there is something to do. What was said until then is handed over.
+# there is something to do. What was said until then is handed over. The folder of the package comes last: if it is
+# site-packages, nothing there may stand in for a module of Python's own.
 _PROGRAM = """
 import sys
 said = []
@@ -37,7 +39,7 @@ for line in sys.stdin:
     said.append(line)
     if line.startswith('["reap"'):
         break
-sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[1])
 import claude_bottle.cleanup.watchdog
 claude_bottle.cleanup.watchdog.main(sys.argv[2], said)
 """
@@ -55,7 +57,7 @@ class Watchdog:
     @classmethod
     def start(cls, env: Mapping[str, str], owner: Owner) -> Self:
         """Start a watchdog, detached, with `env` as its environment; raises EngineError."""
-        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(ROOT), str(owner)), env))
+        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(installation.IMPORTS), str(owner)), env))
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""

@@ -12,6 +12,7 @@ from claude_bottle.bottle.plan import slots
 from claude_bottle.cleanup import orphans
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import BottleError
+from claude_bottle.host import installation
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.process.engine import Engine
 from claude_bottle.session import planning, start
@@ -119,5 +120,7 @@ def _subnets(machine: Machine, engine: Engine) -> Finding:
 def _leftovers(machine: Machine) -> Finding:
     found = (*orphans.listed(planning.client_environment(machine)), *orphans.stage_dirs())
     dead = orphans.dead(found, machine.owner)
-    detail = f"{len(dead)} objects of dead sessions; remove them with ./cli.py cleanup" if dead else "none"
+    detail = (
+        f"{len(dead)} objects of dead sessions; remove them with {installation.command('cleanup')}" if dead else "none"
+    )
     return Finding("leftovers", detail)

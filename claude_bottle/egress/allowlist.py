@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 from claude_bottle.documents import yaml_document
 from claude_bottle.documents.escaping import harmless
+from claude_bottle.host import installation
 
 HTTPS = 443
-_DATA = Path(__file__).resolve().parents[2] / "pipelock"
+_DATA = installation.DATA / "pipelock"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")

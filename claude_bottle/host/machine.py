@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from claude_bottle.host import installation
 from claude_bottle.host.owner import Owner
 
-ROOT = Path(__file__).resolve().parents[2]  # the checkout: manifests, Dockerfile and pipelock/ lie here
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
 
 
@@ -26,9 +26,9 @@ class Machine:
 
     @property
     def agents(self) -> Path:
-        """Return the manifests' folder: the setting's, else `agents/` of the checkout."""
+        """Return the manifests' folder: the setting's, else that of the checkout or the installation."""
         chosen = self.setting("AGENTS")
-        return self.path(chosen) if chosen else ROOT / "agents"
+        return self.path(chosen) if chosen else installation.manifests(self.environ, self.home)
 
     def path(self, text: str) -> Path:
         """Return the path that a setting names; `~` is the user's home, `~other` nobody's."""

@@ -21,7 +21,7 @@ from claude_bottle.manifest.validation import (
     read,
 )
 
-__all__ = ["Agent", "Bottle", "EnvVar", "Limits", "Skill", "load_agent", "load_agents"]
+__all__ = ["Agent", "Bottle", "EnvVar", "Limits", "Skill", "load_agent", "load_agents", "names"]
 
 PROMPT_BYTES = 120_000  # the kernel takes no single argument of 128 KiB or more
 _KEYS = ("description", "bottle", "skills", "prompt", "repo")
@@ -51,9 +51,9 @@ class Agent:
 
 def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Path) -> Agent:
     """Return the agent `name` of `folder`; raise `ManifestError` with every fault of its file and of its bottle's."""
-    names = _agent_names(folder)
-    if name not in names:
-        hint = nearest(name, names) or f"; there {'are' if len(names) > 1 else 'is'} {', '.join(names)}"
+    known = names(folder)
+    if name not in known:
+        hint = nearest(name, known) or f"; there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
         if (folder / f"{name}.yml").exists():
             hint = f"; {name}.yml must be named {name}{_SUFFIX}"
         raise ManifestError(harmless(f'{folder}: no agent "{name}"{hint}'))
@@ -66,7 +66,7 @@ def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Pat
 def load_agents(folder: Path, *, environ: Mapping[str, str], home: Path) -> tuple[Agent, ...]:
     """Return every agent of `folder`, by name; raise `ManifestError` with every fault of all agents and bottles."""
     loader = _Loader(Shelf(folder, environ, home))
-    agents = [loader.agent(name) for name in _agent_names(folder)]
+    agents = [loader.agent(name) for name in names(folder)]
     for name in loader.bottle_names:
         loader.bottle(name)
     loader.finish()
@@ -122,15 +122,16 @@ class _Loader:
             raise ManifestError("\n".join(map(str, faults)))
 
 
-def _agent_names(folder: Path) -> tuple[str, ...]:
+def names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the agents of a folder, sorted; raises ManifestError if there are none."""
     try:
-        names = _stems(tuple(entry.name for entry in folder.iterdir()))
+        found = _stems(tuple(entry.name for entry in folder.iterdir()))
     except OSError as error:
         hint = "; --agents DIR or CLAUDE_BOTTLE_AGENTS names the folder of agents"
         raise ManifestError(harmless(f"{folder}: {error.strerror}{hint}")) from None
-    if not names:
+    if not found:
         raise ManifestError(harmless(f"{folder}: holds no agent (a file <name>{_SUFFIX})"))
-    return names
+    return found
 
 
 def _listing(folder: Path) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.errors import RepositoryError
+from claude_bottle.host import installation
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client, Result
@@ -177,7 +178,8 @@ def leave(
                 client, what="fetching the work", seconds=seconds, head=program(), into=file, limit=limit
             )
         except stream.TooMuch:
-            hint = f": see what it is with `./cli.py diff {bottle.session}`, and delete or ignore it in the bottle"
+            diff = installation.command(f"diff {bottle.session}")
+            hint = f": see what it is with `{diff}`, and delete or ignore it in the bottle"
             raise ExportRefused(
                 f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched{'' if last else hint}"
             ) from None

@@ -180,15 +180,3 @@ COMP_WORDS=({typed} sta) COMP_CWORD=1
 echo "${{COMPREPLY[@]}}"
 """
     assert bench.run(("bash", "-c", ask), {"SCRIPT": script}, cwd="/").out == b"start\n"
-
-
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_no_script_calls_a_bare_name(bench: Bench, shell: str) -> None:
-    script = command(bench, "completion", shell, "bottle").out.decode()
-    calls = [
-        line for line in script.splitlines() if f"{shell}_complete" in line or line.strip().startswith("COMP_CWORD")
-    ]
-    assert any(f" {CLI})" in line for line in calls), script
-    assert "commands[" not in script
-    registered = {"zsh": "compdef _clipy_completion cli.py bottle", "fish": "--command cli.py --command bottle"}
-    assert registered[shell] in script

@@ -14,7 +14,7 @@ LONGEST = 40  # lines of a function
 # A module imports from its own wing and from those before it.
 WINGS = (
     "errors", "documents", "host", "process", "egress", "cleanup", "manifest", "repository", "bottle", "selftest",
-    "session", "commands", "cli",
+    "session", "commands", "cli", "__main__",
 )  # fmt: skip
 
 OWNERS = {
@@ -139,8 +139,8 @@ def test_a_module_keeps_to_its_place(path: Path) -> None:
     assert upward(name, imported) == set()
     assert {each for each in imported & OWNERS.keys() if name not in OWNERS[each]} == set()
     assert name not in PURE or imported & IMPURE == set()
-    assert name in ("host.machine", "repository.exporter") or ENVIRONMENT.isdisjoint(os_names(tree))
-    assert STARTS_A_PROCESS.isdisjoint(os_names(tree))
+    assert name in {"__main__", "host.machine", "repository.exporter"} or ENVIRONMENT.isdisjoint(os_names(tree))
+    assert name == "__main__" or STARTS_A_PROCESS.isdisjoint(os_names(tree))  # it becomes an isolated interpreter
     assert name == "process.wording" or not compares_stderr(tree), "what programs say is matched in process/wording.py"
     assert LAZY.isdisjoint(imports(at_import_time(tree)))
     assert name in PRINTERS or set(prints(tree)) == set()

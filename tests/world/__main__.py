@@ -1,12 +1,12 @@
-"""`python3 -m tests.world up|down|demo`."""
+"""`python3 -m tests.world up|down|demo|shells`."""
 
 import sys
 
 from tests import world
-from tests.world import demo
+from tests.world import demo, shells
 from tests.world.shell import WorldError
 
-COMMANDS = {"up": world.up, "down": world.down, "demo": demo.start}
+COMMANDS = {"up": world.up, "down": world.down, "demo": demo.start, "shells": shells.ensure}
 
 
 def main() -> None:

@@ -1,0 +1,20 @@
+"""The installed program. Like the launcher of a checkout it imports nothing from PYTHONPATH or the current directory.
+
+A user's PYTHONPATH may lead into a cloned repository, and an empty entry in it is the current directory.
+"""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line in an isolated interpreter: this one, unless PYTHONPATH has changed what it imports."""
+    if os.environ.get("PYTHONPATH") and not sys.flags.isolated:
+        os.execv(sys.executable, (sys.executable, "-I", "-m", "claude_bottle", *sys.argv[1:]))
+    from claude_bottle import cli
+
+    cli.main(prog_name="claude-bottle")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Where the program is and what it is called: a checkout of the repository, or an installation of its wheel."""
+
+import sys
+from collections.abc import Mapping
+from os.path import lexists
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKED = _PACKAGE / "data"  # made by the build of the wheel; a checkout has none
+
+INSTALLED = _PACKED.is_dir()
+IMPORTS = _PACKAGE.parent  # the folder from which `claude_bottle` is imported
+DATA = _PACKED if INSTALLED else IMPORTS  # Dockerfile, pipelock/ and agents/ are here
+NAME = "claude-bottle" if INSTALLED else "cli.py"  # of the program's file
+
+
+def command(words: str) -> str:
+    """Return a command of this program as its user types it, such as `./cli.py cleanup`."""
+    return f"{'' if INSTALLED else './'}{NAME} {words}"
+
+
+def program() -> str:
+    """Return the program for scripts to call: its path, or its bare name if an installer put it on PATH only."""
+    path = Path(sys.executable).with_name(NAME) if INSTALLED else IMPORTS / NAME
+    return str(path) if path.exists() else NAME
+
+
+def manifests(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the folder of manifests if no setting names one.
+
+    A checkout has its own and never looks elsewhere. An installation has the user's, or the shipped one if there is
+    none: what an installer wrote is not for users to edit.
+    """
+    base = environ.get("XDG_CONFIG_HOME", "")
+    # XDG Base Directory Specification: a relative path is invalid and ignored.
+    own = Path(base if base.startswith("/") else home / ".config", "claude-bottle", "agents")
+    return own if INSTALLED and lexists(own) else DATA / "agents"

@@ -1,0 +1,14 @@
+"""The shells that a user may complete in, for the tests that type into each."""
+
+from tests.world import apt
+from tests.world.shell import say, which
+
+SHELLS = ("bash", "fish", "zsh")
+
+
+def ensure() -> None:
+    """Install the shells that are missing."""
+    missing = [shell for shell in SHELLS if not which(shell)]
+    if missing:
+        apt.install(*missing)
+    say(f"{', '.join(SHELLS)} are there")
