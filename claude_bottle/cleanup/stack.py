@@ -51,7 +51,7 @@ class Teardown:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Undo everything; whoever catches `error` tells it, what is left behind is told here."""
         if self._signal == signal.SIGTERM:  # unlike the others it is no doing of the terminal
-            console.say("ended by SIGTERM, which ./cli.py stop sends")
+            console.say(f"ended by SIGTERM, which {installation.command('stop')} sends")
         left = self.run()
         atexit.unregister(self.run)
         if not self._signal:
