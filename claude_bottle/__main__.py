@@ -1,6 +1,7 @@
-"""The installed program. Like the launcher of a checkout it imports nothing from PYTHONPATH or the current directory.
+"""The installed program. Like the launcher of a checkout it keeps PYTHONPATH out of what it imports.
 
-A user's PYTHONPATH may lead into a cloned repository, and an empty entry in it is the current directory.
+A user's PYTHONPATH may lead into a cloned repository, and an empty entry in it is the current directory. What comes
+before this module cannot be kept out: the script that an installer makes imports `re`, `sys` and this package.
 """
 
 import os
