@@ -38,6 +38,8 @@ class Typist:
         script = subprocess.run((CLI, "completion", name, "bottle"), check=True, capture_output=True, text=True).stdout
         environ = {key: value for key, value in scene.environ.items() if key not in ("PYTHONPATH", TOKEN_VARIABLE)}
         environ |= {"PATH": f"{scene.docker.parent}:{os.environ['PATH']}", "TERM": "xterm", "SCRIPT": script}
+        # Once the fake docker is gone, a real one may come next on PATH.
+        environ |= {"DOCKER_HOST": f"unix://{scene.folder}/none"}
         self.log = io.BytesIO()
         self.child: pexpect.spawn[bytes] = pexpect.spawn(
             name, list(options), env=environ, cwd=str(self.place), dimensions=(40, 200)
