@@ -52,3 +52,14 @@ def test_cleanup_leaves_a_stage_dir_alone_that_may_be_about_to_get_its_owner(sce
         out, err = child.communicate()
     assert (child.returncode, out, err) == (0, "nothing to remove\n", "")
     assert stage.exists()
+
+
+def test_cleanup_goes_on_if_nobody_reads_what_it_does(scene: Scene) -> None:
+    scene.rule("ps --all --filter label", stdout=objects("dead-1", REBOOTED))
+    with scene.launch("cleanup") as child:
+        assert child.stdout
+        assert child.stderr
+        child.stdout.close()
+        err = child.stderr.read()
+    assert (child.returncode, err) == (0, "")
+    assert [argv[-1] for argv in scene.undone] == ["claude-bottle-dead-1", "claude-bottle-dead-1-sidecar"]

@@ -19,3 +19,15 @@ def test_logs_of_a_session_show_one_line_a_request(scene: Scene) -> None:
         ["T", "allowed", "a.test"], ["-", "blocked", r"\u2028b\x1b.test", "not", "in", "allowlist"], [],
     ]  # fmt: skip
     assert scene.run("logs", "demo", "--blocked")[1].count("\n") == 1
+
+
+def test_logs_that_nobody_reads_any_more_end(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", HERE))
+    scene.rule("logs", stdout=json.dumps({"event": "tunnel_open", "target": "a.test:443"}) + "\n", fifo="logs")
+    with scene.launch("logs", "demo") as child:
+        with scene.held("logs"):
+            assert child.stdout
+            assert child.stderr
+            child.stdout.close()
+        err = child.stderr.read()
+    assert (child.returncode, err) == (1, "")
