@@ -107,24 +107,33 @@ def test_what_cannot_be_run_is_one_line(repo: Repo) -> None:
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1)
 
 
-def test_a_bottle_without_room_for_a_process_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "times"), [(errno.EAGAIN, 3), (errno.EAGAIN, 4), (errno.ENOMEM, 1)])
+def test_a_bottle_without_room_for_a_process_is_tried_again(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, code: int, times: int
+) -> None:
     monkeypatch.setattr(exporter, "_PAUSES", (0.0,) * 3)
-    calls = list[int]()
+    calls, real = list[int](), subprocess.Popen
 
-    def refused(code: int, times: int) -> int:
+    def start(*words: Any, **options: Any) -> "subprocess.Popen[bytes]":
         calls.append(1)
         if len(calls) <= times:
             raise OSError(code, "")
-        return len(calls)
+        return real(*words, **options)
 
-    assert exporter._patiently(lambda: refused(errno.EAGAIN, 3)) == 4
-    calls.clear()
-    with pytest.raises(BlockingIOError):
-        exporter._patiently(lambda: refused(errno.EAGAIN, 4))
-    calls.clear()
-    with pytest.raises(FileNotFoundError):
-        exporter._patiently(lambda: refused(errno.ENOENT, 1))
-    assert len(calls) == 1
+    monkeypatch.setattr(subprocess, "Popen", start)
+    if (code, times) == (errno.EAGAIN, 3):
+        assert git(repo).text("rev-parse", "HEAD")
+        return
+    for call in (git(repo).text, lambda *words: list(git(repo).items(*words)), git(repo).shown):
+        calls.clear()
+        with pytest.raises(OSError, match=str(code)):
+            call("rev-parse", "HEAD")
+
+
+def test_git_fails_in_a_folder_that_is_gone(repo: Repo) -> None:
+    gone = Git(str(repo.path / "gone"), dict(repo.env))
+    assert (gone.run("status").returncode, list(gone.items("ls-files", "-z"))) == (127, [])
+    assert b"gone" in gone.run("status").stderr
 
 
 def test_long_names_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -599,8 +608,10 @@ def test_a_difference_shows_what_is_not_committed_and_leaves_the_index(repo: Rep
 
 def test_a_difference_that_is_not_whole_says_so(repo: Repo) -> None:
     start = repo.git("rev-parse", "HEAD")
+    (repo.path / ".gitattributes").write_text("left filter=x\n")
     (repo.path / "left").write_text("the work")
-    (repo.path / ".git" / "objects" / repo.git("hash-object", "left")[:2]).touch()
+    repo.git("config", "filter.x.clean", "false")
+    repo.git("config", "filter.x.required", "true")
     (repo.path.parent / "tmp" / ".claude-bottle.git").touch()
     assert run(repo, "diff", start, "1000").returncode == exporter.PART
 
