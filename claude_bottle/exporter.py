@@ -70,21 +70,22 @@ class Git:
         try:
             process = self._started(argv, stdin=pipe, stdout=pipe, stderr=pipe)
         except OSError as error:
-            return Done(argv, 127, b"", f"{_lasting(error)}\n".encode())
+            return Done(argv, 127, b"", f"{_lasting(error)}\n".encode("utf-8", "surrogateescape"))
         with process:
             out, err = process.communicate(stdin)
         return Done(argv, process.returncode, out, err)
 
     def _started(self, argv: Sequence[str], **pipes: int | None) -> subprocess.Popen[bytes]:
         """Start a command, again and again if the bottle has no room for a process."""
-        for pause in (*_PAUSES, None):
+        pauses = iter(_PAUSES)
+        while True:
             try:
                 return subprocess.Popen(argv, cwd=self.folder, env=self.env, **pipes)  # type: ignore[call-overload, no-any-return]
             except BlockingIOError:
+                pause = next(pauses, None)
                 if pause is None:
                     raise
-                time.sleep(pause)
-        raise AssertionError
+            time.sleep(pause)
 
     def ok(self, *words: str) -> bool:
         """Return whether a command succeeds."""
@@ -441,7 +442,8 @@ class Commits:
         left = set[tuple[str, str]]()
         for log in (self.folder, *self.worktrees()):
             with suppress(OSError), open(os.path.join(log, "logs", "HEAD"), "rb") as file:
-                left.update((found[1], found[2]) for found in map(_LEFT.match, map(_text, file)) if found)
+                found = (_LEFT.match(_text(line.replace(b"\0", b""))) for line in file)
+                left.update((each[1], each[2]) for each in found if each)
         for oid, branch in sorted(left):
             if not self._ok("show-ref", "--verify", "--quiet", f"refs/heads/{branch}") and self.loose(oid):
                 yield oid, f"commit {oid[:12]}"
@@ -649,9 +651,9 @@ def _unref(head: str) -> str:
 
 
 def _read(path: str) -> str:
-    """Return a file's text, less the newlines at its end; nothing if it cannot be read."""
+    """Return a file's text, less NULs and the newlines at its end; nothing if it cannot be read."""
     with suppress(OSError, ValueError), open(path, "rb") as file:
-        return _text(file.read()).rstrip("\n")
+        return _text(file.read().replace(b"\0", b"")).rstrip("\n")  # a crash may leave a file of zeros
     return ""
 
 

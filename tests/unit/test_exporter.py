@@ -131,7 +131,7 @@ def test_a_bottle_without_room_for_a_process_is_tried_again(
 
 
 def test_git_fails_in_a_folder_that_is_gone(repo: Repo) -> None:
-    gone = Git(str(repo.path / "gone"), dict(repo.env))
+    gone = Git(str(repo.path / "gone \udcff"), dict(repo.env))
     assert (gone.run("status").returncode, list(gone.items("ls-files", "-z"))) == (127, [])
     assert b"gone" in gone.run("status").stderr
 
@@ -200,6 +200,8 @@ def test_small_files_are_read_and_written(tmp_path: Path) -> None:
     exporter._write(str(path), "not utf8 \udcff")
     assert path.read_bytes() == b"not utf8 \xff\n"
     assert exporter._read(str(path)) == "not utf8 \udcff"
+    path.write_bytes(b"ref:\0 x\0\n\n")
+    assert exporter._read(str(path)) == "ref: x"
     assert (exporter._read(str(tmp_path)), exporter._read("/none"), exporter._read("\0")) == ("", "", "")
     exporter._write("/nonexistent/file", "x")
 
@@ -310,7 +312,11 @@ def lead_astray(repo: Repo) -> None:
     repo.git("config", "core.worktree", "/")
 
 
-@pytest.mark.parametrize("ruin", [break_head, break_config, lead_astray])
+def zero_head(repo: Repo) -> None:
+    (repo.path / ".git" / "HEAD").write_bytes(bytes(21))
+
+
+@pytest.mark.parametrize("ruin", [break_head, break_config, lead_astray, zero_head])
 def test_a_repository_of_our_own_is_put_on_top_of_what_cannot_be_used(repo: Repo, ruin: Callable[[Repo], None]) -> None:
     asked, start = task(repo), repo.git("rev-parse", "HEAD")
     repo.git("branch", "aside")
@@ -486,6 +492,15 @@ def test_commits_without_a_branch_are_found(repo: Repo) -> None:
     assert [commits.loose(oid) for oid in (left, start, "")] == [True, False, False]
     repo.git("branch", "again", deleted)
     assert not commits.loose(left)
+
+
+def test_a_log_of_zeros_is_no_hindrance(repo: Repo) -> None:
+    repo.git("checkout", "--quiet", "--detach")
+    left = repo.commit("detached")
+    repo.git("checkout", "--quiet", "main")
+    log = repo.path / ".git" / "logs" / "HEAD"
+    log.write_bytes(log.read_bytes().replace(b" to main", b"\0 to main\n" + bytes(500)))
+    assert list(Commits(opened(repo)).unnamed()) == [(left, f"commit {left[:12]}")]
 
 
 def test_branches_that_are_not_merged_are_found(repo: Repo) -> None:
