@@ -23,10 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Callable, TypeVar  # noqa: UP035  (Python 3.9)
+from typing import Callable  # noqa: UP035  (Python 3.9)
 
 PART = 9  # the exit status of a diff that does not show everything
 _LARGE = 20  # files that are listed, at most
@@ -51,7 +51,6 @@ _IDENTITY = (("NAME", "claude-bottle"), ("EMAIL", "claude-bottle@localhost"))
 _LEFT = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) .*\tcheckout: moving from ([^ ]*) to .*")
 
 Done = subprocess.CompletedProcess  # of bytes
-T = TypeVar("T")
 
 
 @dataclass
@@ -66,11 +65,27 @@ class Git:
         return ("git", *_SETTINGS, *words)
 
     def run(self, *words: str, stdin: bytes = b"") -> Done[bytes]:
-        """Run a command to its end."""
-        argv = self.argv(*words)
-        return _patiently(
-            lambda: subprocess.run(argv, cwd=self.folder, env=self.env, input=stdin, capture_output=True, check=False)
-        )
+        """Run a command to its end; if the folder is not there any more, say, it fails as any other."""
+        argv, pipe = self.argv(*words), subprocess.PIPE
+        try:
+            process = self._started(argv, stdin=pipe, stdout=pipe, stderr=pipe)
+        except OSError as error:
+            return Done(argv, 127, b"", f"{_lasting(error)}\n".encode("utf-8", "surrogateescape"))
+        with process:
+            out, err = process.communicate(stdin)
+        return Done(argv, process.returncode, out, err)
+
+    def _started(self, argv: Sequence[str], **pipes: int | None) -> subprocess.Popen[bytes]:
+        """Start a command, again and again if the bottle has no room for a process."""
+        pauses = iter(_PAUSES)
+        while True:
+            try:
+                return subprocess.Popen(argv, cwd=self.folder, env=self.env, **pipes)  # type: ignore[call-overload, no-any-return]
+            except BlockingIOError:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+            time.sleep(pause)
 
     def ok(self, *words: str) -> bool:
         """Return whether a command succeeds."""
@@ -83,23 +98,21 @@ class Git:
 
     def items(self, *words: str) -> Iterator[str]:
         """Yield what a command prints with a NUL after each item: of a million files, one by one."""
-        argv, rest, null = self.argv(*words), b"", subprocess.DEVNULL
-        with _patiently(
-            lambda: subprocess.Popen(
-                argv, cwd=self.folder, env=self.env, stdin=null, stdout=subprocess.PIPE, stderr=null
-            )
-        ) as process:
-            assert process.stdout  # noqa: S101  (it is a pipe)
-            for block in iter(lambda: process.stdout.read(_BLOCK), b""):  # type: ignore[union-attr]
+        null, rest = subprocess.DEVNULL, b""
+        try:
+            process = self._started(self.argv(*words), stdin=null, stdout=subprocess.PIPE, stderr=null)
+        except OSError as error:
+            _lasting(error)
+            return
+        with process:
+            for block in iter(lambda: process.stdout.read(_BLOCK), b""):  # type: ignore[union-attr]  # it is a pipe
                 *whole, rest = (rest + block).split(b"\0")
                 yield from map(_text, whole)
 
     def shown(self, *words: str) -> int:
-        """Run a command that prints to our own stdout; return its exit status."""
-        argv, null = self.argv(*words), subprocess.DEVNULL
-        return _patiently(
-            lambda: subprocess.run(argv, cwd=self.folder, env=self.env, stdin=null, check=False)
-        ).returncode
+        """Run a command that prints to our own stdout and stderr; return its exit status."""
+        with self._started(self.argv(*words), stdin=subprocess.DEVNULL) as process:
+            return process.wait()
 
     def name(self, revision: str) -> str:
         """Return the full name of an object; nothing if there is none."""
@@ -429,7 +442,8 @@ class Commits:
         left = set[tuple[str, str]]()
         for log in (self.folder, *self.worktrees()):
             with suppress(OSError), open(os.path.join(log, "logs", "HEAD"), "rb") as file:
-                left.update((found[1], found[2]) for found in map(_LEFT.match, map(_text, file)) if found)
+                found = (_LEFT.match(_text(line.replace(b"\0", b""))) for line in file)
+                left.update((each[1], each[2]) for each in found if each)
         for oid, branch in sorted(left):
             if not self._ok("show-ref", "--verify", "--quiet", f"refs/heads/{branch}") and self.loose(oid):
                 yield oid, f"commit {oid[:12]}"
@@ -605,16 +619,11 @@ def unhide(git: Git) -> None:
         git.run("update-index", "--no-skip-worktree", "-z", "--stdin", stdin=_joined(there))
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """Start a process, again and again if the bottle has no room for one."""
-    for pause in _PAUSES:
-        try:
-            return call()
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
-        time.sleep(pause)
-    return call()
+def _lasting(error: OSError) -> OSError:
+    """Return why a process cannot be started, unless it is that the bottle has no room for it."""
+    if error.errno in (errno.EAGAIN, errno.ENOMEM):
+        raise error
+    return error
 
 
 def _text(data: bytes) -> str:
@@ -642,9 +651,9 @@ def _unref(head: str) -> str:
 
 
 def _read(path: str) -> str:
-    """Return a file's text, less the newlines at its end; nothing if it cannot be read."""
+    """Return a file's text, less NULs and the newlines at its end; nothing if it cannot be read."""
     with suppress(OSError, ValueError), open(path, "rb") as file:
-        return _text(file.read()).rstrip("\n")
+        return _text(file.read().replace(b"\0", b"")).rstrip("\n")  # a crash may leave a file of zeros
     return ""
 
 

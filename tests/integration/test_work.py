@@ -252,6 +252,32 @@ def test_a_bottle_whose_git_is_hostile(bench: Bench, user: Repo, gives: str, tol
     assert user.snapshot() == before
 
 
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ("head --bytes 1M /dev/zero", "the bottle's answer makes no sense: "),
+        ('"$real" "$@" | sed "s/head/HEAD/"', "the bottle's answer makes no sense: "),
+        ('"$real" "$@" | sed "s/[0-9a-f]\\{40\\}/--output=x/"', "the bottle's answer makes no sense: "),
+        ("exit 1", "the bottle has no commit that could be fetched (exit status 1)"),
+    ],
+    ids=["zeros", "unknown", "option", "none"],
+)
+def test_a_bottle_whose_python_is_hostile(bench: Bench, user: Repo, answers: str, told: str) -> None:
+    folder = bench.agents / "hostile"
+    folder.mkdir()
+    wrapper = f'#!/bin/bash\nreal=/usr/bin/python3.11\n[[ "$*" = *" keep "* ]] || exec $real "$@"\n{answers}\n'
+    (folder / "python3").write_text(wrapper)
+    (folder / "python3").chmod(0o755)
+    put = "USER root\nRUN rm /usr/bin/python3\nCOPY python3 /usr/bin/python3\nUSER agent\n"
+    (folder / "Dockerfile").write_text(f"ARG BASE_IMAGE\nFROM $BASE_IMAGE\n{put}")
+    bench.write({"image": {"dockerfile": "../hostile/Dockerfile"}})
+    before = user.snapshot()
+    ended = bench.start("--yes", "--repo", str(user.path), "--print", "RUN: touch new")
+    assert ended.code == 74, ended
+    assert [line for line in ended.err.splitlines() if line.startswith("claude-bottle: ") and told in line], ended.err
+    assert user.snapshot() == before
+
+
 def test_what_cannot_be_taken_in_is_told_before_anything_is_made(bench: Bench, user: Repo) -> None:
     for words, code, told in (
         (("--repo", str(bench.folder / "none")), 74, "is no folder"),

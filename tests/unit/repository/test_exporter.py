@@ -107,24 +107,33 @@ def test_what_cannot_be_run_is_one_line(repo: Repo) -> None:
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, b"", 1)
 
 
-def test_a_bottle_without_room_for_a_process_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "times"), [(errno.EAGAIN, 3), (errno.EAGAIN, 4), (errno.ENOMEM, 1)])
+def test_a_bottle_without_room_for_a_process_is_tried_again(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, code: int, times: int
+) -> None:
     monkeypatch.setattr(exporter, "_PAUSES", (0.0,) * 3)
-    calls = list[int]()
+    calls, real = list[int](), subprocess.Popen
 
-    def refused(code: int, times: int) -> int:
+    def start(*words: Any, **options: Any) -> "subprocess.Popen[bytes]":
         calls.append(1)
         if len(calls) <= times:
             raise OSError(code, "")
-        return len(calls)
+        return real(*words, **options)
 
-    assert exporter._patiently(lambda: refused(errno.EAGAIN, 3)) == 4
-    calls.clear()
-    with pytest.raises(BlockingIOError):
-        exporter._patiently(lambda: refused(errno.EAGAIN, 4))
-    calls.clear()
-    with pytest.raises(FileNotFoundError):
-        exporter._patiently(lambda: refused(errno.ENOENT, 1))
-    assert len(calls) == 1
+    monkeypatch.setattr(subprocess, "Popen", start)
+    if (code, times) == (errno.EAGAIN, 3):
+        assert git(repo).text("rev-parse", "HEAD")
+        return
+    for call in (git(repo).text, lambda *words: list(git(repo).items(*words)), git(repo).shown):
+        calls.clear()
+        with pytest.raises(OSError, match=str(code)):
+            call("rev-parse", "HEAD")
+
+
+def test_git_fails_in_a_folder_that_is_gone(repo: Repo) -> None:
+    gone = Git(str(repo.path / "gone \udcff"), dict(repo.env))
+    assert (gone.run("status").returncode, list(gone.items("ls-files", "-z"))) == (127, [])
+    assert b"gone" in gone.run("status").stderr
 
 
 def test_long_names_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +200,8 @@ def test_small_files_are_read_and_written(tmp_path: Path) -> None:
     exporter._write(str(path), "not utf8 \udcff")
     assert path.read_bytes() == b"not utf8 \xff\n"
     assert exporter._read(str(path)) == "not utf8 \udcff"
+    path.write_bytes(b"ref:\0 x\0\n\n")
+    assert exporter._read(str(path)) == "ref: x"
     assert (exporter._read(str(tmp_path)), exporter._read("/none"), exporter._read("\0")) == ("", "", "")
     exporter._write("/nonexistent/file", "x")
 
@@ -301,7 +312,11 @@ def lead_astray(repo: Repo) -> None:
     repo.git("config", "core.worktree", "/")
 
 
-@pytest.mark.parametrize("ruin", [break_head, break_config, lead_astray])
+def zero_head(repo: Repo) -> None:
+    (repo.path / ".git" / "HEAD").write_bytes(bytes(21))
+
+
+@pytest.mark.parametrize("ruin", [break_head, break_config, lead_astray, zero_head])
 def test_a_repository_of_our_own_is_put_on_top_of_what_cannot_be_used(repo: Repo, ruin: Callable[[Repo], None]) -> None:
     asked, start = task(repo), repo.git("rev-parse", "HEAD")
     repo.git("branch", "aside")
@@ -479,6 +494,15 @@ def test_commits_without_a_branch_are_found(repo: Repo) -> None:
     assert not commits.loose(left)
 
 
+def test_a_log_of_zeros_is_no_hindrance(repo: Repo) -> None:
+    repo.git("checkout", "--quiet", "--detach")
+    left = repo.commit("detached")
+    repo.git("checkout", "--quiet", "main")
+    log = repo.path / ".git" / "logs" / "HEAD"
+    log.write_bytes(log.read_bytes().replace(b" to main", b"\0 to main\n" + bytes(500)))
+    assert list(Commits(opened(repo)).unnamed()) == [(left, f"commit {left[:12]}")]
+
+
 def test_branches_that_are_not_merged_are_found(repo: Repo) -> None:
     start = repo.git("rev-parse", "HEAD")
     tips = {}
@@ -599,8 +623,10 @@ def test_a_difference_shows_what_is_not_committed_and_leaves_the_index(repo: Rep
 
 def test_a_difference_that_is_not_whole_says_so(repo: Repo) -> None:
     start = repo.git("rev-parse", "HEAD")
+    (repo.path / ".gitattributes").write_text("left filter=x\n")
     (repo.path / "left").write_text("the work")
-    (repo.path / ".git" / "objects" / repo.git("hash-object", "left")[:2]).touch()
+    repo.git("config", "filter.x.clean", "false")
+    repo.git("config", "filter.x.required", "true")
     (repo.path.parent / "tmp" / ".claude-bottle.git").touch()
     assert run(repo, "diff", start, "1000").returncode == exporter.PART
 
