@@ -22,7 +22,7 @@ def test_logs_of_a_session_show_one_line_a_request(scene: Scene) -> None:
 
 
 def test_logs_that_nobody_reads_any_more_end(scene: Scene) -> None:
-    scene.rule(LIST, stdout=row("demo-1", HERE))
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
     scene.rule("logs", stdout=json.dumps({"event": "tunnel_open", "target": "a.test:443"}) + "\n", fifo="logs")
     with scene.launch("logs", "demo") as child:
         with scene.held("logs"):
