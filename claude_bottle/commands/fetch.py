@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.cleanup.stack import Teardown, say
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import UsageError
 from claude_bottle.host.machine import Machine
@@ -20,6 +20,7 @@ def fetch(machine: Machine, name: str) -> None:
     if bottle.owner.liveness(machine.owner) == "elsewhere":
         raise UsageError(f"{harmless(str(bottle.work.repository))} is on another machine, which started the session")
     with Teardown():
+        say(handback.begun())
         print(handback.fetch(replace(bottle, owner=machine.owner)), end="")
 
 

@@ -107,7 +107,7 @@ def stop(machine: Machine, names: Sequence[str], *, every: bool) -> None:
         if session.id not in asked:
             _remove(env, session.id)
     left = _await_end(env, asked, _PATIENCE)
-    # One that has a repository brings its work back first: as long as that may take, if its launcher lives.
+    # One that has a repository brings its work back first: it has its budget for that, the teardown had its time above.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
     for name in working:
         say(f"{harmless(name)} still brings its work back: waiting for it")
@@ -115,7 +115,7 @@ def stop(machine: Machine, names: Sequence[str], *, every: bool) -> None:
     def living() -> bool:
         return any(owner.liveness(machine.owner) == "ours" for owner in working.values())
 
-    for name in left - working.keys() | _await_end(env, working, fetch.SECONDS, living):
+    for name in left - working.keys() | _await_end(env, working, fetch.BUDGET, living):
         say(f"{harmless(name)} does not end by itself: removing what it has")
         _remove(env, name)
     for session in chosen:

@@ -155,8 +155,9 @@ def test_work_is_saved_where_the_repository_cannot_take_it(ground: Ground) -> No
     back.run()
     (saved,) = ground.folder.glob("*.bundle")
     assert back.failed
-    assert len(said) == 1
-    assert f"in {saved} (git -C {ground.user.path} fetch {saved} {OUT})" in said[0]
+    begun, why = said
+    assert begun == "bringing the work back, for at most 10 minutes"
+    assert f"in {saved} (git -C {ground.user.path} fetch {saved} {OUT})" in why
     ground.user.git("fetch", "--quiet", str(saved), OUT)
     assert ground.user.git("rev-parse", "FETCH_HEAD") == tip
     with pytest.raises(RepositoryError):
