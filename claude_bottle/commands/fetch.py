@@ -6,6 +6,7 @@ from dataclasses import replace
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import UsageError
+from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
 from claude_bottle.repository import fetch as handback
 from claude_bottle.repository.clone import Work
@@ -25,6 +26,7 @@ def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
             f"{harmless(str(bottle.work.repository))} is on the machine that started the session, not on this one"
         )
     with Teardown():
+        console.say(handback.begun())
         notify(handback.fetch(replace(bottle, owner=machine.owner), notify))
 
 

@@ -50,7 +50,7 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
         if session.id not in asked:
             _remove(env, session.id)
     left = _await_end(env, asked, _PATIENCE)
-    # One that has a repository brings its work back first: as long as that may take, if its launcher lives.
+    # One with a repository brings its work back first, for which it has a budget; teardown had its time above.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
     for name in working:
         console.say(f"{harmless(name)} is still bringing its work back; waiting")
@@ -58,7 +58,7 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
     def living() -> bool:
         return any(owner.liveness(machine.owner) == "ours" for owner in working.values())
 
-    for name in left - working.keys() | _await_end(env, working, fetch.SECONDS, living):
+    for name in left - working.keys() | _await_end(env, working, fetch.BUDGET, living):
         console.say(f"{harmless(name)} does not stop on its own; removing it")
         _remove(env, name)
 

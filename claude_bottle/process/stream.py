@@ -40,6 +40,11 @@ def hurry() -> None:
     _Patience.asked += 1
 
 
+def given_up() -> bool:
+    """Return whether the user has asked again after they were told that this gives up."""
+    return _Patience.asked > _Patience.told > 0
+
+
 class TooMuch(RepositoryError):
     """A command printed more than was to be taken."""
 
@@ -125,7 +130,7 @@ class _Talk:
         return not self.client.ended_within(max(1.0, deadline - time.monotonic()))
 
     def _be_patient(self) -> None:
-        if _Patience.asked > _Patience.told > 0:
+        if given_up():
             raise RepositoryError(f"given up while {self.told.what}")
         if _Patience.asked and not _Patience.told:
             _Patience.told = _Patience.asked

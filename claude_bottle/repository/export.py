@@ -1,14 +1,17 @@
 """A bottle's side of the way back: have it commit what was left, tell what it has, and give it as a bundle."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from claude_bottle.errors import RepositoryError
 from claude_bottle.host import installation
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
-from claude_bottle.process.command import Client, Result
+from claude_bottle.process.command import Result
+from claude_bottle.process.deadline import Deadline
 from claude_bottle.repository import answers
 from claude_bottle.repository.answers import Commit
 from claude_bottle.repository.clone import OUT, WORKDIR, Work, script
@@ -17,11 +20,11 @@ from claude_bottle.repository.quarantine import BUNDLE, MIB
 FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay
 ALIVE = 20.0  # seconds for the bottle to say that it is there
 _KEEPING = 180.0  # seconds for a commit of what was left; what runs in the bottle may have made that slow on purpose
-SECONDS = 2 * (ALIVE + _KEEPING)  # for all before a bundle comes out, a second try included
 _ROOM = 1024  # processes that a bottle may have beyond its limit, once it is to end
 _BRANCHES = 20  # that come out beside the HEAD
-COMMITS = 1 + _BRANCHES
 _SHOWN = 10
+_ANSWER = 1 << 24  # bytes of an answer
+_LOOKING, _CLEARING = "looking at the bottle", "making room in the bottle"
 # No package of the agent's, no variable of anybody's, and names in UTF-8 whatever the locale.
 _PYTHON = ("/usr/bin/python3", "-IS", "-X", "utf8", "-")
 
@@ -32,7 +35,7 @@ class ExportRefused(RepositoryError):
 
 @dataclass(frozen=True)
 class Bottle:
-    """A bottle that runs, and what it works on."""
+    """A bottle that runs, and what it works on; no command in it outlasts the deadline."""
 
     session: str
     owner: Owner  # of whoever asks: of the temporary files
@@ -40,6 +43,7 @@ class Bottle:
     work: Work
     env: Mapping[str, str] = field(repr=False)
     started: Callable[[int], None] = lambda _: None  # hears the pid of each docker client
+    deadline: Deadline = field(default_factory=Deadline, repr=False, compare=False)
 
     def argv(self, text: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a script in the bottle, as its agent."""
@@ -48,6 +52,26 @@ class Bottle:
     def export(self, command: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a command of the exporter in the bottle, which reads its `program`."""
         return ("docker", "exec", "--interactive", self.container, *_PYTHON, command, WORKDIR, *words)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        what: str,
+        most: float | None = None,
+        *,
+        head: bytes = b"",
+        into: IO[bytes] | None = None,
+        limit: int = _ANSWER,
+    ) -> Result:
+        """Run a docker command to its end, for `most` seconds at most; `what` names it.
+
+        It reads `head` and prints `limit` bytes at most, `into` a file or else into the result. RepositoryError if it
+        may not start any more, is given up or prints more.
+        """
+        seconds = self.deadline.left(most)
+        client = command.start(argv, self.env)
+        self.started(client.pid)
+        return stream.converse(client, what=what, seconds=seconds, head=head, into=into, limit=limit)
 
 
 @dataclass(frozen=True)
@@ -82,18 +106,21 @@ class Kept:
 
 
 def keep(bottle: Bottle, *, last: bool) -> Kept:
-    """Have what was left uncommitted committed in the bottle; `last` may end what the agent still runs, if it must."""
+    """Have what was left uncommitted committed in the bottle; `last` may end what the agent still runs, if it must.
+
+    RepositoryError if there is nothing to be had. There is no second try once the user has given up or time is up.
+    """
     try:
         _await(bottle)
         return _kept(bottle)
     except RepositoryError:
-        if not last or not _cleared(bottle):
+        if not last or bottle.deadline.over or not _cleared(bottle):
             raise
     return _kept(bottle)
 
 
 def _await(bottle: Bottle) -> None:
-    alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=ALIVE)
+    alive = bottle.run(bottle.argv("exit 0"), _LOOKING, ALIVE)
     if alive.ok:
         return
     if alive.absent or wording.says(wording.CONTAINER_ENDED, alive.stderr) or _limit(bottle) is None:
@@ -104,7 +131,7 @@ def _await(bottle: Bottle) -> None:
 def _limit(bottle: Bottle) -> int | None:
     """Return how many processes a bottle may have, 0 if that is not known; None where it does not run any more."""
     form = "{{.State.Running}} {{.HostConfig.PidsLimit}}"
-    said = command.run(("docker", "inspect", "--format", form, bottle.container), bottle.env, timeout=ALIVE)
+    said = bottle.run(("docker", "inspect", "--format", form, bottle.container), _LOOKING, ALIVE)
     running, _, limit = said.stdout.decode(errors="replace").strip().partition(" ")
     if said.absent or (said.ok and running != "true"):
         return None
@@ -117,14 +144,13 @@ def _cleared(bottle: Bottle) -> bool:
     if limit is None:
         return False
     if limit:  # else not even the first process of an exec can start
-        argv = ("docker", "update", "--pids-limit", str(limit + _ROOM), bottle.container)
-        command.run(argv, bottle.env, timeout=ALIVE)
-    return command.run(bottle.argv(script("clear.sh")), bottle.env, timeout=ALIVE).ok
+        bottle.run(("docker", "update", "--pids-limit", str(limit + _ROOM), bottle.container), _CLEARING, ALIVE)
+    return bottle.run(bottle.argv(script("clear.sh")), _CLEARING, ALIVE).ok
 
 
 def _kept(bottle: Bottle) -> Kept:
-    client = _started(bottle, "keep", bottle.work.start, str(FILE))
-    result = stream.converse(client, what="committing what was left", seconds=_KEEPING, head=program())
+    argv = bottle.export("keep", bottle.work.start, str(FILE))
+    result = bottle.run(argv, "committing what was left", _KEEPING, head=program())
     said = answers.read(result.stdout, whole=result.ok)
     tip = said.tip or ("HEAD" if said.tip is None and result.timed_out else "")
     if not tip:
@@ -159,13 +185,12 @@ def _also(commits: Sequence[Commit], head: tuple[str, str]) -> tuple[tuple[str, 
 
 def take_back(bottle: Bottle, kept: str, before: str) -> None:
     """Have the bottle forget a commit of what was left that did not come out, so that it can be made smaller."""
-    command.run(bottle.export("forget", kept, before), bottle.env, stdin=program(), timeout=ALIVE)
+    with contextlib.suppress(RepositoryError):  # then it stays as it is
+        bottle.run(bottle.export("forget", kept, before), "taking back what was left", ALIVE, head=program())
 
 
-def leave(
-    bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], seconds: float, limit: int, last: bool
-) -> bool:
-    """Write the bundle that comes out of the bottle to a file; ExportRefused where it does not come whole.
+def leave(bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], limit: int, last: bool) -> bool:
+    """Write the bundle that comes out of the bottle to a file; ExportRefused where it does not come whole, or in time.
 
     False where there would be nothing in it. `limit` is a size in bytes; what is in the commits `beyond` which it goes
     has come before.
@@ -173,16 +198,16 @@ def leave(
     with into.open("xb", buffering=0) as file:
         into.chmod(0o600)
         try:
-            client = _started(bottle, "bundle", bottle.work.commit, tip, OUT, *beyond)
-            result = stream.converse(
-                client, what="fetching the work", seconds=seconds, head=program(), into=file, limit=limit
-            )
+            argv = bottle.export("bundle", bottle.work.commit, tip, OUT, *beyond)
+            result = bottle.run(argv, "fetching the work", head=program(), into=file, limit=limit)
         except stream.TooMuch:
             diff = installation.command(f"diff {bottle.session}")
             hint = f": see what it is with `{diff}`, and delete or ignore it in the bottle"
             raise ExportRefused(
                 f"the work is larger than {BUNDLE // MIB} MiB, the most that is fetched{'' if last else hint}"
             ) from None
+        except RepositoryError as error:  # given up, or out of time
+            raise ExportRefused(str(error)) from None
     if wording.says(wording.EMPTY_BUNDLE, result.stderr):
         return False
     if not result.ok:
@@ -193,9 +218,3 @@ def leave(
 def program() -> bytes:
     """Return the exporter, for the stdin of `Bottle.export`; it is shorter than what a pipe takes at once."""
     return Path(__file__).with_name("exporter.py").read_bytes()
-
-
-def _started(bottle: Bottle, verb: str, *words: str) -> Client:
-    client = command.start(bottle.export(verb, *words), bottle.env)
-    bottle.started(client.pid)
-    return client

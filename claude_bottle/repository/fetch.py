@@ -6,28 +6,34 @@ import itertools
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless, quoted
 from claude_bottle.errors import BottleError, RepositoryError
 from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
-from claude_bottle.process import command
+from claude_bottle.process import command, deadline
+from claude_bottle.process.deadline import Deadline
 from claude_bottle.repository import export, quarantine, report
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.export import FILE, Bottle, ExportRefused, Kept
 from claude_bottle.repository.exporter import PART
 from claude_bottle.repository.quarantine import BUNDLE, Quarantine
 
-__all__ = ("SECONDS", "Bottle", "HandBack", "diff", "fetch")
+__all__ = ("BUDGET", "Bottle", "HandBack", "begun", "diff", "fetch")
 
-_LEAVING = 600.0  # seconds for the bundles to come out
+BUDGET = 600.0  # seconds for a hand-back in all its parts, with all the commits that it brings
 _EMPTY_TREE = {  # by the length of an object's name
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
 }
+
+
+def begun() -> str:
+    """Return what there is to say as the work begins to come back."""
+    return f"bringing the work back, for at most {deadline.spoken(BUDGET)}"
 
 
 def fetch(bottle: Bottle, show: Callable[[str], None] = console.output, *, last: bool = False) -> str:
@@ -35,8 +41,10 @@ def fetch(bottle: Bottle, show: Callable[[str], None] = console.output, *, last:
 
     Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out
     and could not be fetched is saved beside the repository, and the error says where. `last`: the bottle is about to
-    go, and what does not come is lost.
+    go, and what does not come is lost. All of it takes BUDGET seconds at most; after these, or once the user has given
+    up, nothing more is started.
     """
+    bottle = replace(bottle, deadline=Deadline(BUDGET))
     trip = _Trip(bottle, export.keep(bottle, last=last), last=last)
     told = trip.told()
     if trip.faults:
@@ -76,7 +84,7 @@ class _Trip:
         self.where = "is lost with the bottle" if last else "stays in the bottle"
         self.faults: list[str] = []
         self._landed: dict[str, str] = {}  # the commits by their branches
-        self._room, self._end = BUNDLE, time.monotonic() + _LEAVING
+        self._room = BUNDLE
 
     def told(self) -> str:
         """Bring everything; return what there is to say of it. What went wrong is in `faults`."""
@@ -96,7 +104,11 @@ class _Trip:
         return "" if tip == self.bottle.work.start else self._either(tip, before)[1]
 
     def _also(self) -> Iterator[str]:
-        for oid, before, what in self.kept.also:
+        for number, (oid, before, what) in enumerate(self.kept.also):
+            if why := self.bottle.deadline.over:
+                rest = ", ".join(what for _, _, what in self.kept.also[number:])
+                self.faults.append(f"{rest} {self.where}: {why}")
+                return
             branch, told = self._either(oid, before, what)
             if branch:
                 beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
@@ -140,9 +152,8 @@ class _Trip:
         bottle = self.bottle
         with StageDir.held(bottle.session, bottle.owner, folder) as stage:
             bundle = stage.path / "bundle"
-            seconds, beyond = max(1.0, self._end - time.monotonic()), tuple(self._landed.values())
-            limit, last = self._room, self.last
-            if not export.leave(bottle, tip, bundle, beyond=beyond, seconds=seconds, limit=limit, last=last):
+            beyond = tuple(self._landed.values())
+            if not export.leave(bottle, tip, bundle, beyond=beyond, limit=self._room, last=self.last):
                 return "", ""
             self._room -= bundle.stat().st_size
             try:
@@ -154,7 +165,7 @@ class _Trip:
 
 
 def _landed(bottle: Bottle, bundle: Path, folder: Path, taken: Collection[str]) -> tuple[str, str, Quarantine]:
-    apart = Quarantine.make(folder, bottle.work, bottle.env)
+    apart = Quarantine.make(folder, bottle.work, bottle.env, bottle.deadline)
     with bundle.open("rb", buffering=0) as file:
         tip = apart.admit(file)
     return apart.land(tip, bottle.session, taken), tip, apart
@@ -195,18 +206,14 @@ def _moved(bundle: Path, folder: Path, name: str) -> Path:
     return path
 
 
-# That a hand-back may take, in all its parts, with all the commits that it brings.
-SECONDS = export.SECONDS + _LEAVING + export.COMMITS * (quarantine.SECONDS + report.SECONDS)
-
-
 class HandBack:
     """Brings a session's work back once, at its end, whoever notices the end first."""
 
     def __init__(self, bottle: Bottle, say: Callable[[str], None], show: Callable[[str], None]) -> None:
-        """Do nothing yet; `say` hears what went wrong, in one line, `show` what came back."""
+        """Do nothing yet; `say` hears that it begins and what went wrong, in one line each, `show` what came back."""
         self._bottle, self._say, self._show = bottle, say, show
         self._once = threading.Lock()
-        self._over = False
+        self._begun = self._over = False
         self._held: list[Callable[[], None]] = []  # what is still to be told
         self.failed = False
 
@@ -215,11 +222,16 @@ class HandBack:
 
         Another thread than the main one tells nothing: the terminal is claude's then. The teardown's call tells it.
         """
+        telling = threading.current_thread() is threading.main_thread()
+        if telling and not self._over:  # another thread may have begun
+            with contextlib.suppress(OSError, ValueError):
+                self._say(begun())
         with self._once:
-            if not self._over:
-                self._over = True
+            if not self._begun:
+                self._begun = True
                 self._held.append(self._fetched())
-            while self._held and threading.current_thread() is threading.main_thread():
+                self._over = True
+            while self._held and telling:
                 with contextlib.suppress(OSError, ValueError):
                     self._held.pop()()
 

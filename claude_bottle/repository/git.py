@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from claude_bottle.errors import RepositoryError
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
+from claude_bottle.process.deadline import Deadline
 from claude_bottle.repository.clone import SETTINGS
 
 _TIMEOUT = 600.0  # seconds for one command: a million objects take a while
@@ -34,23 +36,36 @@ def nobodys(env: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Git:
-    """Git in one repository; `env` is its whole environment."""
+    """Git in one repository; `env` is its whole environment, and no command outlasts the deadline."""
 
     path: Path
     env: Mapping[str, str] = field(repr=False)
     what: str = "looking at the repository"  # what takes long, where it does
+    deadline: Deadline = field(default_factory=Deadline, repr=False, compare=False)
 
     def argv(self, *words: str) -> tuple[str, ...]:
         """Return a command with what keeps it from starting anything."""
         return ("git", "-C", str(self.path), *SETTINGS, *words)
 
     def run(
-        self, *words: str, stdin: bytes = b"", timeout: float = _TIMEOUT, more: Mapping[str, str] = _NONE
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        source: IO[bytes] | None = None,
+        into: IO[bytes] | None = None,
+        limit: int = _MOST,
+        timeout: float = _TIMEOUT,
+        more: Mapping[str, str] = _NONE,
     ) -> Result:
-        """Run a command to its end, with `more` in its environment; EngineError where there is no git."""
-        env = {**self.env, **more}
+        """Run a command to its end, with `more` in its environment, for `timeout` seconds at most.
+
+        It reads `stdin`, or the file `source`, and prints `limit` bytes at most, `into` a file or else into the result.
+        EngineError if there is no git, RepositoryError if it may not start any more or is given up.
+        """
+        seconds = self.deadline.left(timeout)
+        client = command.start(self.argv(*words), {**self.env, **more})
         return stream.converse(
-            command.start(self.argv(*words), env), what=self.what, seconds=timeout, head=stdin, limit=_MOST
+            client, what=self.what, seconds=seconds, head=stdin, source=source, into=into, limit=limit
         )
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:

@@ -13,8 +13,9 @@ from typing import IO
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
-from claude_bottle.process import command, stream, wording
+from claude_bottle.process import wording
 from claude_bottle.process.command import Result
+from claude_bottle.process.deadline import Deadline
 from claude_bottle.repository import git
 from claude_bottle.repository import source as repository
 from claude_bottle.repository.clone import OUT, Work
@@ -26,7 +27,6 @@ _OBJECT = 1024 * MIB  # bytes of one object: ten gigabytes of zeros are ten mega
 _OBJECTS = 2_000_000  # at most: each takes git and the disk more than its size
 _LISTED = 128 * _OBJECTS  # bytes of a list of them
 _SECONDS = 300.0  # for each command on what came out of a bottle
-SECONDS = 6 * _SECONDS  # for all of them: unpack, list, weigh, walk, compare, fetch
 _HEAD = 1 << 20  # bytes in which a bundle's head must end
 _NAMES = 40  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
 _ATTEMPTS = 10  # at a branch that another git has locked
@@ -56,26 +56,24 @@ class Quarantine:
     theirs: Git  # the user's repository
 
     @classmethod
-    def make(cls, folder: Path, work: Work, env: Mapping[str, str]) -> "Quarantine":
+    def make(cls, folder: Path, work: Work, env: Mapping[str, str], deadline: Deadline) -> "Quarantine":
         """Make it in `folder`; raises RepositoryError where the user's repository is not what it was."""
-        theirs = replace(repository.opened(work.repository, env), what="fetching into the repository")
+        theirs = replace(repository.opened(work.repository, env, deadline), what="fetching into the repository")
         own, lonely = folder / _NAME, git.nobodys(env)
         form = theirs.text("rev-parse", "--show-object-format")
-        Git(folder, lonely).text("init", "--quiet", "--bare", "--template=", f"--object-format={form}", str(own))
+        first = Git(folder, lonely, deadline=deadline)
+        first.text("init", "--quiet", "--bare", "--template=", f"--object-format={form}", str(own))
         (own / "objects" / "info").mkdir(exist_ok=True)
         (own / "objects" / "info" / "alternates").write_bytes(bytes(repository.objects(theirs)) + b"\n")
         if cut := repository.shallow(theirs):
             (own / "shallow").write_bytes(cut)
-        return cls(Git(own, lonely, _CHECKING), work, theirs)
+        return cls(Git(own, lonely, _CHECKING, deadline), work, theirs)
 
     def admit(self, bundle: IO[bytes]) -> str:
         """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be."""
         tip = opened(bundle)
-        argv = self.git.argv(
-            *("-c", _STREAMED, "index-pack", "--stdin", "--fix-thin", "--strict"),
-            f"--max-input-size={BUNDLE}",
-        )
-        unpacked = stream.converse(command.start(argv, self.git.env), what=_CHECKING, seconds=_SECONDS, source=bundle)
+        words = ("-c", _STREAMED, "index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={BUNDLE}")
+        unpacked = self.git.run(*words, source=bundle, timeout=_SECONDS)
         if not unpacked.ok:
             raise RepositoryError(f"git refuses the bundle: {git.reason(unpacked)}")
         self._weigh()
@@ -160,14 +158,7 @@ class Quarantine:
     def _ask(self, *words: str, source: Path | IO[bytes], into: IO[bytes]) -> None:
         """Have git read one file and write another."""
         with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
-            result = stream.converse(
-                command.start(self.git.argv(*words), self.git.env),
-                what=_CHECKING,
-                seconds=_SECONDS,
-                source=file,
-                into=into,
-                limit=_LISTED,
-            )
+            result = self.git.run(*words, source=file, into=into, limit=_LISTED, timeout=_SECONDS)
         if not result.ok:
             raise RepositoryError(f"what came back cannot be checked: {git.reason(result)}")
         into.flush()

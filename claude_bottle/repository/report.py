@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 from claude_bottle.documents.escaping import harmless, quoted
+from claude_bottle.errors import RepositoryError
 from claude_bottle.repository import git
 from claude_bottle.repository.autorun_files import runs_by_itself
 from claude_bottle.repository.clone import Work
@@ -14,7 +15,6 @@ _COMMITS = 9  # lines of the log among them
 _WIDTH = 160  # characters of one line
 _NAMED = 40  # paths that are named one by one
 _SECONDS = 60.0  # for each question; a tree can be made to name more files than anybody could list
-SECONDS = 5 * _SECONDS  # for all of them
 _WARY = {"GIT_ALLOC_LIMIT": str(1 << 25)}
 _SETTINGS = ("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=4m", "-c", "color.ui=false")
 _DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")
@@ -24,12 +24,15 @@ _LINKS = 10_000  # links that are looked at one by one
 
 
 def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
-    """Return what came back as `branch`: its commits, its files, what to do with it, and what to beware of."""
+    """Return what came back as `branch`: its commits, its files, what to do with it, and what to beware of.
+
+    It is there already: if there is no time to look at it, that much is said all the same.
+    """
     lines = [
         f"branch  {branch} in {harmless(str(work.repository))}",
         *(f"        {line}" for line in _summary(quarantine, work.start, tip)),
         *_commands(work, branch),
-        *_warnings(quarantine, work.start, tip),
+        *_beware(quarantine, work.start, tip),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -52,6 +55,13 @@ def _commands(work: Work, branch: str) -> Iterator[str]:
     yield f" merge  {where} merge {branch}"
     if work.start != work.commit:
         yield "        first commit or stash what was taken along, else git refuses to merge: the branch has it, too"
+
+
+def _beware(quarantine: Git, start: str, tip: str) -> Iterator[str]:
+    try:
+        yield from _warnings(quarantine, start, tip)
+    except RepositoryError as error:
+        yield f"beware  not all of it was looked at: {error}"
 
 
 def _warnings(quarantine: Git, start: str, tip: str) -> Iterator[str]:
@@ -113,7 +123,10 @@ def _paths(paths: list[str]) -> Iterator[str]:
 
 def _asked(quarantine: Git, *words: str) -> list[str]:
     """Return the lines that git prints, harmless whatever is in them; nothing where it cannot say."""
-    result = quarantine.run(*_SETTINGS, *words, timeout=_SECONDS, more=_WARY)
+    try:
+        result = quarantine.run(*_SETTINGS, *words, timeout=_SECONDS, more=_WARY)
+    except RepositoryError:  # no time left, as the warnings will say
+        return []
     return [line.strip() for line in result.stdout.decode(errors="replace").split("\n") if line.strip()]
 
 

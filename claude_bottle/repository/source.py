@@ -11,6 +11,7 @@ from claude_bottle.errors import RepositoryError, UsageError
 from claude_bottle.host.owner import Owner
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.manifest import git_identity
+from claude_bottle.process.deadline import Deadline
 from claude_bottle.repository import git
 from claude_bottle.repository.clone import Repository, Wanted, Work, is_oid, without_secret
 from claude_bottle.repository.git import Git
@@ -60,9 +61,9 @@ def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repos
     return _with_changes(git_, wanted, repository, owner)
 
 
-def opened(path: Path, env: Mapping[str, str]) -> Git:
+def opened(path: Path, env: Mapping[str, str], deadline: Deadline | None = None) -> Git:
     """Return git at the top of the repository that `path` lies in; RepositoryError where it lies in none."""
-    git_ = Git(path.absolute(), git.environment(env))
+    git_ = Git(path.absolute(), git.environment(env), deadline=deadline or Deadline())
     try:
         if not path.is_dir():
             raise RepositoryError(f"{path}: is no folder")

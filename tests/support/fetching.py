@@ -55,3 +55,16 @@ def require_filter(ground: Ground) -> None:
 
 def break_settings_of_the_repository(ground: Ground) -> None:
     ground.genie.git("config", "core.autocrlf", "maybe")
+
+
+def crowd(ground: Ground) -> None:
+    """Have the bottle refuse to run anything until it was made room in."""
+    docker, room = ground.folder / "bin" / "docker", ground.folder / "room"
+    docker.write_text(
+        f"""#!/bin/bash
+[ "$1" = inspect ] && echo "true 64" && exit
+[ "$1" = update ] && echo "$@" > {room} && exit
+[ -e {room} ] || {{ echo "cannot fork" >&2; exit 126; }}
+[[ "$*" = *"kill -STOP"* ]] && exit
+{docker.read_text().removeprefix("#!/bin/bash")}"""
+    )

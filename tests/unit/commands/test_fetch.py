@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from claude_bottle.repository.git import Git
 from tests.support.labels import LIST, row
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.repos import Repo
-from tests.support.scene import STEPS, USUAL, Scene
+from tests.support.scene import STEPS, TRUSTING, USUAL, Scene
 
 KEEP = " - keep /work "  # part of the command that commits what was left
 START = ("start", "demo", "--yes", "--repo", "user")
@@ -132,16 +133,89 @@ def test_without_git_there_is_one_clear_line(scene: Scene) -> None:
         Git(Path("/"), {"PATH": "/nonexistent"}).run("version")
 
 
-def test_a_second_late_signal_gives_the_hand_back_up(scene: Scene, user: Repo) -> None:
-    scene.rule(KEEP, fifo="keep", stdout=head(user.git("rev-parse", "HEAD")))
+def hold_git(scene: Scene, words: str) -> None:
+    """Have the scene's git note its commands in "gits", and wait at a FIFO "git" before one with these words."""
+    git = scene.docker.parent / "git"
+    real = git.readlink()
+    git.unlink()
+    git.write_text(
+        f'#!/bin/bash\necho "$@" >> {scene.folder}/gits\n'
+        f'[[ "$*" = *"{words}"* ]] && read -r < {scene.folder}/git\nexec {real} "$@"\n'
+    )
+    git.chmod(0o755)
+    os.mkfifo(scene.folder / "git")
+
+
+def await_line(child: "subprocess.Popen[str]", text: str) -> None:
+    """Read what a child prints on stderr up to a line with this text."""
+    assert child.stderr
+    while text not in (line := child.stderr.readline()):
+        assert line, f"never said: {text}"
+
+
+@pytest.mark.parametrize(
+    ("fifo", "told"),
+    [
+        ("alive", "given up while looking at the bottle\n"),
+        ("keep", "given up while committing what was left\n"),
+        ("bundle", "given up while fetching the work; it is lost with the bottle; the agent's branch aside is lost "),
+        ("git", "given up while fetching into the repository; the work is saved, unchecked, in "),
+    ],
+)
+@pytest.mark.usefixtures("user")
+def test_a_second_late_signal_gives_the_hand_back_up(scene: Scene, fifo: str, told: str) -> None:
+    """And nothing of it is started anew: no second try, no other commit, no git."""
+    hold_git(scene, "rev-parse --show-object-format")
+    also = json.dumps({"kind": "commit", "oid": "2" * 40, "below": "", "what": "branch aside"}) + "\n"
+    answers = {"alive": "", "keep": head("1" * 40) + also, "bundle": "what came out"}
+    for name, match in (("alive", "bash -c exit 0"), ("keep", KEEP), ("bundle", " - bundle /work ")):
+        scene.rule(match, stdout=answers[name], **({"fifo": name} if name == fifo else {}))
     child = scene.launch(*START)
-    with scene.held("keep"):
+    with scene.held(fifo):
+        before, gits = len(scene.log), (scene.folder / "gits").read_text()
         child.send_signal(signal.SIGINT)
-        assert child.stderr
-        while "Ctrl-C again gives it up" not in (line := str(child.stderr.readline())):
-            assert line
+        await_line(child, "Ctrl-C again gives it up")
         child.send_signal(signal.SIGINT)
         code, _, err = scene.end(child)
     assert code == 74
-    assert "claude-bottle: given up while committing what was left\n" in err
+    assert f"claude-bottle: {told}" in err
+    started = [event.argv for event in scene.log[before:] if event.kind == "start"]
+    assert started == scene.undone == USUAL
+    assert (scene.folder / "gits").read_text() == gits
+    assert len(list(scene.folder.glob("user-bottle-*.bundle"))) == (fifo == "git")
+
+
+def test_a_signal_ends_a_fetch_and_starts_nothing_anew(scene: Scene, user: Repo) -> None:
+    """At once, as the work stays in the bottle; a second one changes nothing."""
+    commit = user.git("rev-parse", "HEAD")
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER, repository=f"{commit} {commit} {user.path}"))
+    scene.rule(KEEP, fifo="keep", stdout=head(commit))
+    child = scene.launch("fetch", "demo-1")
+    with scene.held("keep"):
+        before = len(scene.log)
+        await_line(child, "bringing the work back, for at most 10 minutes")
+        child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGINT)
+        code = scene.end(child)[0]
+    assert code == 128 + signal.SIGINT
+    assert [event for event in scene.log[before:] if event.kind == "start"] == []
+
+
+def test_a_fetch_whose_time_is_up_says_so_and_starts_nothing(scene: Scene, user: Repo) -> None:
+    commit = user.git("rev-parse", "HEAD")
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER, repository=f"{commit} {commit} {user.path}"))
+    code, out, err = scene.run("fetch", "demo-1", patches={"repository.fetch.BUDGET": 0.0})
+    assert (code, out) == (74, "")
+    assert err.splitlines() == [
+        "claude-bottle: bringing the work back, for at most 0 seconds",
+        "claude-bottle: out of time: the 0 seconds are over",
+    ]
+    assert [event.argv[1] for event in scene.log if event.kind == "start"] == ["ps"]
+
+
+@pytest.mark.usefixtures("user")
+def test_a_session_whose_time_is_up_is_undone_all_the_same(scene: Scene) -> None:
+    code, _, err = scene.run(*START, patches={**TRUSTING, "repository.fetch.BUDGET": 0.0})
+    assert code == 74
+    assert "claude-bottle: out of time: the 0 seconds are over\n" in err
     assert scene.undone == USUAL

@@ -10,7 +10,7 @@ from claude_bottle.errors import RepositoryError
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.fetch import Bottle, HandBack
-from tests.support.fetching import landed, partly
+from tests.support.fetching import crowd, landed, partly
 from tests.support.repos import BRANCH, SESSION, Ground, Repo
 
 
@@ -155,8 +155,9 @@ def test_work_is_saved_where_the_repository_cannot_take_it(ground: Ground) -> No
     back.run()
     (saved,) = ground.folder.glob("*.bundle")
     assert back.failed
-    assert len(said) == 1
-    assert f"in {saved} (git -C {ground.user.path} fetch {saved} {OUT})" in said[0]
+    begun, why = said
+    assert begun == "bringing the work back, for at most 10 minutes"
+    assert f"in {saved} (git -C {ground.user.path} fetch {saved} {OUT})" in why
     ground.user.git("fetch", "--quiet", str(saved), OUT)
     assert ground.user.git("rev-parse", "FETCH_HEAD") == tip
     with pytest.raises(RepositoryError):
@@ -201,19 +202,6 @@ def test_another_thread_leaves_the_telling_to_the_main_one(ground: Ground) -> No
     back.run()
     back.run()
     assert said == ["branch  none: nothing was changed in the bottle\n"]
-
-
-def crowd(ground: Ground) -> None:
-    """Have the bottle refuse to run anything until it was made room in."""
-    docker, room = ground.folder / "bin" / "docker", ground.folder / "room"
-    docker.write_text(
-        f"""#!/bin/bash
-[ "$1" = inspect ] && echo "true 64" && exit
-[ "$1" = update ] && echo "$@" > {room} && exit
-[ -e {room} ] || {{ echo "cannot fork" >&2; exit 126; }}
-[[ "$*" = *"kill -STOP"* ]] && exit
-{docker.read_text().removeprefix("#!/bin/bash")}"""
-    )
 
 
 def test_a_full_bottle_is_made_room_in_at_the_end_of_a_session(ground: Ground) -> None:
