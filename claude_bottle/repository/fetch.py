@@ -15,6 +15,7 @@ from claude_bottle.documents.escaping import harmless, quoted
 from claude_bottle.errors import BottleError, RepositoryError
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command
+from claude_bottle.process.engine import Engine
 from claude_bottle.repository import export, quarantine, report
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.export import FILE, Bottle, ExportRefused, Kept
@@ -67,7 +68,7 @@ def diff(bottle: Bottle) -> Iterator[str]:
             raise RepositoryError("that is not all: git in the bottle does not take the rest of what is there")
         if not silent:
             break
-    alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=export.ALIVE)
+    alive = Engine(bottle.env).checked(command.run(bottle.argv("exit 0"), bottle.env, timeout=export.ALIVE))
     why = f"git ended with exit status {codes[0]} there" if alive.ok else alive.reason
     raise RepositoryError(f"the bottle does not show what has changed: {why}")
 

@@ -129,11 +129,11 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
         return error if context.runner.client("bottle").ended_within(_GRACE) else None
     if code not in _LOST:
         return None
-    result = command.run(
-        ("docker", "inspect", "--format", "{{.State.Running}}", plan.name), context.env, timeout=_TIMEOUT
-    )
-    if result.unreachable or result.timed_out:
-        return EngineError(f"the Docker engine does not answer any more ({result.reason})")
+    asked = ("inspect", "--format", "{{.State.Running}}", plan.name)
+    try:
+        result = context.engine.ask(*asked, timeout=_TIMEOUT)
+    except EngineError as silent:
+        return silent
     return None if result.stdout.strip() == b"true" else error
 
 
@@ -210,13 +210,20 @@ def _show(text: str) -> None:
 
 
 def build(machine: Machine, agents: tuple[Agent, ...], *, pull: bool, no_cache: bool) -> None:
-    """Build the base image and every bottle's own, whether they are there or not; DockerError where a build fails."""
+    """Build the base image and every bottle's own, whether they are there or not; DockerError if a build fails.
+
+    Raises EngineError, before any build, if docker cannot be used.
+    """
     pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
+    env = planning.client_environment(machine)
+    engine = Engine(env)
     with Teardown() as undo:
-        runner = Runner(undo, planning.client_environment(machine), _quiet)
+        engine.versions()
+        runner = Runner(undo, env, _quiet)
         for one in every.values():
             try:
                 runner.run((Step("image", one.argv, Kind.PROGRESS, stdin=one.context),))
             except StepError as error:
+                engine.checked(error.result)
                 raise DockerError(f"{one.tag}: docker build failed, see above") from error

@@ -6,6 +6,7 @@ import pytest
 
 from claude_bottle import errors
 from claude_bottle.errors import BottleError
+from tests.support.clients import NO_ENGINE
 from tests.support.scene import ROOT, Scene
 
 OTHER = "description: Writes\nbottle: wide\n"
@@ -64,6 +65,25 @@ def test_build_builds_each_image_once_whether_it_is_there_or_not(scene: Scene) -
     code, _, err = scene.run("build")
     tag = argv[argv.index("--tag") + 1]
     assert (code, err) == (70, f"no luck\nclaude-bottle: {tag}: docker build failed, see above\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("start", "demo", "--yes"), ("verify",), ("verify", "--json"), ("build",), ("doctor",), ("list",)),
+        *(("stop", "--all"), ("stop", "demo"), ("cleanup",), ("cleanup", "--dry-run"), ("shell", "demo")),
+        *(("logs", "demo"), ("fetch", "demo"), ("diff", "demo"), ("allow", "demo", "example.com")),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("client", ["26.1.5", "29.7.2", "29.7.2 silent"])
+def test_without_an_engine_every_command_says_so(scene: Scene, words: tuple[str, ...], client: str) -> None:
+    scene.without_engine(NO_ENGINE[client])
+    code, out, err = scene.run(*words, CLAUDE_BOTTLE_EGRESS_NETWORK="vpn")
+    assert code == 69
+    assert f"docker cannot be used: {NO_ENGINE[client][:20]}" in (out + err).replace("\\", "")
+    tried = {event.argv[1] for event in scene.log}
+    assert tried <= {"version", "image", "network", "info", "ps", "volume"}
 
 
 @pytest.mark.parametrize("setting", ["CLAUDE_BOTTLE_BUILD_CA", "CLAUDE_BOTTLE_SUBNET"])

@@ -9,6 +9,7 @@ from claude_bottle.errors import UsageError
 from claude_bottle.host.owner import Owner
 from claude_bottle.session import registry
 from claude_bottle.session.registry import Session
+from tests.support.clients import NO_ENGINE
 from tests.support.owners import ELSEWHERE, OBSERVER, REBOOTED, launcher
 from tests.support.scene import Scene
 
@@ -46,6 +47,17 @@ def test_a_session_is_found_by_whatever_begins_it_alone() -> None:
         registry.find([], "x")
     with pytest.raises(UsageError, match=r'^no session ""; there are demo-0a$'):
         registry.find(found[:1], "")  # of a shell's variable that was not set
+
+
+def test_a_log_that_an_engines_end_cuts_off_is_not_whole(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
+    scene.rule("container inspect")
+    scene.rule("logs", code=1, times=1)
+    (scene.folder / "removed").touch()  # the sidecar: its log ends
+    assert scene.run("logs", "demo-1", "--follow")[0] == 0
+    scene.without_engine(NO_ENGINE["29.7.2"])
+    code, _, err = scene.run("logs", "demo-1", "--follow")
+    assert (code, err.startswith("claude-bottle: docker cannot be used: ")) == (69, True)
 
 
 def test_list_tells_agent_bottle_mode_and_counts(scene: Scene) -> None:
