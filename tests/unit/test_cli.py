@@ -86,6 +86,13 @@ def test_without_an_engine_every_command_says_so(scene: Scene, words: tuple[str,
     assert tried <= {"version", "image", "network", "info", "ps", "volume"}
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_doctor_warns_of_a_debug_engine_in_one_line(scene: Scene, *, debug: bool) -> None:
+    scene.rule("info", stdout=f"{debug}\n".lower())
+    _, out, _ = scene.run("doctor")
+    assert [line.split()[0] for line in out.splitlines() if " debug log " in line] == ["open" if debug else "ok"]
+
+
 @pytest.mark.parametrize("setting", ["CLAUDE_BOTTLE_BUILD_CA", "CLAUDE_BOTTLE_SUBNET"])
 def test_a_wrong_setting_is_one_line(scene: Scene, setting: str) -> None:
     scene.environ[setting] = "/absent"

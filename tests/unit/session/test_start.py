@@ -353,6 +353,13 @@ def test_without_docker_nothing_is_tried(scene: Scene) -> None:
     assert (err.count("\n"), "docker is not on PATH: install Docker" in err) == (1, True)
 
 
+def test_a_debug_engine_is_warned_of_in_one_line_before_the_token_is_handed_over(scene: Scene) -> None:
+    scene.rule("info", stdout="true\n")
+    scene.rule(STEPS["claude"], code=7)
+    code, _, err = scene.run(*START)
+    assert (code, err.count("\nwarning the engine runs in debug mode")) == (7, 1)
+
+
 def test_an_interrupt_does_not_wait_for_an_engine_that_does_not_answer(scene: Scene) -> None:
     scene.rule("image inspect", fifo="asked")
     child = scene.launch(*START, patches=TRUSTING | {"process.engine._TIMEOUT": 10_000})
