@@ -10,11 +10,10 @@ from pathlib import Path
 
 from claude_bottle import PREFIX
 from claude_bottle.cleanup import stack
-from claude_bottle.errors import EngineError
+from claude_bottle.errors import DockerError
 from claude_bottle.host.owner import Owner
-from claude_bottle.process import command
+from claude_bottle.process.engine import Engine
 
-_TIMEOUT = 30  # seconds for one listing
 _KINDS = {
     # In the order of removal: a network with a running container on it cannot be removed, nor can a volume in use.
     "container": (("ps", "--all"), ("rm", "--force", "--volumes")),
@@ -40,7 +39,10 @@ class Leftover:
 
 
 def listed(env: Mapping[str, str], session: str | None = None) -> tuple[Leftover, ...]:
-    """Return what is on the engine of one session, or of all, in the order of removal; raises EngineError."""
+    """Return what is on the engine of one session, or of all, in the order of removal.
+
+    Raises EngineError or DockerError.
+    """
     label = f"{PREFIX}.session" + (f"={session}" if session else "")
     found = [item for kind, (words, _) in _KINDS.items() for item in _of_kind(env, kind, words, label)]
     return tuple(
@@ -97,10 +99,9 @@ def _remove(env: Mapping[str, str], item: Leftover) -> str | None:
 def _of_kind(env: Mapping[str, str], kind: str, words: tuple[str, ...], label: str) -> Iterator[Leftover]:
     name = {"container": ".Names"}.get(kind, ".Name")
     fields = "\t".join(f'{{{{.Label "{PREFIX}.{key}"}}}}' for key in ("session", "owner", "role"))
-    argv = ("docker", *words, "--filter", f"label={label}", "--format", f"{{{{{name}}}}}\t{fields}")
-    result = command.run(argv, env, timeout=_TIMEOUT)
+    result = Engine(env).ask(*words, "--filter", f"label={label}", "--format", f"{{{{{name}}}}}\t{fields}")
     if not result.ok:
-        raise EngineError(f"docker {words[0]} failed: {result.reason}")
+        raise DockerError(f"docker {words[0]} failed: {result.reason}")
     for line in result.stdout.decode(errors="replace").splitlines():
         found, session, label, role = (*line.split("\t"), "", "", "")[:4]
         if owner := Owner.parse(label):

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Self
 
-from claude_bottle.errors import BottleError, LeftBehindError
+from claude_bottle.errors import BottleError, EngineError, LeftBehindError
 from claude_bottle.host import console, installation
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
+from claude_bottle.process.command import Result
+from claude_bottle.process.engine import Engine
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _TIMEOUT = 60.0  # seconds for one undo: an engine that does not answer must not hold the user for ever
@@ -133,11 +135,22 @@ def remove(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None 
     end = time.monotonic() + timeout
     while True:
         result = command.run(argv, env, timeout=timeout)
-        if result.ok or result.absent:
+        if result.ok or _is_absent(result, env):
             return None
         if not wording.says(wording.REMOVAL_UNDER_WAY, result.stderr) or time.monotonic() > end:
             return result.reason
         time.sleep(0.05)
+
+
+def _is_absent(result: Result, env: Mapping[str, str]) -> bool:
+    """Return whether an undo failed for want of its object: a client's own word counts only if there is an engine."""
+    if not result.absent:
+        return False
+    try:
+        Engine(env).checked(result)
+    except EngineError:
+        return False
+    return True
 
 
 def ask_to_end(owner: Owner, observer: Owner) -> bool:

@@ -18,17 +18,16 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
-from claude_bottle.errors import DockerError, EngineError, ManifestError
+from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.machine import Machine
-from claude_bottle.process import command
 from claude_bottle.process.command import Result
+from claude_bottle.process.engine import Engine
 from claude_bottle.session import registry
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
 _ATTEMPTS = 3  # another `allow` can overwrite the list between its reading and its writing
 _PATIENCE = 10.0  # seconds for the sidecar to take a new list; 0.2 were seen
-_TIMEOUT = 30  # seconds for one docker command
 _TAIL = "5000"  # lines of the log that are looked at; a flood writes 1300 while the list is taken
 
 
@@ -177,9 +176,7 @@ def _open_ports(env: Mapping[str, str], session: Session, hosts: Sequence[Host])
 
 
 def _docker(env: Mapping[str, str], *words: str, stdin: bytes = b"") -> Result:
-    result = command.run(("docker", *words), env, stdin=stdin, timeout=_TIMEOUT)
-    if result.unreachable or result.timed_out:
-        raise EngineError(f"docker {words[0]} failed: {result.reason}")
+    result = Engine(env).ask(*words, stdin=stdin)
     if not result.ok:
         raise DockerError(f"docker {words[0]} failed: {result.reason}")
     return result

@@ -6,19 +6,27 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.errors import DockerError
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.agent import Agent
+from claude_bottle.process.engine import Engine
 from claude_bottle.session import planning
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Step
 
 
 def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bool) -> None:
-    """Build the base image and every bottle's own, whether they exist or not; DockerError if a build fails."""
+    """Build the base image and every bottle's own, whether they exist or not; DockerError if a build fails.
+
+    Raises EngineError, before any build, if docker cannot be used.
+    """
     pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
+    env = planning.client_environment(machine)
+    engine = Engine(env)
     with Teardown() as undo:
-        runner = Runner(undo, planning.client_environment(machine), lambda _: None)
+        engine.versions()
+        runner = Runner(undo, env, lambda _: None)
         for one in every.values():
             try:
                 runner.run((Step("image", one.argv, Kind.PROGRESS, stdin=one.context),))
             except StepError as error:
+                engine.checked(error.result)
                 raise DockerError(f"{one.tag}: docker build failed, see above") from error

@@ -14,7 +14,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
-from claude_bottle.process.engine import Engine
+from claude_bottle.process.engine import DEBUG_LOG, Engine
 from claude_bottle.session import planning, start
 
 _DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
@@ -46,7 +46,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
         yield Finding("docker client", versions.client)
         yield Finding("docker engine", f"{versions.engine}, {'on this machine' if engine.is_local() else 'remote'}")
         yield from _peculiarities(versions.engine)
-        yield from _images(machine, engine)
+        yield from _asked(machine, engine)
         yield _subnets(machine, engine)
         yield _leftovers(machine)
     except BottleError as error:
@@ -84,12 +84,14 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in parts)
 
 
-def _images(machine: Machine, engine: Engine) -> Iterator[Finding]:
+def _asked(machine: Machine, engine: Engine) -> Iterator[Finding]:
     base, _ = planning.images(machine, None)
-    there = engine.ask("image", "inspect", base.tag).ok
-    yield Finding("image", f"{base.tag}, {'present' if there else 'built by the first start'}")
     sidecar = machine.setting("PIPELOCK_IMAGE") or allowlist.image()
-    pulled = engine.ask("image", "inspect", sidecar).ok
+    facts = engine.facts((base.tag, sidecar))
+    yield Finding("debug log", DEBUG_LOG if facts.debug else "off: the engine logs no secret", open=facts.debug)
+    there = base.tag in facts.present
+    yield Finding("image", f"{base.tag}, {'present' if there else 'built by the first start'}")
+    pulled = sidecar in facts.present
     yield Finding("sidecar image", f"{sidecar}, {'present' if pulled else 'pulled by the first start'}")
     yield _nf_tables(machine, engine, base) if there else Finding("nf_tables", "not checked: this needs the image")
 

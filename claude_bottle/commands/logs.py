@@ -21,9 +21,12 @@ def logs(machine: Machine, name: str, *, follow: bool, blocked: bool) -> Generat
     session = registry.find(registry.listed(env), name)
     if not Engine(env).ask("container", "inspect", "--format", "{{.Id}}", session.sidecar).ok:
         raise DockerError(f"{session.sidecar} does not exist: the session is starting or ending")
-    tally = Tally()
+    tally, codes = Tally(), list[int]()
+    argv = ("docker", "logs", *(("--follow",) if follow else ()), session.sidecar)
     with Teardown():
-        for line in command.lines(("docker", "logs", *(("--follow",) if follow else ()), session.sidecar), env):
+        for line in command.lines(argv, env, ended=codes.append):
             event = tally.add(line)
             if event and (not blocked or event.verdict == BLOCKED):
                 yield event
+        if any(codes):
+            Engine(env).versions()  # raises if the engine is gone: then this is not the end of the log

@@ -32,14 +32,17 @@ class Result:
         return self.returncode == 0
 
     @property
-    def absent(self) -> bool:
-        """Tell whether the command failed because its object does not exist."""
-        return not self.ok and not self.unreachable and wording.says(wording.ABSENT, self.stderr)
+    def answered(self) -> bool:
+        """Return whether an engine surely answered: the command succeeded, or its failure is the engine's own."""
+        return self.ok or wording.says(wording.ANSWER, self.stderr)
 
     @property
-    def unreachable(self) -> bool:
-        """Tell whether the command failed because no engine answered."""
-        return not self.ok and wording.says(wording.UNREACHABLE, self.stderr)
+    def absent(self) -> bool:
+        """Return whether the command failed and says that its object does not exist.
+
+        Without an engine's answer this is not to be trusted: see `Engine.checked`.
+        """
+        return not self.ok and wording.says(wording.ABSENT, self.stderr)
 
     @property
     def timed_out(self) -> bool:

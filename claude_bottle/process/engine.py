@@ -1,12 +1,16 @@
 """What the engine says before a session: its version, what is already there, which addresses are taken."""
 
+import grp
 import json
+import socket
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from claude_bottle import PREFIX
+from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import DockerError, EngineError, ManifestError
 from claude_bottle.process import command
 from claude_bottle.process.command import Result
@@ -15,7 +19,12 @@ Argv = tuple[str, ...]
 
 EGRESS = f"{PREFIX}-egress"  # the network of the sidecars' way out, unless the user chose another
 _OLDEST = (20, 10)
-_TIMEOUT = 30  # seconds for a question; an engine that hangs is one that cannot be reached
+_TIMEOUT = 30  # seconds for a query; an engine that hangs is one that cannot be reached
+_VERSIONS = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+_DEBUG = ("docker", "info", "--format", "{{.Debug}}")
+DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the token and the bottle's variables"
+_SOCKET = "unix:///var/run/docker.sock"  # of docker's default context
+_UNIX = "unix://"
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class EngineFacts:
     """What one engine says before a session, and what it has refused since: a plan is made from these.
 
     `present` names the images and networks that were queried and exist; `taken` are the subnets that a session cannot
-    have, empty until one was refused; `icc_off` and `ipv6_off` are False if the engine's kernel cannot do that.
+    have, empty until one was refused; `icc_off` and `ipv6_off` are False if the engine's kernel cannot do that; an
+    engine with `debug` writes the environment of each `docker exec` into its log.
     """
 
     egress: Egress = Egress(EGRESS)
@@ -40,6 +50,7 @@ class EngineFacts:
     taken: tuple[IPv4Network, ...] = ()
     icc_off: bool = True  # needs br_netfilter; without it the gate alone keeps sidecars apart
     ipv6_off: bool = True  # False if there is no IPv6 to switch off
+    debug: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,32 +62,57 @@ class Versions:
 
 
 class Engine:
-    """Asks one engine; `env` is the docker clients' environment."""
+    """Queries one engine; `env` is the docker clients' environment."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         """Call nothing yet."""
         self._env = env
 
-    def ask(self, *words: str, stdin: bytes = b"") -> Result:
-        """Run one short docker command; EngineError where no engine answers."""
-        return self._ask_all([("docker", *words)], stdin)[0]
+    def ask(self, *words: str, stdin: bytes = b"", timeout: float | None = None) -> Result:
+        """Run one short docker command, of `timeout` seconds at most; EngineError if docker cannot be used."""
+        return self._ask_all([("docker", *words)], stdin, timeout)[0]
 
-    def _ask_all(self, questions: Iterable[Argv], stdin: bytes = b"") -> list[Result]:
+    def checked(self, result: Result) -> Result:
+        """Return the result of a docker command, which may have failed; EngineError if docker cannot be used at all.
+
+        A failure without an answer of the engine says nothing about an object: its client may have met no engine. Each
+        version of docker words that differently, so `docker version` is queried instead.
+        """
+        if not result.answered:
+            self._versions()
+        return result
+
+    def _ask_all(self, questions: Iterable[Argv], stdin: bytes = b"", timeout: float | None = None) -> list[Result]:
         """Ask side by side, without threads: a signal is to end this at once, whether the engine answers or not."""
+        results = self._run_all(questions, stdin, timeout)
+        for result in results:
+            if result.timed_out:
+                raise unusable(result.reason)
+        # The first is enough: there is one engine.
+        self.checked(next((result for result in results if not result.answered), results[0]))
+        return results
+
+    def _run_all(self, questions: Iterable[Argv], stdin: bytes = b"", timeout: float | None = None) -> list[Result]:
         clients = [command.start(argv, self._env) for argv in questions]
         try:
-            return [_answer(client.wait(stdin, timeout=_TIMEOUT)) for client in clients]
+            return [client.wait(stdin, timeout=timeout or _TIMEOUT) for client in clients]
         finally:
             for client in clients:
                 client.end()
 
-    def versions(self) -> Versions:
-        """Return client's and engine's versions; EngineError where the engine is too old or does not answer."""
-        result = self.ask("version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+    def _versions(self) -> Versions:
+        """Query the engine for what any engine can say; EngineError if that fails."""
+        [result] = self._run_all([_VERSIONS])
         words = result.stdout.decode(errors="replace").split()
-        if not result.ok or len(words) != 2:
-            raise EngineError(f"docker version failed: {result.reason}")
-        versions = Versions(*words)
+        if not result.ok:
+            raise unusable(result.reason + ("" if result.timed_out else self._membership()))
+        if len(words) != 2:
+            raise unusable(f"docker version names no engine: {harmless(' '.join(words))}")
+        return Versions(*words)
+
+    def versions(self) -> Versions:
+        """Return client's and engine's versions; EngineError if the engine is too old or docker cannot be used."""
+        versions = self._versions()
         if _numbers(versions.engine) < _OLDEST:
             raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
         return versions
@@ -84,16 +120,19 @@ class Engine:
     def facts(self, images: Iterable[str], chosen: str | None = None) -> EngineFacts:
         """Return which of `images` exist, and the network of the sidecars' way out, `chosen` by the user or shared.
 
-        Raises ManifestError if the chosen network does not exist, EngineError if no engine answers.
+        Raises ManifestError if the chosen network does not exist, DockerError if the engine refuses to say what exists,
+        EngineError if docker cannot be used.
         """
         names = tuple(dict.fromkeys(images))
-        network, together = self._ask_all([network_query(chosen or EGRESS), image_query(*names)])
+        network, together, info = self._ask_all([network_query(chosen or EGRESS), image_query(*names), _DEBUG])
         # All in one query, as each costs a docker client; one by one only if something is missing.
         answers = [together] * len(names) if together.ok else self._ask_all(map(image_query, names))
-        present = {name for name, answer in zip(names, answers, strict=True) if answer.ok}
+        present = {name for name, answer in zip(names, answers, strict=True) if _exists(name, answer)}
+        debug = info.stdout.strip() == b"true"
         if chosen:
-            return EngineFacts(_egress(chosen, network), frozenset(present))
-        return EngineFacts(present=frozenset(present | ({EGRESS} if network.ok else set())))
+            return EngineFacts(_egress(chosen, network), frozenset(present), debug=debug)
+        shared = {EGRESS} if _exists(EGRESS, network) else set()
+        return EngineFacts(present=frozenset(present | shared), debug=debug)
 
     def egress(self, chosen: str) -> Egress:
         """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""
@@ -104,18 +143,30 @@ class Engine:
 
         Only docker knows where a context leads; where it must not be asked, to this machine.
         """
-        endpoint = self._env.get("DOCKER_HOST")
-        if not endpoint:
-            context = self._env.get("DOCKER_CONTEXT") or self._current_context()
-            if context in ("", "default") or not ask:
-                return True
-            result = command.run(
-                ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", context),
-                self._env,
-                timeout=_TIMEOUT,
-            )
-            endpoint = result.stdout.decode(errors="replace").strip()
-        return endpoint.startswith(("unix://", "npipe://"))
+        return self._endpoint(ask=ask).startswith((_UNIX, "npipe://"))
+
+    def _endpoint(self, *, ask: bool) -> str:
+        """Return the URL that leads to the engine; empty if docker cannot say."""
+        if endpoint := self._env.get("DOCKER_HOST"):
+            return endpoint
+        context = self._env.get("DOCKER_CONTEXT") or self._current_context()
+        if context in ("", "default") or not ask:
+            return _SOCKET
+        argv = ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", context)
+        return command.run(argv, self._env, timeout=_TIMEOUT).stdout.decode(errors="replace").strip()
+
+    def _membership(self) -> str:
+        """Return what to do if this user may not write to the engine's socket; empty if that is not the reason."""
+        path = Path(self._endpoint(ask=True).removeprefix(_UNIX))
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(1)
+                connection.connect(str(path))
+        except PermissionError:
+            return f"; {_how_to_join(path)}"
+        except OSError:
+            return ""
+        return ""
 
     def _current_context(self) -> str:
         """Read docker's own configuration: asking docker would cost each start another process."""
@@ -146,18 +197,36 @@ def network_query(name: str) -> Argv:
     return ("docker", "network", "inspect", "--format", "{{json .IPAM.Config}}", name)
 
 
+def unusable(why: str) -> EngineError:
+    """Return the error of a docker command that no engine answered."""
+    return EngineError(f"docker cannot be used: {why}")
+
+
+def _how_to_join(path: Path) -> str:
+    """Return how a user comes to be allowed to use a socket."""
+    try:
+        status = path.stat()
+        group = grp.getgrgid(status.st_gid).gr_name
+    except (OSError, KeyError):
+        status = None
+    if not status or not status.st_mode & stat.S_IWGRP or not status.st_gid:
+        return f"this user may not use {harmless(str(path))}"
+    return f"this login is not in the group {group}: `sudo usermod -aG {group} $USER`, then log in again"
+
+
+def _exists(name: str, found: Result) -> bool:
+    """Return whether an object that was queried exists; DockerError if the engine answered something else."""
+    if found.answered and not found.ok and not found.absent:
+        raise DockerError(f"{name} cannot be inspected: {found.reason}")
+    return found.ok
+
+
 def _egress(name: str, found: Result) -> Egress:
-    if not found.ok:
+    if not _exists(name, found):
         raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {name}: {found.reason}")
     for subnet, gateway in _ipv4(found):
         return Egress(name, subnet, gateway)
     raise ManifestError(f"CLAUDE_BOTTLE_EGRESS_NETWORK: {name} has no IPv4 subnet")
-
-
-def _answer(result: Result) -> Result:
-    if result.unreachable or result.timed_out:
-        raise EngineError(f"the Docker engine does not answer, is it running? ({result.reason})")
-    return result
 
 
 def _ipv4(shown: Result) -> list[tuple[IPv4Network, IPv4Address | None]]:

@@ -12,6 +12,7 @@ from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.deadline import Deadline
+from claude_bottle.process.engine import Engine
 from claude_bottle.repository import answers
 from claude_bottle.repository.answers import Commit
 from claude_bottle.repository.clone import OUT, WORKDIR, Work, script
@@ -120,7 +121,7 @@ def keep(bottle: Bottle, *, last: bool) -> Kept:
 
 
 def _await(bottle: Bottle) -> None:
-    alive = bottle.run(bottle.argv("exit 0"), _LOOKING, ALIVE)
+    alive = Engine(bottle.env).checked(bottle.run(bottle.argv("exit 0"), _LOOKING, ALIVE))
     if alive.ok:
         return
     if alive.absent or wording.says(wording.CONTAINER_ENDED, alive.stderr) or _limit(bottle) is None:
@@ -131,7 +132,8 @@ def _await(bottle: Bottle) -> None:
 def _limit(bottle: Bottle) -> int | None:
     """Return how many processes a bottle may have, 0 if that is not known; None where it does not run any more."""
     form = "{{.State.Running}} {{.HostConfig.PidsLimit}}"
-    said = bottle.run(("docker", "inspect", "--format", form, bottle.container), _LOOKING, ALIVE)
+    argv = ("docker", "inspect", "--format", form, bottle.container)
+    said = Engine(bottle.env).checked(bottle.run(argv, _LOOKING, ALIVE))
     running, _, limit = said.stdout.decode(errors="replace").strip().partition(" ")
     if said.absent or (said.ok and running != "true"):
         return None
@@ -154,6 +156,7 @@ def _kept(bottle: Bottle) -> Kept:
     said = answers.read(result.stdout, whole=result.ok)
     tip = said.tip or ("HEAD" if said.tip is None and result.timed_out else "")
     if not tip:
+        Engine(bottle.env).checked(result)
         raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
     also = _also(said.commits, (f"branch bottle/{bottle.session}", tip))
     return Kept(

@@ -16,6 +16,7 @@ from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command, deadline
 from claude_bottle.process.deadline import Deadline
+from claude_bottle.process.engine import Engine
 from claude_bottle.repository import export, quarantine, report
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.export import FILE, Bottle, ExportRefused, Kept
@@ -71,7 +72,7 @@ def diff(bottle: Bottle) -> Iterator[str]:
             raise RepositoryError("that is not all: git in the bottle does not take the rest of what is there")
         if not silent:
             break
-    alive = command.run(bottle.argv("exit 0"), bottle.env, timeout=export.ALIVE)
+    alive = Engine(bottle.env).checked(command.run(bottle.argv("exit 0"), bottle.env, timeout=export.ALIVE))
     why = f"git ended with exit status {codes[0]} there" if alive.ok else alive.reason
     raise RepositoryError(f"the bottle does not show what has changed: {why}")
 

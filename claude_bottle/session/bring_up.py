@@ -8,12 +8,12 @@ from claude_bottle.bottle.plan import Plan
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import harmless
-from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
+from claude_bottle.errors import BottleError, DockerError, IsolationError, RefusedError
 from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import terminal, wording
 from claude_bottle.process.command import Result
-from claude_bottle.process.engine import Engine, EngineFacts
+from claude_bottle.process.engine import Engine, EngineFacts, unusable
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import planning, steps
 from claude_bottle.session.monitor import KEY_HOLDER_ENDED
@@ -113,9 +113,9 @@ def unproven(plan: Plan, receipt: Receipt, engine: Engine) -> BottleError:
 def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     """Return the error that tells the user why a step failed."""
     step, result = error.step, error.result
-    if result.unreachable or result.timed_out:
-        return EngineError(f"{step.name}: {result.reason}")
-    engine.versions()  # one that is too old is told as that
+    if result.timed_out:
+        return unusable(f"{step.name}: {result.reason}")
+    engine.versions()  # raises if the engine is gone, or too old
     if step.kind is Kind.PROGRESS:
         return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
     # A sidecar that dies at once takes the gate along, which may be the first to fail.

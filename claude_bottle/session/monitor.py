@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.egress.log import Tally
-from claude_bottle.errors import BottleError, DockerError, EngineError
+from claude_bottle.errors import BottleError, DockerError
 from claude_bottle.process import command
 from claude_bottle.process.command import Client
+from claude_bottle.process.engine import Engine
 
 _BEAT = 10.0  # seconds between two lines to a remote bottle, whose first process gives up after 45
 _LOOK = 1.0  # seconds between two looks at the key-holder's client, which cost no process
@@ -71,7 +72,7 @@ class Monitor:
                 reason = None if self._over.is_set() else self._why()
                 if reason is None:
                     self._over.wait(1)  # a log that cannot be followed is not asked for again and again
-            except BottleError as error:  # docker has vanished
+            except BottleError as error:  # docker or its engine has vanished
                 reason = error
         if not self._over.is_set():
             # Fail closed: without its sidecar the bottle reaches nothing, and another would come without the gate.
@@ -83,11 +84,9 @@ class Monitor:
         self._bottle.finish()
 
     def _why(self) -> BottleError | None:
-        """Return why a log that was followed has ended; None where only the following ended."""
-        asked = ("docker", "inspect", "--format", "{{.State.Running}}", self._sidecar)
-        result = command.run(asked, self._env, timeout=_TIMEOUT)
-        if result.unreachable or result.timed_out:
-            return EngineError(f"the Docker engine does not answer any more ({result.reason})")
+        """Return why a log that was followed has ended; None if only the following ended. Raises EngineError."""
+        asked = ("inspect", "--format", "{{.State.Running}}", self._sidecar)
+        result = Engine(self._env).ask(*asked, timeout=_TIMEOUT)
         if result.stdout.strip() == b"true":
             return None
         return DockerError("the sidecar has ended, so the session was ended too")

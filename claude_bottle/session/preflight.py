@@ -10,6 +10,7 @@ from claude_bottle.errors import RefusedError
 from claude_bottle.host import console
 from claude_bottle.host.machine import TOKEN_VARIABLE
 from claude_bottle.manifest.ssh_hosts import SshHost
+from claude_bottle.process.engine import DEBUG_LOG
 from claude_bottle.session.steps import Step, Table
 
 _PROMPT_SHOWN = 60  # characters
@@ -74,6 +75,8 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     limits = bottle.limits
     yield f"  limits  {limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes"
     yield f"image   {plan.image.tag} {building}"
+    if plan.facts.debug:
+        yield f"warning {DEBUG_LOG}"
 
 
 def _repository(plan: Plan) -> Iterator[str]:

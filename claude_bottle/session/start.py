@@ -127,11 +127,11 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
         return error if context.runner.client("bottle").ended_within(_GRACE) else None
     if code not in _LOST:
         return None
-    result = command.run(
-        ("docker", "inspect", "--format", "{{.State.Running}}", plan.name), context.env, timeout=_TIMEOUT
-    )
-    if result.unreachable or result.timed_out:
-        return EngineError(f"the Docker engine does not answer any more ({result.reason})")
+    asked = ("inspect", "--format", "{{.State.Running}}", plan.name)
+    try:
+        result = context.engine.ask(*asked, timeout=_TIMEOUT)
+    except EngineError as silent:
+        return silent
     return None if result.stdout.strip() == b"true" else error
 
 

@@ -1,13 +1,16 @@
 """What goes wrong before claude runs: the exit code, what the user is told, and that nothing is left."""
 
+import grp
+import os
 import random
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.support.sessions import Bench, docker
+from tests.support.sessions import CLI, Bench, docker
 
 
 def test_no_docker(bench: Bench) -> None:
@@ -23,7 +26,12 @@ def test_no_docker(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("environ", "code", "told"),
     [
-        ({"DOCKER_HOST": "unix:///nonexistent"}, 69, "the Docker engine does not answer"),
+        ({"DOCKER_HOST": "unix:///nonexistent"}, 69, "docker cannot be used: "),
+        (
+            {"DOCKER_HOST": "unix:///nonexistent", "CLAUDE_BOTTLE_EGRESS_NETWORK": "no-such-network"},
+            69,
+            "docker cannot be used: ",
+        ),
         ({"CLAUDE_BOTTLE_EGRESS_NETWORK": "no-such-network"}, 64, "CLAUDE_BOTTLE_EGRESS_NETWORK: no-such-network: "),
         ({"CLAUDE_BOTTLE_SUBNET": "10.212.0.0/30"}, 64, "CLAUDE_BOTTLE_SUBNET: 10.212.0.0/30 is too small"),
     ],
@@ -32,6 +40,36 @@ def test_what_cannot_start_is_told_in_one_line(bench: Bench, environ: dict[str, 
     ended = bench.start("--yes", **environ)
     assert (ended.code, ended.out, len(ended.err.splitlines())) == (code, b"", 1), ended
     assert told in ended.err
+
+
+@pytest.mark.parametrize("host", ["unix:///nonexistent", "tcp://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "command", ["verify", "build", "list", "stop --all", "cleanup", "logs x", "shell x", "fetch x", "diff x"]
+)
+def test_without_an_engine_every_command_ends_with_the_same_code(bench: Bench, command: str, host: str) -> None:
+    ended = bench.run((str(CLI), *command.split()), {"DOCKER_HOST": host})
+    assert ended.code == 69, ended
+    assert "docker cannot be used: " in ended.err + ended.out.decode(), ended
+
+
+@pytest.mark.parametrize(
+    ("mode", "hint"), [(0, "; this user may not use "), (0o060, "; this login is not in the group ")]
+)
+def test_who_may_not_use_the_socket_is_told_why(bench: Bench, mode: int, hint: str) -> None:
+    """As a user who is not in its group; root is not above permissions here."""
+    path = bench.folder / "docker.sock"
+    powers = "-dac_override,-dac_read_search"
+    humble = ("setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}") if os.geteuid() == 0 else ()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        path.chmod(mode)
+        if os.geteuid() == 0:
+            os.chown(path, -1, next(group.gr_gid for group in grp.getgrall() if group.gr_gid))
+        ended = bench.run((*humble, str(CLI), "start", bench.name, "--yes"), {"DOCKER_HOST": f"unix://{path}"})
+    assert (ended.code, ended.out, len(ended.err.splitlines())) == (69, b"", 1), ended
+    assert ended.err.startswith("claude-bottle: docker cannot be used: "), ended
+    assert hint in ended.err, ended
 
 
 @pytest.mark.parametrize(

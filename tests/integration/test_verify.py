@@ -51,14 +51,14 @@ def test_doctor_tells_what_a_start_finds(bench: Bench) -> None:
     version = int(findings["docker engine"]["detail"].partition(".")[0])
     assert [name for name, finding in findings.items() if finding["open"]] == (["AF_VSOCK"] if version < 23 else [])
     wanted = ("token", "docker client", "docker engine", "CVE-2024-29018", "gateway modes", "image", "sidecar image")
-    assert {*wanted, "AF_VSOCK", "nf_tables", "subnets", "leftovers"} == findings.keys()
+    assert {*wanted, "AF_VSOCK", "debug log", "nf_tables", "subnets", "leftovers"} == findings.keys()
 
 
 def test_doctor_says_why_a_start_cannot_work(bench: Bench) -> None:
     no_token = run(bench, "doctor")
     silent = bench.run((str(CLI), "doctor"), {"DOCKER_HOST": "unix:///nonexistent"})
     old = bench.run((str(CLI), "doctor"), {"PATH": bench.wrap('version*) echo "28.2.2 19.03.15"; exit ;;')})
-    for ended, told in ((no_token, "claude setup-token"), (silent, "does not answer"), (old, "is too old")):
+    for ended, told in ((no_token, "claude setup-token"), (silent, "docker cannot be used: "), (old, "is too old")):
         [fault] = [line for line in ended.out.decode().splitlines() if line.startswith("FAULT")]
         assert (ended.code, told in fault) == (69, True), ended
 

@@ -20,6 +20,7 @@ SESSION = "demo-0a1b2c3d"
 BRANCH = f"bottle/{SESSION}"
 # Runs what `docker exec --interactive NAME` is given, with the bottle's folder where /work stands.
 DOCKER = """#!/bin/bash
+[ "$1" = version ] && echo 28.2.2 20.10.24 && exit
 shift 3
 words=()
 for word; do [ "$word" = /work ] && word=$BOTTLE; words+=("$word"); done

@@ -92,6 +92,10 @@ class Scene:
         self._rules.append({"match": match, **what})
         self._write()
 
+    def without_engine(self, said: str) -> None:
+        """Have every docker command that no rule is for yet fail as if no engine answered."""
+        self.rule("", code=1, stderr=f"{said}\n")
+
     def bring_back(self) -> None:
         """Put the fake docker on PATH, whole at once; again, where it has vanished."""
         back = self.docker.with_name("back")

@@ -6,6 +6,7 @@ import pytest
 
 from claude_bottle import __version__, cli, errors
 from claude_bottle.errors import BottleError
+from tests.support.clients import NO_ENGINE
 from tests.support.scene import ROOT, Scene
 
 
@@ -54,6 +55,32 @@ def test_words_after_the_dashes_go_to_claude_and_no_others(scene: Scene) -> None
 @pytest.mark.parametrize("words", [("stop",), ("stop", "--all", "x"), ("stop", "x"), ("logs", "x"), ("shell", "x")])
 def test_a_session_that_is_not_there_is_wrong_usage(scene: Scene, words: tuple[str, ...]) -> None:
     assert scene.run(*words)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("start", "demo", "--yes"), ("verify",), ("verify", "--json"), ("build",), ("doctor",), ("list",)),
+        *(("stop", "--all"), ("stop", "demo"), ("cleanup",), ("cleanup", "--dry-run"), ("shell", "demo")),
+        *(("logs", "demo"), ("fetch", "demo"), ("diff", "demo"), ("allow", "demo", "example.com")),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("client", ["26.1.5", "29.7.2", "29.7.2 silent"])
+def test_without_an_engine_every_command_says_so(scene: Scene, words: tuple[str, ...], client: str) -> None:
+    scene.without_engine(NO_ENGINE[client])
+    code, out, err = scene.run(*words, CLAUDE_BOTTLE_EGRESS_NETWORK="vpn")
+    assert code == 69
+    assert f"docker cannot be used: {NO_ENGINE[client][:20]}" in (out + err).replace("\\", "")
+    tried = {event.argv[1] for event in scene.log}
+    assert tried <= {"version", "image", "network", "info", "ps", "volume"}
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_doctor_warns_of_a_debug_engine_in_one_line(scene: Scene, *, debug: bool) -> None:
+    scene.rule("info", stdout=f"{debug}\n".lower())
+    _, out, _ = scene.run("doctor")
+    assert [line.split()[0] for line in out.splitlines() if " debug log " in line] == ["open" if debug else "ok"]
 
 
 @pytest.mark.parametrize("setting", ["CLAUDE_BOTTLE_BUILD_CA", "CLAUDE_BOTTLE_SUBNET"])

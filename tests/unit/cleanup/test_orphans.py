@@ -8,8 +8,9 @@ import pytest
 
 from claude_bottle.cleanup import orphans
 from claude_bottle.cleanup.orphans import Leftover
-from claude_bottle.errors import EngineError
+from claude_bottle.errors import DockerError, EngineError
 from claude_bottle.host.owner import Owner
+from tests.support.clients import NO_ENGINE
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.scene import Scene
 
@@ -48,7 +49,14 @@ def test_what_has_no_owner_is_not_ours(scene: Scene, garbage: str) -> None:
 
 def test_a_listing_that_fails_is_an_error_in_dockers_words(scene: Scene) -> None:
     scene.rule("volume ls", code=1, stderr="Error response from daemon: no luck\n")
-    with pytest.raises(EngineError, match=r"^docker volume failed: no luck$"):
+    with pytest.raises(DockerError, match=r"^docker volume failed: no luck$"):
+        orphans.listed(scene.environ)
+
+
+@pytest.mark.parametrize("said", NO_ENGINE.values(), ids=NO_ENGINE)
+def test_a_listing_without_an_engine_is_not_empty(scene: Scene, said: str) -> None:
+    scene.without_engine(said)
+    with pytest.raises(EngineError, match=r"^docker cannot be used: "):
         orphans.listed(scene.environ)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+from tests.support.clients import NO_ENGINE
 from tests.support.labels import LIST, row
 from tests.support.owners import OBSERVER
 from tests.support.scene import Scene
@@ -31,3 +32,14 @@ def test_logs_that_nobody_reads_any_more_end(scene: Scene) -> None:
             child.stdout.close()
         err = child.stderr.read()
     assert (child.returncode, err) == (1, "")
+
+
+def test_a_log_that_an_engines_end_cuts_off_is_not_whole(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
+    scene.rule("container inspect")
+    scene.rule("logs", code=1, times=1)
+    (scene.folder / "removed").touch()  # the sidecar: its log ends
+    assert scene.run("logs", "demo-1", "--follow")[0] == 0
+    scene.without_engine(NO_ENGINE["29.7.2"])
+    code, _, err = scene.run("logs", "demo-1", "--follow")
+    assert (code, err.startswith("claude-bottle: docker cannot be used: ")) == (69, True)

@@ -1,14 +1,16 @@
 """What an engine is asked, and that whatever it answers ends in one line."""
 
+import grp
+import os
+import socket
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from claude_bottle.errors import BottleError, DockerError, EngineError, ManifestError
-from claude_bottle.process.engine import Egress, Engine, Versions
+from claude_bottle.process.engine import EGRESS, Egress, Engine, Versions
+from tests.support.clients import NO_ENGINE, NO_IMAGE, NO_NETWORK
 from tests.support.scene import Scene
-
-DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
 
 
 @pytest.mark.parametrize(
@@ -23,15 +25,10 @@ def test_versions_of_every_spelling_are_new_enough(scene: Scene, answer: str) ->
     ("what", "reason"),
     [
         ({"stdout": "28.2.2 19.03.15\n"}, "Docker Engine 19.03.15 is too old: 20.10 is the oldest that works"),
-        ({"stdout": "<no value>\n\0\n"}, "docker version failed: "),
-        ({"stdout": "28.2.2\n", "code": 1, "stderr": DOWN}, "does not answer, is it running? (Cannot connect"),
-        (
-            {"code": 1, "stderr": "permission denied while trying to connect to the Docker daemon socket\n"},
-            "permission",
-        ),
-        (
-            {"code": 1, "stderr": 'error during connect: Get "http://x": bash: docker: command not found\n'},
-            "not answer",
+        ({"stdout": "<no value>\n\0\n"}, r"docker cannot be used: docker version names no engine: <no value> \x00"),
+        *(
+            ({"stdout": "28.2.2\n", "code": 1, "stderr": f"{said}\n"}, f"docker cannot be used: {said}")
+            for said in NO_ENGINE.values()
         ),
     ],
 )
@@ -39,8 +36,77 @@ def test_an_engine_that_cannot_be_used_is_one_line(scene: Scene, what: dict[str,
     scene.rule("version", **what)
     with pytest.raises(EngineError) as caught:
         Engine(scene.environ).versions()
-    assert reason in str(caught.value)
+    assert str(caught.value).startswith(reason)
     assert str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("said", NO_ENGINE.values(), ids=NO_ENGINE)
+@pytest.mark.parametrize("chosen", ["vpn", None])
+def test_a_missing_engine_is_no_missing_object(scene: Scene, said: str, chosen: str | None) -> None:
+    scene.without_engine(said)
+    with pytest.raises(EngineError, match=r"^docker cannot be used: "):
+        Engine(scene.environ).facts(["x"], chosen)
+    assert len([event for event in scene.log if event.starts("docker version")]) == 1
+
+
+@pytest.mark.parametrize("said", NO_NETWORK.values(), ids=NO_NETWORK)
+def test_a_missing_network_is_a_wrong_setting(scene: Scene, said: str) -> None:
+    scene.rule("IPAM", code=1, stderr=f"{said}\n")
+    with pytest.raises(ManifestError, match=r"^CLAUDE_BOTTLE_EGRESS_NETWORK: vpn: .*vpn"):
+        Engine(scene.environ).facts(["x"], "vpn")
+
+
+@pytest.mark.parametrize("said", NO_IMAGE.values(), ids=NO_IMAGE)
+def test_a_missing_image_is_to_be_built(scene: Scene, said: str) -> None:
+    scene.rule("image inspect --format {{.Id}} x", code=1, stderr=f"{said}\n")
+    assert Engine(scene.environ).facts(["x", "y"]).present == {"y", EGRESS}
+
+
+@pytest.mark.parametrize("what", ["image inspect", "network inspect"])
+def test_an_engine_that_refuses_to_say_what_exists_is_an_error(scene: Scene, what: str) -> None:
+    """It may exist: nothing is built or made on a guess."""
+    scene.rule(what, code=1, stderr="Error response from daemon: layer is corrupt\n")
+    with pytest.raises(DockerError, match=r"cannot be inspected: layer is corrupt$"):
+        Engine(scene.environ).facts(["x"])
+
+
+def test_only_a_failure_without_an_answer_costs_a_query(scene: Scene) -> None:
+    scene.rule("inspect one", code=1, stderr="Error response from daemon: no luck\n")
+    scene.rule("inspect two", code=1, stderr="no luck\n")
+    engine = Engine(scene.environ)
+    for name, queries in (("none", 0), ("one", 0), ("two", 1)):
+        engine.ask("inspect", name)
+        assert len([event for event in scene.log if event.starts("docker version")]) == queries
+
+
+@pytest.mark.parametrize(("mode", "hint"), [(0o660, "is not in the group "), (0o600, "this user may not use ")])
+def test_who_may_not_use_the_socket_is_told_how_to_join(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, mode: int, hint: str
+) -> None:
+    class Refused(socket.socket):
+        def connect(self, _: object) -> None:
+            raise PermissionError
+
+    path = scene.folder / "docker.sock"
+    path.touch()
+    path.chmod(mode)
+    if not path.stat().st_gid:  # root's own group is no group to join
+        os.chown(path, -1, next(each for each in grp.getgrall() if each.gr_gid).gr_gid)
+    group = grp.getgrgid(path.stat().st_gid)
+    monkeypatch.setattr("claude_bottle.process.engine.socket.socket", Refused)
+    scene.without_engine("whatever a client says")
+    with pytest.raises(EngineError, match=r"^docker cannot be used: whatever a client says; this ") as caught:
+        Engine({**scene.environ, "DOCKER_HOST": f"unix://{path}"}).versions()
+    assert hint in str(caught.value)
+    assert (f"`sudo usermod -aG {group.gr_name} $USER`, then log in again" in str(caught.value)) == (mode == 0o660)
+
+
+@pytest.mark.parametrize(("said", "debug"), [("true\n", True), ("false\n", False), ("", False)])
+def test_a_debug_engine_is_seen_beside_the_other_facts(scene: Scene, said: str, *, debug: bool) -> None:
+    scene.rule("info", stdout=said)
+    assert Engine(scene.environ).facts(["x"]).debug == debug
+    scene.rule("IPAM", stdout='[{"Subnet": "10.9.0.0/24"}]\n')
+    assert Engine(scene.environ).facts(["x"], "vpn").debug == debug
 
 
 def test_the_chosen_network_brings_its_subnet_and_gateway(scene: Scene) -> None:

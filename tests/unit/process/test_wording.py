@@ -5,10 +5,9 @@ import pytest
 from claude_bottle.process import wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.wording import TABLE, Wording, says
+from tests.support.clients import NO_ENGINE
 
 DAEMON = "Error response from daemon: "
-GET = 'Get "http://198.51.100.1:2375/v1.51/containers/json": dial tcp 198.51.100.1:2375: i/o timeout'
-DOWN = {wording.UNREACHABLE}
 CLASH = {wording.SUBNET_TAKEN, wording.MADE_MEANWHILE}
 GONE = {wording.ABSENT, wording.NO_TARGET}
 
@@ -22,16 +21,6 @@ SENTENCES: list[tuple[str, str, set[Wording]]] = [
     ("dockerd 20.10.24", f"{DAEMON}no such image: x: No such image: x:latest", {wording.ABSENT}),
     ("dockerd 20.10.24", f"{DAEMON}network x not found\nexit status 1", {wording.ABSENT}),
     ("dockerd 29.7.2", f"{DAEMON}get x: no such volume", {wording.ABSENT}),
-    ("docker 28.2.2", "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", DOWN),
-    (
-        "docker 29.7.2",
-        "failed to connect to the docker API at unix:///x; check if the path is correct: dial unix /x: no such file",
-        DOWN,
-    ),
-    ("docker 28.2.2", 'error during connect: Get "http://docker.example.com/v1.50/info": command [ssh ...]', DOWN),
-    ("docker 26.1.5", "permission denied while trying to connect to the Docker daemon socket at unix:///x", DOWN),
-    ("docker 29.7.2", "permission denied while trying to connect to the docker API at unix:///x", DOWN),
-    ("docker 29.7.2", GET, DOWN),
     ("dockerd 20.10.24", f"{DAEMON}removal of container x is already in progress", {wording.REMOVAL_UNDER_WAY}),
     ("dockerd 26.1.5", f"{DAEMON}Pool overlaps with other one on this address space", CLASH),
     ("dockerd 28.5.2", f"{DAEMON}invalid pool request: Pool overlaps with other one on this address space", CLASH),
@@ -78,14 +67,20 @@ def meant(text: str) -> set[Wording]:
 @pytest.mark.parametrize(("by", "said", "expected"), SENTENCES)
 def test_each_sentence_means_one_thing_only(by: str, said: str, expected: set[Wording]) -> None:
     speaker, _, version = by.partition(" ")
-    assert meant(f"{said}\n") == expected
+    engines = {wording.ANSWER} if DAEMON in said else set()
+    assert meant(f"{said}\n") == expected | engines
     known = [phrase for each in meant(said) for phrase in each.phrases if phrase.text in said.casefold()]
     assert any(phrase.by == speaker and version in phrase.seen for phrase in known)
 
 
 @pytest.mark.parametrize("said", OTHERS)
 def test_other_sentences_mean_nothing(said: str) -> None:
-    assert meant(said) == set()
+    assert meant(said) - {wording.ANSWER} == set()
+
+
+@pytest.mark.parametrize("said", NO_ENGINE.values(), ids=NO_ENGINE)
+def test_what_clients_say_without_an_engine_is_no_answer(said: str) -> None:
+    assert not Result(1, stderr=f"{said}\n").answered
 
 
 def test_every_phrase_has_been_said() -> None:
@@ -105,12 +100,10 @@ def test_the_table_has_every_wording_once() -> None:
     assert sorted(each.name for each in TABLE) == sorted(each.name for each in defined.values())
 
 
-def test_success_is_neither_absence_nor_an_engine_that_is_gone() -> None:
+def test_success_is_no_absence() -> None:
     for code in (0, 1):
-        said = Result(code, stderr="Error: No such container: x\n")
-        silent = Result(code, stderr="Cannot connect to the Docker daemon at tcp://x: lookup x: no such object\n")
-        assert (said.absent, said.unreachable) == (bool(code), False)
-        assert (silent.absent, silent.unreachable) == (False, bool(code))
+        assert Result(code, stderr="Error: No such container: x\n").absent == bool(code)
+        assert Result(code, stderr="Error: No such container: x\n").answered != bool(code)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,15 @@ import threading
 
 import pytest
 
-from claude_bottle.errors import RepositoryError
+from claude_bottle.errors import EngineError, RepositoryError
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.fetch import Bottle, HandBack
+from tests.support.clients import NO_ENGINE
 from tests.support.fetching import crowd, landed, partly
 from tests.support.repos import BRANCH, SESSION, Ground, Repo
+
+GONE = "Error response from daemon: No such container: x"
 
 
 def test_everything_comes_back_byte_for_byte(ground: Ground) -> None:
@@ -177,9 +180,19 @@ def test_work_lands_where_there_is_no_room_for_temporary_files(ground: Ground, m
 
 def test_a_bottle_that_has_ended_is_told(ground: Ground) -> None:
     bottle = ground.uncork()
-    (ground.folder / "bin" / "docker").write_text("#!/bin/sh\necho 'No such container: x' >&2; exit 1\n")
+    (ground.folder / "bin" / "docker").write_text(f"#!/bin/sh\necho '{GONE}' >&2; exit 1\n")
     with pytest.raises(RepositoryError, match="the bottle has ended"):
         fetch.fetch(bottle)
+
+
+@pytest.mark.parametrize("said", NO_ENGINE.values(), ids=NO_ENGINE)
+def test_an_engine_that_has_ended_is_no_bottle_that_has(ground: Ground, said: str) -> None:
+    bottle = ground.uncork()
+    (ground.folder / "bin" / "docker").write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+    with pytest.raises(EngineError, match=r"^docker cannot be used: "):
+        fetch.fetch(bottle)
+    with pytest.raises(EngineError, match=r"^docker cannot be used: "):
+        list(fetch.diff(bottle))
 
 
 def test_two_bottles_land_at_once(ground: Ground) -> None:

@@ -10,6 +10,8 @@ from claude_bottle.repository import fetch
 from tests.support.fetching import nested, require_filter
 from tests.support.repos import Ground
 
+GONE = "Error response from daemon: No such container: x"
+
 
 def test_the_difference_is_shown_with_what_is_not_committed(ground: Ground) -> None:
     bottle, before = ground.uncork(), ground.user.snapshot()
@@ -52,6 +54,8 @@ def test_a_difference_is_shown_without_its_start_and_a_failure_told(ground: Grou
     bottle = ground.uncork()
     gone = replace(bottle, work=replace(bottle.work, start="1" * 40))
     assert "+1\n" in list(fetch.diff(gone))
-    (ground.folder / "bin" / "docker").write_text("#!/bin/sh\necho 'No such container: x' >&2; exit 1\n")
+    (ground.folder / "bin" / "docker").write_text(
+        "#!/bin/sh\necho 'Error response from daemon: No such container: x' >&2; exit 1\n"
+    )
     with pytest.raises(RepositoryError, match="does not show what has changed: No such container: x"):
         list(fetch.diff(bottle))

@@ -4,13 +4,14 @@ import time
 
 import pytest
 
+from tests.support.clients import NO_ENGINE
 from tests.support.scene import NAME, STEPS, TRUSTING, USUAL, Scene
 
 START = ("start", "demo", "--yes")
 SIDECAR = f"State.Running}}}} {NAME}-sidecar"
 BOTTLE = f"State.Running}}}} {NAME}"
-UNREACHABLE = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
-SILENT = "the Docker engine does not answer any more"
+UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
+SILENT = "docker cannot be used: "
 REMOVED = "the bottle was removed from outside, and with it the session"
 
 
@@ -19,15 +20,17 @@ REMOVED = "the bottle was removed from outside, and with it the session"
     [
         ({"stdout": "false\n"}, 70, "the sidecar has ended, so the session was ended too"),
         ({"code": 1, "stderr": f"Error: No such object: {NAME}-sidecar\n"}, 70, "the sidecar has ended"),
-        ({"code": 1, "stderr": UNREACHABLE}, 69, f"{SILENT} (Cannot connect to the Docker daemon"),
-        ({"fifo": "never"}, 69, f"{SILENT} (no answer within 1 s)"),
+        ({"code": 1, "stderr": f"error: no such object: {NAME}-sidecar\n"}, 70, "the sidecar has ended"),
+        ({"code": 1, "stderr": UNREACHABLE}, 69, f"{SILENT}failed to connect to the docker API"),
+        ({"fifo": "never"}, 69, f"{SILENT}no answer within 1 s"),
     ],
-    ids=["ended", "removed", "unreachable", "hangs"],
+    ids=["ended", "removed", "removed-29", "unreachable", "hangs"],
 )
 def test_a_log_that_ends_ends_the_session(scene: Scene, answer: dict[str, object], code: int, told: str) -> None:
     """Through the bottle's lifeline, which takes claude along."""
     scene.rule(STEPS["claude"], fifo="claude", code=137)
     scene.rule(SIDECAR, **answer)
+    scene.rule("version", **(answer if answer.get("stderr") == UNREACHABLE else {}))
     child = scene.launch(*START, patches=TRUSTING | {"session.monitor._TIMEOUT": 1})
     with scene.held("claude"):
         (scene.folder / "removed").touch()
@@ -57,16 +60,18 @@ def test_a_log_that_ends_by_itself_is_followed_again(scene: Scene) -> None:
     [
         ({"stdout": "true\n"}, None, ""),
         ({"code": 1, "stderr": f"Error: No such object: {NAME}\n"}, 70, REMOVED),
-        ({"code": 1, "stderr": UNREACHABLE}, 69, f"{SILENT} (Cannot connect"),
-        ({"fifo": "never"}, 69, f"{SILENT} (no answer within 1 s)"),
+        ({"code": 1, "stderr": f"error: no such object: {NAME}\n"}, 70, REMOVED),
+        ({"code": 1, "stderr": UNREACHABLE}, 69, f"{SILENT}failed to connect"),
+        ({"fifo": "never"}, 69, f"{SILENT}no answer within 1 s"),
     ],
-    ids=["runs", "removed", "unreachable", "hangs"],
+    ids=["runs", "removed", "removed-29", "unreachable", "hangs"],
 )
 def test_claudes_own_code_is_told_from_that_of_a_client_that_was_cut_off(
     scene: Scene, code: int, answer: dict[str, object], ended: int | None, told: str
 ) -> None:
     scene.rule(STEPS["claude"], code=code)
     scene.rule(BOTTLE, **answer)
+    scene.rule("version", **(answer if answer.get("stderr") == UNREACHABLE else {}))
     seen, _, err = scene.run(*START, patches=TRUSTING | {"session.start._TIMEOUT": 1})
     assert seen == (code if ended is None else ended), err
     assert not told or f"claude-bottle: {told}" in err

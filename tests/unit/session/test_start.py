@@ -60,6 +60,8 @@ def test_a_dry_run_shows_what_a_session_runs_and_calls_no_docker(scene: Scene) -
     shown, undos, texts = _shown(out)
     assert scene.run(*START)[0] == 0
     run = [event.argv for event in scene.log if event.kind == "start"]
+    [info] = [argv for argv in run if argv[1] == "info"]  # whether the engine logs secrets
+    run.remove(info)
     [asked] = [argv for argv in run if argv[1] == "image"]  # for all at once, where a shell asks for each
     assert [(*asked[:-2], image) for image in asked[-2:]] == [argv for argv in shown if argv[1] == "image"]
     shown, run = ([argv for argv in argvs if argv[1] != "image"] for argvs in (shown, run))
@@ -351,6 +353,13 @@ def test_without_docker_nothing_is_tried(scene: Scene) -> None:
     assert (err.count("\n"), "docker is not on PATH: install Docker" in err) == (1, True)
 
 
+def test_a_debug_engine_is_warned_of_in_one_line_before_the_token_is_handed_over(scene: Scene) -> None:
+    scene.rule("info", stdout="true\n")
+    scene.rule(STEPS["claude"], code=7)
+    code, _, err = scene.run(*START)
+    assert (code, err.count("\nwarning the engine runs in debug mode")) == (7, 1)
+
+
 def test_an_interrupt_does_not_wait_for_an_engine_that_does_not_answer(scene: Scene) -> None:
     scene.rule("image inspect", fifo="asked")
     child = scene.launch(*START, patches=TRUSTING | {"process.engine._TIMEOUT": 10_000})
@@ -363,7 +372,7 @@ def test_an_engine_that_does_not_answer_is_given_up(scene: Scene) -> None:
     scene.rule("image inspect", fifo="never")
     code, _, err = scene.run(*START, patches=TRUSTING | {"process.engine._TIMEOUT": 0.3})
     assert code == 69
-    assert err == "claude-bottle: the Docker engine does not answer, is it running? (no answer within 0 s)\n"
+    assert err == "claude-bottle: docker cannot be used: no answer within 0 s\n"
 
 
 def test_without_a_token_no_docker_is_called(scene: Scene) -> None:
@@ -397,7 +406,7 @@ def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, cod
     assert ("in the bottle" in rest) == (code == 5)
     assert scene.undone == (USUAL if code == 5 else [])
     assert list(scene.tmp.iterdir()) == []
-    asked = {("image", "inspect"), ("network", "inspect")}
+    asked = {("image", "inspect"), ("network", "inspect"), ("info", "--format")}
     assert ({event.argv[1:3] for event in scene.log} == asked) == (code != 5)
 
 
