@@ -88,8 +88,8 @@ def _leading_out(quarantine: Git, links: list[tuple[str, str]]) -> list[str]:
 
 
 def _batch(quarantine: Git, oids: list[str], what: str) -> bytes:
-    asked = "".join(f"{oid}\n" for oid in oids).encode()
-    result = quarantine.run("cat-file", what, stdin=asked, timeout=_SECONDS, more=_WARY)
+    stdin = "".join(f"{oid}\n" for oid in oids).encode()
+    result = quarantine.run("cat-file", what, stdin=stdin, timeout=_SECONDS, more=_WARY)
     return result.stdout if result.ok else b""
 
 

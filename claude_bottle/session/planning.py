@@ -59,15 +59,15 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
     )
 
 
-def offline_plan(asked: Request) -> Plan:
+def offline_plan(requested: Request) -> Plan:
     """Return the plan of a session without querying the engine, for a dry run; raises ManifestError."""
-    return plan.make(asked, EngineFacts(Egress(asked.chosen_network or EGRESS)))
+    return plan.make(requested, EngineFacts(Egress(requested.chosen_network or EGRESS)))
 
 
-def resolve(asked: Request, engine: Engine) -> Plan:
+def resolve(requested: Request, engine: Engine) -> Plan:
     """Query the engine and return the plan of a session on it; raises ManifestError or EngineError."""
-    images = (asked.base.tag, asked.image.tag, asked.sidecar_image)
-    return plan.make(asked, engine.facts(images, asked.chosen_network))
+    images = (requested.base.tag, requested.image.tag, requested.sidecar_image)
+    return plan.make(requested, engine.facts(images, requested.chosen_network))
 
 
 def refreshed(made: Plan, engine: Engine) -> Plan:

@@ -105,8 +105,8 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     """Return the plan, once shown to the user and, without --yes, confirmed; raises RefusedError if it is not."""
     repository = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
     local = context.engine.is_local()
-    asked = planning.request(machine, agent, options.run, local=local, repository=repository)
-    plan = planning.resolve(asked, context.engine)
+    requested = planning.request(machine, agent, options.run, local=local, repository=repository)
+    plan = planning.resolve(requested, context.engine)
     console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
     if options.yes:
         return plan
@@ -165,8 +165,8 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     with _context(machine, verbose=verbose) as context:
-        asked = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
-        receipt = _proven(planning.resolve(asked, context.engine), context)[1]
+        requested = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
+        receipt = _proven(planning.resolve(requested, context.engine), context)[1]
     if context.undo.late:  # a signal ends the whole loop, not only this agent
         raise SystemExit(128 + context.undo.late)
     return receipt
