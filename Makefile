@@ -1,8 +1,8 @@
-# `make` alone tells what there is to make.
+# `make` alone lists the targets.
 
 PYTHON ?= python3
 DEV := .venv-dev/bin/python -m
-# Lists every shell file, by its first line or its name; cli.py is one to the shell only as far as its first exec.
+# Lists every shell file, by its first line or its name; not cli.py, which is a shell script only up to its last exec.
 SHELL_FILES := find * .ci -type f ! -name '*.py*' -exec awk \
 	'FNR == 1 && (/^\#!.*[\/ ](ba|da)?sh( |$$)/ || FILENAME ~ /\.sh$$/) { print FILENAME }' {} +
 
@@ -25,7 +25,7 @@ lint: .venv-dev/stamp ## Check style, types and shell
 	$(DEV) mypy
 	$(SHELL_FILES) | xargs .venv-dev/bin/shellcheck
 
-contract: .venv-dev/stamp ## Check what the product relies on in pipelock, CLAUDE_BOTTLE_PIPELOCK_IMAGE or the stand-in
+contract: .venv-dev/stamp ## Test the required behaviour of pipelock: CLAUDE_BOTTLE_PIPELOCK_IMAGE, else the stand-in
 	$(PYTHON) -m tests.world up
 	$(DEV) pytest -n 4 tests/contract
 

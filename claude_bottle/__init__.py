@@ -1,5 +1,5 @@
 """claude-bottle: run Claude Code in an isolated Docker container that proves its isolation."""
 
 __version__ = "0.4.0"
-REFUSED = "claude-bottle.invalid"  # what the self-test asks of each sidecar; nobody's (RFC 2606)
-PREFIX = "claude-bottle"  # of every name and label that a session gives to something on the engine
+REFUSED = "claude-bottle.invalid"  # the host the self-test requests from each sidecar; .invalid never exists (RFC 2606)
+PREFIX = "claude-bottle"  # of the names and labels of every object a session creates on the engine

@@ -1,7 +1,7 @@
-"""The installed program. Like the launcher of a checkout it keeps PYTHONPATH out of what it imports.
+"""The installed program. Like `cli.py` of a checkout, it imports nothing from PYTHONPATH.
 
-A user's PYTHONPATH may lead into a cloned repository, and an empty entry in it is the current directory. What comes
-before this module cannot be kept out: the script that an installer makes imports `re`, `sys` and this package.
+A user's PYTHONPATH may contain a cloned repository, and an empty entry in it is the current directory. The imports
+before this module cannot be protected: an installer's script imports `re`, `sys` and this package first.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line in an isolated interpreter: this one, unless PYTHONPATH has changed what it imports."""
+    """Run the command line, in a new isolated interpreter if PYTHONPATH is set."""
     if os.environ.get("PYTHONPATH") and not sys.flags.isolated:
         os.execv(sys.executable, (sys.executable, "-I", "-m", "claude_bottle", *sys.argv[1:]))
     from claude_bottle import cli

@@ -1,4 +1,4 @@
-"""The commands: parse, call, exit. The only user of click."""
+"""The command line: parse, call the command, print, exit. The only user of click."""
 
 import json
 import sys
@@ -26,12 +26,12 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BottleError as error:
-            # A manifest's lines begin with path:line:column, which editors and people follow.
-            tell = console.show if isinstance(error, ManifestError) else console.say
-            tell("\n".join(map(harmless, str(error).split("\n"))))
+            # Manifest errors begin with path:line:column, which editors recognize, so they get no prefix.
+            show = console.show if isinstance(error, ManifestError) else console.say
+            show("\n".join(map(harmless, str(error).split("\n"))))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            sys.exit(130)  # click would say "Aborted!" and exit with 1
+            sys.exit(130)  # click would print "Aborted!" and exit with 1
 
 
 def _machine(agents: Path | None) -> Machine:
@@ -57,7 +57,7 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return what completes a parameter with "agents", "sessions" or "refs"."""
+    """Return a completion function for "agents", "sessions" or "refs"."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from claude_bottle.commands import completion
@@ -145,8 +145,8 @@ def doctor(*, as_json: bool) -> None:
     from claude_bottle.commands import doctor
 
     findings = list(doctor.examine(_machine(None)))
-    told = "\n".join(harmless(finding.line) for finding in findings)
-    console.output(json.dumps(list(map(asdict, findings)), indent=2) if as_json else told)
+    text = "\n".join(harmless(finding.line) for finding in findings)
+    console.output(json.dumps(list(map(asdict, findings)), indent=2) if as_json else text)
     if any(finding.fault for finding in findings):
         sys.exit(EngineError.exit_code)
 
@@ -326,5 +326,5 @@ def completion(*, shell: str, names: tuple[str, ...]) -> None:
         def source_vars(self) -> Any:
             return {**super().source_vars(), **scripts.variables(names)}
 
-    variable = f"_{installation.NAME}_COMPLETE".replace("-", "_").replace(".", "_").upper()  # as click makes it
+    variable = f"_{installation.NAME}_COMPLETE".replace("-", "_").replace(".", "_").upper()  # as click derives it
     console.output(Script(main, {}, installation.NAME, variable).source())

@@ -1,28 +1,28 @@
-"""The kinds of error that end a command, each with its exit code (the table in the README)."""
+"""The errors that end a command, each with its exit code, as listed in the README."""
 
 from typing import ClassVar
 
 
 class BottleError(Exception):
-    """Ends the command: `cli.py` prints the message on stderr and exits with `exit_code`."""
+    """Base of all errors for the user: `cli.py` prints the message on stderr and exits with `exit_code`."""
 
     exit_code: ClassVar[int]
 
 
 class UsageError(BottleError):
-    """The command line names something that is not there."""
+    """The command line is wrong: an unknown session, an invalid host, options that do not combine."""
 
     exit_code = 2
 
 
 class ManifestError(BottleError):
-    """One or more faults in a manifest or a setting; the message has one line for each."""
+    """One or more faults in manifests or settings; the message has one line per fault."""
 
     exit_code = 64
 
 
 class RefusedError(BottleError):
-    """The user said no at the preflight, or could not be asked."""
+    """The user declined at the preflight, there is no terminal to prompt on, or a key was not unlocked."""
 
     exit_code = 65
 
@@ -40,24 +40,24 @@ class EngineError(BottleError):
 
 
 class DockerError(BottleError):
-    """A docker command failed; the message carries what docker said."""
+    """A docker command failed, and the message has docker's own; or the stage dir cannot be written."""
 
     exit_code = 70
 
 
 class RepositoryError(BottleError):
-    """A repository cannot be taken in, or a bottle's work did not come back to it."""
+    """A repository cannot be cloned into a bottle, or a bottle's work cannot be fetched."""
 
     exit_code = 74
 
 
 class LeftBehindError(BottleError):
-    """Something of a session could not be removed."""
+    """Something a session created could not be removed."""
 
     exit_code = 75
 
 
 class TokenError(BottleError):
-    """There is no OAuth token to hand to claude."""
+    """There is no OAuth token for claude."""
 
     exit_code = 78

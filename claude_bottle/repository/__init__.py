@@ -1,4 +1,4 @@
-"""A repository into a bottle, a branch out of it, through git alone.
+"""Clone a repository into a bottle and fetch a branch from it, through git alone.
 
-What a bottle answers is never trusted: it passes a quarantine first. Used by the session and the commands.
+Output of a bottle is never trusted: its objects pass a quarantine first. Used by `session/` and `commands/`.
 """

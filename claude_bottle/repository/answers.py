@@ -1,4 +1,4 @@
-"""Read what the exporter printed in a bottle. Anything may have printed it: what makes no sense is refused."""
+"""Parse the exporter's output, strictly: anything in the bottle may have printed it."""
 
 import json
 from collections.abc import Iterable
@@ -8,10 +8,10 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
 from claude_bottle.repository.clone import is_oid
 
-_LINES = 50_000  # at most
-_LONGEST = 16_384  # bytes of a line: six for each of a thousand characters, and more
-_TEXT = 1000  # characters of a field, as the exporter cuts it
-_SHOWN = 200  # characters of a field that are shown
+_LINES = 50_000  # of output, at most
+_LONGEST = 16_384  # bytes of a line; JSON needs up to six for each of _TEXT characters
+_TEXT = 1000  # characters of a field; the exporter truncates to as many
+_SHOWN = 200  # characters of a field to print
 _FIELDS = {
     "commit": ("oid", "below", "what"),
     "head": ("tip", "before"),
@@ -19,12 +19,20 @@ _FIELDS = {
     "nested": ("path",),
     "large": ("path",),
 }
-_NAMES = {"oid": False, "below": True, "tip": True, "before": True}  # of objects, and whether there may be none
+_NAMES = {
+    "oid": False,
+    "below": True,
+    "tip": True,
+    "before": True,
+}  # fields with an object id, and whether they may be empty
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit beside the HEAD, the agent's own commit that it was made on top of, if any, and what it is."""
+    """A commit that HEAD does not contain.
+
+    `below` is the agent's own commit if `oid` is ours on top of it, else ""; `what` describes it, as in "branch x".
+    """
 
     oid: str
     below: str
@@ -33,10 +41,10 @@ class Commit:
 
 @dataclass(frozen=True)
 class Answers:
-    """All that a bottle said of its work; what is text can be printed as it is."""
+    """The exporter's report on the work in a bottle; its text is escaped, so safe to print."""
 
-    tip: str | None  # None if it did not come to that, "" if there is no commit
-    before: str  # the agent's own last commit, "" if there is none
+    tip: str | None  # None if the output ends before it, "" without a commit
+    before: str  # the agent's own last commit, "" without one
     commits: tuple[Commit, ...]
     failed: tuple[str, ...]
     nested: tuple[str, ...]
@@ -44,13 +52,13 @@ class Answers:
 
 
 def read(printed: bytes, *, whole: bool) -> Answers:
-    """Read what the exporter printed; if it is not `whole`, the end may be missing.
+    """Parse the exporter's output; if not `whole`, it may be cut off at any point.
 
-    RepositoryError if it is not what the exporter would print.
+    Raises RepositoryError if the output is malformed.
     """
     *lines, rest = printed.split(b"\n", _LINES)
     if whole and rest:
-        raise _senseless("it does not end" if len(lines) < _LINES else f"more than {_LINES} lines")
+        raise _malformed("the last line is cut off" if len(lines) < _LINES else f"more than {_LINES} lines")
     records = [_record(line) for line in lines]
 
     def of(kind: str) -> list[dict[str, str]]:
@@ -58,7 +66,7 @@ def read(printed: bytes, *, whole: bool) -> Answers:
 
     heads = of("head")
     if len(heads) > 1 or (whole and not heads):
-        raise _senseless(f"{len(heads)} heads")
+        raise _malformed(f"{len(heads)} heads")
     head = heads[0] if heads else {}
     return Answers(
         *(head.get("tip"), head.get("before", "")),
@@ -69,32 +77,32 @@ def read(printed: bytes, *, whole: bool) -> Answers:
 
 
 def _record(line: bytes) -> dict[str, str]:
-    """Read one line: a kind and its fields, all of them text, made harmless."""
+    """Parse one line: a kind and its fields, all of them strings, escaped and truncated."""
     if len(line) > _LONGEST:
-        raise _senseless(f"a line of {len(line)} bytes")
+        raise _malformed(f"a line of {len(line)} bytes")
     try:
         record = json.loads(line.decode("ascii"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise _senseless(str(error)) from None
+        raise _malformed(str(error)) from None
     if not isinstance(record, dict) or not all(isinstance(value, str) for value in record.values()):
-        raise _senseless("no object of strings")
+        raise _malformed("not an object of strings")
     kind = record.get("kind", "")
     if kind not in _FIELDS or record.keys() != {"kind", *_FIELDS[kind]}:
-        raise _senseless(f"fields {' '.join(record)[:_SHOWN]}")
+        raise _malformed(f"fields {' '.join(record)[:_SHOWN]}")
     for name, value in record.items():
         if len(value) > _TEXT:
-            raise _senseless(f"{len(value)} characters of {name}")
+            raise _malformed(f"{len(value)} characters of {name}")
         if name in _NAMES and not is_oid(value) and (value or not _NAMES[name]):
-            raise _senseless(f"{value[:_SHOWN]!r} is no commit")
+            raise _malformed(f"{value[:_SHOWN]!r} is not a commit id")
     return {name: harmless(value)[:_SHOWN] for name, value in record.items()}
 
 
 def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     found = list(pairs)
     if len(dict(found)) != len(found):
-        raise ValueError("a field twice")
+        raise ValueError("duplicate field")
     return dict(found)
 
 
-def _senseless(why: str) -> RepositoryError:
-    return RepositoryError(f"the bottle's answer makes no sense: {harmless(why)}")
+def _malformed(why: str) -> RepositoryError:
+    return RepositoryError(f"the bottle's answer is malformed: {harmless(why)}")

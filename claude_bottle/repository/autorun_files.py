@@ -1,4 +1,4 @@
-"""Which files of a repository run by themselves on the machine that has it, or at a command that everybody types."""
+"""Recognize files that tools run automatically in a checkout, or that everyday commands run."""
 
 _FOLDERS = """
     editors:    .vscode .idea .fleet .zed .devcontainer .vs
@@ -39,7 +39,7 @@ _TOOLS = tuple(f"{tool}.config." for tool in _CONFIGURED.split())  # .js, .cjs, 
 
 
 def runs_by_itself(path: str) -> bool:
-    """Tell whether a file of this path does; its case is nothing to go by, since macOS ignores it."""
+    """Return whether a path is such a file; case is ignored, as on macOS."""
     whole = f"/{path.casefold()}/"
     name = whole.split("/")[-2]
     named = name in _FILES or name.endswith(_ENDINGS) or name.startswith(_TOOLS)

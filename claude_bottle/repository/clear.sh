@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# With no program but bash itself, which a bottle without room for another process can still start: stop all that the
-# agent runs, so that nothing new comes of it, and end it, but not what holds the bottle: that reads the input of its
-# first process. What the agent has given that input too lives on.
+# Kill the agent's processes, with bash's builtins alone: a bottle at its process limit can start nothing else. Stop
+# them first, so that they cannot fork. Spare the processes that hold the bottle: those whose stdin is that of its first
+# process. A process to which the agent has given the same stdin survives.
 
 holder=()
 for each in /proc/[0-9]*; do

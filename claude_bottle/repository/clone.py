@@ -1,4 +1,4 @@
-"""A repository on its way into a bottle, and what comes back from it: names and commands, as data."""
+"""The clone in a bottle, as data: its names, the commands that make it, the label that identifies its work."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from claude_bottle.process.stream import Feed
 
 Argv = tuple[str, ...]
 
-WORKDIR = "/work"  # the working directory in the bottle, and the repository there is one
-OUT = "refs/claude-bottle/out"  # what comes back: the one ref of a bundle out of a bottle
-# Whatever git is asked on the host, it starts no hook and no file monitor, and tidies nothing up: what it starts could
-# be of a bottle's making, once its branch was merged. An empty core.fsmonitor is none to old and new versions alike.
+WORKDIR = "/work"  # the working directory in the bottle, and the clone's if the session has a repository
+OUT = "refs/claude-bottle/out"  # the only ref in a bundle from a bottle
+# For every git command on the host: no hook, no file monitor, no automatic maintenance. Each could run a program that
+# came from a bottle, once its branch was merged. An empty core.fsmonitor disables it in old and new versions alike.
 SETTINGS = (
     *("--no-optional-locks", "--no-replace-objects"),
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=", "-c", "gc.auto=0", "-c", "maintenance.auto=false"),
@@ -22,7 +22,7 @@ _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user wants taken in: a repository, one of its revisions, and whether uncommitted changes come along."""
+    """The user's choice: a repository, a revision of it, and whether to include uncommitted changes."""
 
     path: Path
     ref: str = "HEAD"
@@ -31,9 +31,9 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Work:
-    """A bottle's work: the repository that it goes back to, the commit it has in common with it, and where it began.
+    """A bottle's work: the repository it returns to, the last commit in common, and the bottle's first commit.
 
-    `commit` and `start` differ where uncommitted changes were taken along: `start` is then a commit of these.
+    `commit` and `start` differ if uncommitted changes were included: `start` is then a commit of them.
     """
 
     repository: Path
@@ -42,12 +42,12 @@ class Work:
 
     @property
     def label(self) -> str:
-        """Return the label by which another command finds the work of a session."""
+        """Return the value of the container label from which other commands read a session's work."""
         return f"{self.commit} {self.start} {self.repository}"
 
     @classmethod
     def of_label(cls, text: str) -> "Work | None":
-        """Return the work that a label tells; None where it tells none."""
+        """Parse a label; return None if it is not one of `label`."""
         commit, _, rest = text.partition(" ")
         start, _, path = rest.partition(" ")
         return cls(Path(path), commit, start) if is_oid(commit) and is_oid(start) and path else None
@@ -55,52 +55,52 @@ class Work:
 
 @dataclass(frozen=True)
 class Repository:
-    """A user's repository as it was found when the session was planned."""
+    """A user's repository at the time the session was planned."""
 
     work: Work
-    ref: str  # as a person knows it
-    shallow: bytes = field(default=b"", repr=False)  # git's file of that name: where a history was cut off
+    ref: str  # for display: the branch or revision, and the abbreviated commit
+    shallow: bytes = field(default=b"", repr=False)  # git's `shallow` file: the commits without parents here
     origin: str = ""
-    author: Identity = field(default_factory=Identity)  # who commits there
-    notes: tuple[str, ...] = ()  # what the user is to know of it: what stays behind
+    author: Identity = field(default_factory=Identity)  # the repository's user.name and user.email
+    notes: tuple[str, ...] = ()  # for the preflight: what is included, and what is not
 
 
 def is_oid(text: str) -> bool:
-    """Tell whether `text` is the full name of an object."""
+    """Return whether `text` is a full object id, SHA-1 or SHA-256."""
     return bool(_OID.fullmatch(text))
 
 
 def command(repository: Repository, branch: str) -> Argv:
-    """Return the words that make the clone, of bash and what it is given."""
+    """Return the bash command that makes the clone; its stdin is `head`, then the output of `pack`."""
     return ("bash", "-c", script("clone.sh"), "bash", branch, repository.work.start, repository.origin)
 
 
 def script(name: str) -> str:
-    """Return a shell script for the bottle, less the comment that it begins with."""
+    """Return a shell script for the bottle, without its leading comment."""
     return "\n" + Path(__file__).with_name(name).read_text(encoding="utf-8").partition("\n\n")[2]
 
 
 def head(repository: Repository, branch: str) -> bytes:
-    """Return what goes in before git's pack: the shallow file, and the head of a bundle (gitformat-bundle(5))."""
+    """Return the input before git's pack: the shallow file, and the header of a bundle (gitformat-bundle(5))."""
     oid = repository.work.start
     version = "# v2 git bundle\n" if len(oid) == 40 else "# v3 git bundle\n@object-format=sha256\n"
     return repository.shallow + f"\n{version}{oid} refs/heads/{branch}\n\n".encode()
 
 
 def pack(repository: Repository) -> Feed:
-    """Return git's command that packs a history, the rest of the bundle."""
+    """Return the git command that packs the history, the rest of the bundle."""
     words = ("pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet")
     argv = ("git", "-C", str(repository.work.repository), *SETTINGS, *words)
     return Feed(argv, f"{repository.work.start}\n".encode())
 
 
 def without_secret(url: str) -> str:
-    """Return a remote's URL without a password or token that it may hold."""
+    """Return a remote's URL without any password or token."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         return url  # host:path, or a path
     host, slash, path = rest.partition("/")
     user, _, name = host.rpartition("@")
     if scheme.lower() in ("http", "https"):
-        return f"{scheme}://{name}{slash}{path.partition('?')[0]}"  # here the user may be the token
+        return f"{scheme}://{name}{slash}{path.partition('?')[0]}"  # over HTTP the user name may be a token
     return f"{scheme}://{user.partition(':')[0]}{'@' if user else ''}{name}{slash}{path}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Make the clone in the bottle, in the work directory; $1 is its branch, $2 the commit, $3 a URL for its origin, or empty.
-# On stdin: the lines of git's `shallow` file, an empty line, a bundle. The cat is there since /dev/stdin, opened anew,
-# may be another user's pipe. What Git LFS keeps elsewhere stays there: the bottle could not reach it.
-# shellcheck disable=SC2086  # there may be no format to give
+# Make the clone in the bottle, in the working directory; $1 is its branch, $2 the commit, $3 the URL of its origin or "".
+# stdin: the lines of git's `shallow` file, an empty line, a bundle. Git reads the bundle through cat, since opening
+# /dev/stdin again fails if the pipe belongs to another user. Git LFS downloads nothing: the bottle cannot reach it.
+# shellcheck disable=SC2086  # the format may be empty
 
 set -eu -o pipefail
 branch=$1 commit=$2 origin=$3

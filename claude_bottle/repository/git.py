@@ -1,4 +1,4 @@
-"""Run git on the host: on a repository, with nothing that it could start by itself, and never without an end."""
+"""Run git on the host: on one repository, without hooks or helpers, and always with a time limit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,23 +12,23 @@ from claude_bottle.process.deadline import Deadline
 from claude_bottle.repository.clone import SETTINGS
 
 _TIMEOUT = 600.0  # seconds for one command: a million objects take a while
-_MOST = 1 << 30  # bytes that a command may print
+_MOST = 1 << 30  # bytes of output of one command
 _NONE: Mapping[str, str] = {}
-WARY = {"GIT_ALLOC_LIMIT": str(1 << 29)}  # bytes that git may take at once: a small delta can ask for any amount
-# Of git's many variables those that say whose configuration counts; the others would lead it to another repository,
-# to another index, or to a program.
+WARY = {"GIT_ALLOC_LIMIT": str(1 << 29)}  # bytes per allocation: a small delta can request any amount
+# The GIT_ variables that choose the configuration and git itself are kept; the others could redirect git to another
+# repository or index, or run a program.
 _KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH")
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment in which git is run: the user's, but for what leads it astray."""
+    """Return the environment for git: the user's, without variables that redirect it."""
     kept = {name: value for name, value in env.items() if not name.startswith("GIT_") or name in _KEPT}
     return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_GRAFT_FILE": "/nonexistent"}
 
 
 def nobodys(env: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which git sees no configuration but that of its repository, and is wary."""
-    # Versions before 2.32 know no GIT_CONFIG_GLOBAL, but look for a home.
+    """Return an environment in which git reads only its repository's configuration, with limited allocations."""
+    # Versions before 2.32 ignore GIT_CONFIG_GLOBAL, but respect HOME.
     nowhere = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": "/dev/null"}
     kept = {name: env[name] for name in ("PATH", "TMPDIR") if name in env}
     return environment(kept) | WARY | nowhere | {"GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
@@ -40,11 +40,11 @@ class Git:
 
     path: Path
     env: Mapping[str, str] = field(repr=False)
-    what: str = "looking at the repository"  # what takes long, where it does
+    what: str = "looking at the repository"  # for the progress line of a slow command
     deadline: Deadline = field(default_factory=Deadline, repr=False, compare=False)
 
     def argv(self, *words: str) -> tuple[str, ...]:
-        """Return a command with what keeps it from starting anything."""
+        """Return a git command with SETTINGS."""
         return ("git", "-C", str(self.path), *SETTINGS, *words)
 
     def run(
@@ -69,7 +69,7 @@ class Git:
         )
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:
-        """Return what a command prints, without the newline at its end; RepositoryError where it fails."""
+        """Return a command's output without the newline at its end; raises RepositoryError if it fails."""
         result = self.run(*words, stdin=stdin, more=more)
         if not result.ok:
             raise RepositoryError(f"{self.path}: {reason(result)}")
@@ -77,10 +77,10 @@ class Git:
 
 
 def text(data: bytes) -> str:
-    """Return what git printed as text, in which bytes that are no UTF-8 survive."""
+    """Decode git's output, one newline at its end removed; invalid UTF-8 becomes surrogates."""
     return data.decode(errors="surrogateescape").removesuffix("\n")
 
 
 def reason(result: Result) -> str:
-    """Return what git said of its failure, in one line."""
+    """Return git's error message in one line, else its exit status."""
     return wording.gist("git", result.stderr) or f"exit status {result.returncode}"

@@ -1,4 +1,4 @@
-"""What came back from a bottle, told in a few harmless lines, and what of it would run by itself on the host."""
+"""Summarize the work that came back from a bottle, safe to print, with warnings about files that would run."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from claude_bottle.repository.git import Git
 _LINES = 20  # of log and stat together
 _COMMITS = 9  # lines of the log among them
 _WIDTH = 160  # characters of one line
-_NAMED = 40  # paths that are named one by one
+_NAMED = 40  # paths listed in one warning
 _SECONDS = 60.0  # for each question; a tree can be made to name more files than anybody could list
 _WARY = {"GIT_ALLOC_LIMIT": str(1 << 25)}
 _SETTINGS = ("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=4m", "-c", "color.ui=false")
 _DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")
-_SUBMODULE, _LINK = "160000", "120000"  # the modes of what is a repository of its own, and of a symbolic link
-_TARGET = 4095  # bytes in a link's target that a kernel still follows
-_LINKS = 10_000  # links that are looked at one by one
+_SUBMODULE, _LINK = "160000", "120000"  # git's file modes
+_TARGET = 4095  # bytes of a link's target; the kernel follows no longer one (PATH_MAX)
+_LINKS = 10_000  # links whose targets are examined
 
 
 def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
@@ -38,7 +38,7 @@ def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
 
 
 def _summary(quarantine: Git, start: str, tip: str) -> list[str]:
-    """Return `git log --oneline` and `git diff --stat`, cut to the lines that fit."""
+    """Return `git log --oneline` and `git diff --stat`, of _LINES lines together at most."""
     new = (tip, f"^{start}")
     log = _asked(quarantine, "log", "--no-show-signature", "--format=%h %s", f"--max-count={_COMMITS}", *new)
     count = _asked(quarantine, "rev-list", "--count", *new)
@@ -54,7 +54,7 @@ def _commands(work: Work, branch: str) -> Iterator[str]:
     yield f"  look  {where} diff {work.start[:12]} {branch}"
     yield f" merge  {where} merge {branch}"
     if work.start != work.commit:
-        yield "        first commit or stash what was taken along, else git refuses to merge: the branch has it, too"
+        yield "        first commit or stash the included changes, or git refuses to merge: the branch has them, too"
 
 
 def _beware(quarantine: Git, start: str, tip: str) -> Iterator[str]:
@@ -75,18 +75,18 @@ def _warnings(quarantine: Git, start: str, tip: str) -> Iterator[str]:
     there = [(*head.split()[1:4:2], path) for head, path in pairs if head[-1:] != "D"]
     found = [path for _, _, path in there if runs_by_itself(path)]
     if found:
-        yield "beware  these would run by themselves on this machine, or at an everyday command:"
+        yield "beware  files that run automatically on this machine, or by an everyday command:"
         yield from _paths(found)
     if out := _leading_out(quarantine, [(oid, path) for mode, oid, path in there if mode == _LINK]):
-        yield "beware  these are links that lead out of the repository, or into its .git:"
+        yield "beware  links that lead out of the repository, or into its .git:"
         yield from _paths(out)
     if alone := [path for mode, _, path in there if mode == _SUBMODULE]:
-        yield "beware  these are repositories of their own, of which only a commit's name came back:"
+        yield "beware  submodules, of which only the commit ids came back:"
         yield from _paths(alone)
 
 
 def _leading_out(quarantine: Git, links: list[tuple[str, str]]) -> list[str]:
-    """Return the paths of those links, given as (object, path), that do so, or of which nobody can say."""
+    """Return the paths of those links, given as (object id, path), that lead out or cannot be examined."""
     oids = sorted({oid for oid, _ in links})
     sizes = _batch(quarantine, oids, "--batch-check=%(objectsize)").split()
     short = [oid for oid, size in zip(oids, sizes, strict=False) if int(size) <= _TARGET][:_LINKS]
@@ -98,15 +98,15 @@ def _leading_out(quarantine: Git, links: list[tuple[str, str]]) -> list[str]:
 
 
 def _batch(quarantine: Git, oids: list[str], what: str) -> bytes:
-    asked = "".join(f"{oid}\n" for oid in oids).encode()
-    result = quarantine.run("cat-file", what, stdin=asked, timeout=_SECONDS, more=_WARY)
+    stdin = "".join(f"{oid}\n" for oid in oids).encode()
+    result = quarantine.run("cat-file", what, stdin=stdin, timeout=_SECONDS, more=_WARY)
     return result.stdout if result.ok else b""
 
 
 def leads_out(path: str, target: str) -> bool:
-    """Tell whether a link at `path` may lead out of the work tree, or into its .git, where every other link does not.
+    """Return whether a link at `path` may lead out of the work tree or into its .git.
 
-    What goes up after it has gone down may do so through another link.
+    A target with `..` after a folder counts as leading out, since that folder may be another link.
     """
     parts = [part for part in target.split("/") if part not in ("", ".")]
     down = list(itertools.dropwhile(lambda part: part == "..", parts))

@@ -1,4 +1,4 @@
-"""Look at a user's repository before a session, and change nothing of what they see in it."""
+"""Survey the user's repository before a session, without changing its files, refs or index."""
 
 import shutil
 import tempfile
@@ -17,9 +17,9 @@ from claude_bottle.repository.clone import Repository, Wanted, Work, is_oid, wit
 from claude_bottle.repository.git import Git
 
 _NAMES_SHOWN = 3
-_KNOWN = r"^(user\.(name|email)|remote\.origin\.url)$"  # what is taken from the configuration
-_TAKEN = "Take along what was not committed\n\nMade by claude-bottle from the work tree as the session was started."
-# Of a commit that claude-bottle makes where git knows no name for its user.
+_KNOWN = r"^(user\.(name|email)|remote\.origin\.url)$"  # the settings read from the configuration
+_MESSAGE = "Include uncommitted changes\n\nMade by claude-bottle from the work tree at the start of the session."
+# The identity of claude-bottle's commits if the user has none configured.
 NOBODY = {
     f"GIT_{role}_{key}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -28,27 +28,30 @@ NOBODY = {
 
 
 def wanted(manifests: Path | None, repo: Path | None, ref: str | None, *, with_changes: bool) -> Wanted | None:
-    """Return what is wanted by a manifest and the options of a start; UsageError where an option has no repository."""
+    """Combine an agent's `repo:` and the options of `start`; return None without a repository.
+
+    Raises UsageError if an option needs a repository and there is none.
+    """
     path = repo or manifests
     if path is None:
         if ref or with_changes:
-            raise UsageError("--ref and --with-changes say what of a repository is taken along: give --repo, too")
+            raise UsageError("--ref and --with-changes need a repository; pass --repo")
         return None
     return Wanted(path, ref or "HEAD", with_changes)
 
 
 def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repository:
-    """Return what there is to know of the repository that is wanted; raises RepositoryError.
+    """Return the facts of the chosen repository; raises RepositoryError, or EngineError if git is not installed.
 
-    Uncommitted changes that are wanted become a commit that nothing refers to, made in a folder that is known as
-    `owner`'s; not where there is none, in a dry run.
+    Uncommitted changes, if wanted, become a commit without a ref, made with an index in a stage dir of `owner`.
+    Without an owner, as in a dry run, no commit is made.
     """
     git_ = opened(wanted.path, env)
     if "\n" in f"{git_.path}{objects(git_)}":
-        raise RepositoryError(f"{harmless(str(git_.path))}: has a line break in its path, which git cannot take")
+        raise RepositoryError(f"{harmless(str(git_.path))}: paths with a line break are not supported")
     commit = _commit(git_, wanted)
     if git_.run("rev-parse", "--quiet", "--verify", "refs/heads/bottle").ok:
-        raise RepositoryError(f'{git_.path}: has a branch "bottle", beside which git can have no bottle/...: rename it')
+        raise RepositoryError(f'{git_.path}: rename the branch "bottle": git cannot create bottle/... beside it')
     known = git_.run("config", "--null", "--get-regexp", _KNOWN).stdout
     repository = Repository(
         Work(git_.path, commit, commit),
@@ -66,13 +69,13 @@ def opened(path: Path, env: Mapping[str, str], deadline: Deadline | None = None)
     git_ = Git(path.absolute(), git.environment(env), deadline=deadline or Deadline())
     try:
         if not path.is_dir():
-            raise RepositoryError(f"{path}: is no folder")
+            raise RepositoryError(f"{path}: not a folder")
     except OSError as error:
         raise RepositoryError(f"{path}: {error.strerror}") from None
     folder = Path(git_.text("rev-parse", "--absolute-git-dir"))
-    # Else git would take files that an agent has committed for a repository, and do as their settings say.
+    # Otherwise git would treat committed files of an agent as a repository, and obey their settings.
     if folder.name != ".git" and any(_has(replace(git_, path=above), folder / "HEAD") for above in folder.parents):
-        raise RepositoryError(f"{folder}: looks like a repository, and is files of another: give that one")
+        raise RepositoryError(f"{folder}: looks like a repository, but is part of another one; pass that one")
     inside = git_.text("rev-parse", "--is-inside-work-tree") == "true"
     return replace(git_, path=Path(git_.text("rev-parse", "--show-toplevel")) if inside else folder)
 
@@ -82,12 +85,12 @@ def _has(git_: Git, file: Path) -> bool:
 
 
 def objects(git_: Git) -> Path:
-    """Return the folder of a repository's objects."""
+    """Return the path of a repository's object store; raises RepositoryError."""
     return git_.path / git_.text("rev-parse", "--git-path", "objects")
 
 
 def shallow(git_: Git) -> bytes:
-    """Return the lines of a repository's `shallow` file: the commits at which its history was cut off."""
+    """Return the valid lines of a repository's `shallow` file, the commits at which its history is cut off."""
     try:
         lines = (git_.path / git_.text("rev-parse", "--git-path", "shallow")).read_text(encoding="ascii").split()
     except FileNotFoundError:
@@ -96,18 +99,18 @@ def shallow(git_: Git) -> bytes:
 
 
 def _commit(git_: Git, wanted: Wanted) -> str:
-    # In two steps: of ":/text" what follows would be a part.
+    # In two steps, since ^{commit} after ":/text" would be part of the text.
     named = git_.run("rev-parse", "--quiet", "--verify", "--end-of-options", wanted.ref)
     found = git_.run("rev-parse", "--quiet", "--verify", f"{git.text(named.stdout)}^{{commit}}")
     if named.ok and found.ok and is_oid(git.text(found.stdout)):
         return git.text(found.stdout)
     if wanted.ref == "HEAD":
-        raise RepositoryError(f"{git_.path}: has no commit yet")
-    raise RepositoryError(f"{git_.path}: has no revision {wanted.ref!r}")
+        raise RepositoryError(f"{git_.path}: no commits yet")
+    raise RepositoryError(f"{git_.path}: unknown revision {wanted.ref!r}")
 
 
 def _named(git_: Git, ref: str, commit: str) -> str:
-    """Return what a person calls a revision, and its commit."""
+    """Return a revision for display: its name and abbreviated commit."""
     name = git_.text("rev-parse", "--abbrev-ref", "--end-of-options", "HEAD").splitlines()[-1] if ref == "HEAD" else ref
     return f"{name} {commit[:10]}"
 
@@ -124,38 +127,38 @@ def _submodules(git_: Git, commit: str) -> Iterator[str]:
         more = f", +{len(paths) - _NAMES_SHOWN} more" if len(paths) > _NAMES_SHOWN else ""
         folders = "its folder is" if len(paths) == 1 else "their folders are"
         named = harmless(", ".join(paths[:_NAMES_SHOWN]))
-        yield f"{_many(len(paths), 'submodule')} not taken along, {folders} empty: {named}{more}"
+        yield f"{_many(len(paths), 'submodule')} not included, {folders} empty: {named}{more}"
 
 
 def _lfs(git_: Git, commit: str) -> Iterator[str]:
     files = (":(glob)**/.gitattributes",)
     if git_.run("grep", "--quiet", "--fixed-strings", "--no-textconv", "filter=lfs", commit, "--", *files).ok:
-        yield "files in Git LFS not taken along: they are there as pointers"
+        yield "files in Git LFS not included, only their pointers"
 
 
 def _with_changes(git_: Git, wanted: Wanted, found: Repository, owner: Owner | None) -> Repository:
-    """Return the repository with its uncommitted changes counted, and taken along where they are wanted."""
+    """Return the repository with a note on its uncommitted changes, and with a commit of them if wanted."""
     changes, inner = _changes(git_)
     if inner:
         named = harmless(", ".join(inner[:_NAMES_SHOWN]))
-        note = f"not taken along, each a repository of its own ({len(inner)}): {named}"
+        note = f"nested repositories not included ({len(inner)}): {named}"
         found = replace(found, notes=(note, *found.notes))
     if not wanted.with_changes:
-        left = f"{_many(changes, 'uncommitted change')} not taken along; --with-changes takes them"
+        left = f"{_many(changes, 'uncommitted change')} not included; --with-changes includes them"
         return replace(found, notes=(left, *found.notes)) if changes else found
     if git_.text("rev-parse", "--is-inside-work-tree") != "true":
-        raise RepositoryError(f"{git_.path}: has no work tree, and so no changes: leave --with-changes out")
+        raise RepositoryError(f"{git_.path}: no work tree, so no uncommitted changes; omit --with-changes")
     if found.work.commit != git_.text("rev-parse", "HEAD"):
-        raise RepositoryError(f"{git_.path}: uncommitted changes are changes to HEAD: give no other --ref")
+        raise RepositoryError(f"{git_.path}: uncommitted changes are relative to HEAD; omit --ref")
     if not changes:
         return found
     start = _committed(git_, found, owner, inner) if owner else found.work.commit
-    taken = f"{_many(changes, 'uncommitted change')} taken along as a commit on top"
-    return replace(found, work=replace(found.work, start=start), notes=(taken, *found.notes))
+    note = f"{_many(changes, 'uncommitted change')} included as a commit on top"
+    return replace(found, work=replace(found.work, start=start), notes=(note, *found.notes))
 
 
 def _changes(git_: Git) -> tuple[int, list[str]]:
-    """Count what is not committed, nothing without a work tree; name the repositories inside, which do not count."""
+    """Return the number of uncommitted changes, 0 without a work tree, and the nested repositories, not counted."""
     if git_.text("rev-parse", "--is-inside-work-tree") != "true":
         return 0, []
     words = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
@@ -165,16 +168,16 @@ def _changes(git_: Git) -> tuple[int, list[str]]:
 
 
 def _committed(git_: Git, found: Repository, owner: Owner, inner: Sequence[str]) -> str:
-    """Make a commit of the work tree as it is, but for the repositories inside: git would take no more than a name.
+    """Commit the work tree without its nested repositories, of which git would add only a commit id.
 
-    It is made by an index of its own: the user's, and every ref, stay as they are.
+    Uses an index of its own: the user's index and refs do not change.
     """
     try:
         with StageDir.held("index", owner) as stage:
             index = stage.path / "index"
             own = git_.path / git_.text("rev-parse", "--git-path", "index")
             if own.exists():
-                shutil.copy2(own, index)  # its time tells git which files to look at again
+                shutil.copy2(own, index)  # with its mtime, by which git detects files changed since
             at = {"GIT_INDEX_FILE": str(index)}
             sparse = git_.run("config", "--type=bool", "core.sparseCheckout").stdout == b"true\n"
             git_.text(
@@ -185,9 +188,9 @@ def _committed(git_: Git, found: Repository, owner: Owner, inner: Sequence[str])
             tree = git_.text("write-tree", more=at)
     except OSError as error:
         where = error.filename or tempfile.gettempdir()
-        raise RepositoryError(f"cannot take uncommitted changes along: {where}: {error.strerror or error}") from None
+        raise RepositoryError(f"cannot include uncommitted changes: {where}: {error.strerror or error}") from None
     author = {} if found.author.name and found.author.email else NOBODY
-    return git_.text("commit-tree", "-p", found.work.commit, tree, stdin=_TAKEN.encode(), more=author)
+    return git_.text("commit-tree", "-p", found.work.commit, tree, stdin=_MESSAGE.encode(), more=author)
 
 
 def _many(count: int, word: str) -> str:

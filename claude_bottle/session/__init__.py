@@ -1,4 +1,4 @@
-"""The life of one session: plan it, ask, bring it up, prove it, run claude, watch it, bring its work back.
+"""The life of one session: plan, confirm, bring up, prove, run claude, monitor, fetch the work.
 
-Used by the commands.
+It may use every wing above it. Used by `commands/`.
 """

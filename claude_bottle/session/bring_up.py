@@ -1,4 +1,4 @@
-"""Run the steps before claude; if the engine refuses what the plan assumed, undo and plan again."""
+"""Run the steps before claude; if the engine refutes an assumption of the plan, undo the steps and plan again."""
 
 import shlex
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind
 
 _KILLED = 128 + 9
-_GRACE = 10.0  # seconds between the end of what ran in the key-holder and its own, where they end together
-_STAGE = -1  # the stage dir's place in the order of teardown: last
+_GRACE = 10.0  # seconds from the end of a process in the key-holder to the end of the key-holder that caused it
+_STAGE = -1  # place of the stage dir in the order of teardown: last
 
 
 @dataclass(frozen=True)
 class SessionContext:
-    """What a session works with."""
+    """The tools of one session: its engine, runner, teardown and watchdog."""
 
-    env: Mapping[str, str] = field(repr=False)  # of docker's clients
+    env: Mapping[str, str] = field(repr=False)  # of the docker clients
     engine: Engine
     runner: Runner
     undo: Teardown
@@ -37,9 +37,9 @@ class SessionContext:
 
 
 def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:
-    """Run the set-up of a session; return the plan that held and the results by the steps' names.
+    """Run the set-up of a session; return the plan that succeeded and each step's result, by the step's name.
 
-    Raises DockerError, EngineError or IsolationError, which say what to do.
+    Raises DockerError, EngineError or IsolationError with a hint at the remedy.
     """
     while True:
         try:
@@ -50,29 +50,29 @@ def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Resul
                 raise _explained(plan, error, context.engine) from None
             plan = plan.on(facts)
         if left := context.undo.undo_all():
-            raise DockerError(f"cannot start again: {'; '.join(left)}")
+            raise DockerError(f"cannot retry the start: {'; '.join(left)}")
         plan = planning.refreshed(plan, context.engine)
 
 
 def unlock(plan: Plan, context: SessionContext) -> None:
-    """Have the key-holder ask for each encrypted key's passphrase, on the terminal.
+    """Prompt for the passphrase of each encrypted key, on the terminal, by ssh-add in the key-holder.
 
-    Raises RefusedError if none fits, DockerError if the key-holder ends meanwhile.
+    Raises RefusedError if a key is not unlocked, DockerError if the key-holder exits meanwhile.
     """
     for key, step in steps.table(plan).unlocks:
         context.undo.note(f"{step.name} ...")
         path = harmless(str(key.file.path))
         console.say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
-        # Both ways on the terminal of stdin: stderr may lead into a file, where nobody would see the question.
+        # Prompt on the terminal of stdin: stderr may be redirected to a file, which would hide the prompt.
         if code := terminal.run(step.argv, context.env, shown=0, full_screen=False):
-            # What ends the container ends everything in it, by SIGKILL.
+            # The end of a container kills its processes with SIGKILL.
             if context.runner.client("key-holder").ended_within(_GRACE if code == _KILLED else 0):
                 raise DockerError(KEY_HOLDER_ENDED)
             raise RefusedError(f"{path} was not unlocked; nothing ran in the bottle")
 
 
 def stage(plan: Plan, undo: Teardown) -> None:
-    """Write the stage dir; DockerError where the disk is full or not writable."""
+    """Write the stage dir and arm its removal; raises DockerError if the disk is full or not writable."""
     try:
         with undo.shielded():
             made = StageDir.make(plan.session)
@@ -91,50 +91,50 @@ def _attempt(plan: Plan, context: SessionContext) -> dict[str, Result]:
 
 
 def _learned(plan: Plan, error: StepError, engine: Engine) -> EngineFacts | None:
-    """Return what a step's failure says about the engine; None if another plan would fail as well."""
-    facts, said = plan.facts, error.result.stderr
+    """Return the engine's facts as corrected by a step's failure; None if a new plan would fail as well."""
+    facts, stderr = plan.facts, error.result.stderr
     if error.step.name == "network" and _clashes(error.result):
-        # The refused one too: it may overlap with a route of the host, which no list of networks has.
+        # The refused subnet as well: it may overlap with a route of the host, which is in no list of networks.
         return replace(facts, taken=(*facts.taken, *engine.subnets(), plan.addresses))
-    if wording.says(wording.NO_BR_NETFILTER, said) and facts.icc_off:
+    if wording.says(wording.NO_BR_NETFILTER, stderr) and facts.icc_off:
         return replace(facts, icc_off=False)
-    if wording.says(wording.NO_IPV6, said) and facts.ipv6_off:
+    if wording.says(wording.NO_IPV6, stderr) and facts.ipv6_off:
         return replace(facts, ipv6_off=False)
     return None
 
 
 def unproven(plan: Plan, receipt: Receipt, engine: Engine) -> BottleError:
-    """Return the error of a bottle whose self-test failed; where the sidecar has ended, that is why."""
+    """Return the error for a failed self-test; if the sidecar has exited, that is the cause to report."""
     if _has_ended(engine, plan.sidecar):
-        return _died(plan, "the sidecar has ended", engine)
+        return _died(plan, "the sidecar has exited", engine)
     return IsolationError(f"the bottle is not as isolated as promised; nothing ran in it\n{receipt.line()}")
 
 
 def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
-    """Return the error that tells the user why a step failed."""
+    """Return the user-visible error for a failed step."""
     step, result = error.step, error.result
     if result.timed_out:
         return unusable(f"{step.name}: {result.reason}")
     engine.versions()  # raises if the engine is gone, or too old
     if step.kind is Kind.PROGRESS:
         return DockerError(f"{step.name}: {' '.join(step.argv[:2])} failed, see above")
-    # A sidecar that dies at once takes the gate along, which may be the first to fail.
+    # The gate joins the sidecar's network namespace, so a sidecar that exits at once may make the gate fail first.
     if step.name == "sidecar-start" or (step.name == "gate" and _has_ended(engine, plan.sidecar)):
         return _died(plan, f"{step.name}: {result.reason}", engine)
     if step.name in ("lock", "gate") and not wording.says(wording.NO_TARGET, result.stderr):
-        return IsolationError(f"{step.name}: nft failed, does the engine's kernel have nf_tables? {result.reason}")
+        return IsolationError(f"{step.name}: nft failed; does the engine's kernel have nf_tables? {result.reason}")
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
     paths = [harmless(str(key.file.path)) for key in plan.keys if key.step == step.name]
     if paths and wording.says(wording.KEY_FORMAT, result.stderr):
-        hint = f"; `ssh-keygen -p -f {shlex.quote(paths[0])}`, of OpenSSH 9.6 or newer, writes it as OpenSSH's own"
+        hint = f"; `ssh-keygen -p -f {shlex.quote(paths[0])}`, of OpenSSH 9.6 or newer, converts it"
     return DockerError(f"{step.name}:{''.join(f' {path} cannot be used:' for path in paths)} {result.reason}{hint}")
 
 
 def _died(plan: Plan, what: str, engine: Engine) -> DockerError:
     logs = engine.ask("logs", "--tail", "5", plan.sidecar).stderr.strip()
-    return DockerError(what + (f"; its last words:\n{logs}" if logs else ""))
+    return DockerError(what + (f"; the end of its log:\n{logs}" if logs else ""))
 
 
 def _clashes(result: Result) -> bool:

@@ -1,4 +1,4 @@
-"""Watch a running session: its sidecar's log, its sidecar's life, and a link that can be cut silently."""
+"""Monitor a running session: the sidecar's log and liveness, the key-holder's, and the link to a remote engine."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -10,17 +10,17 @@ from claude_bottle.process import command
 from claude_bottle.process.command import Client
 from claude_bottle.process.engine import Engine
 
-_BEAT = 10.0  # seconds between two lines to a remote bottle, whose first process gives up after 45
-_LOOK = 1.0  # seconds between two looks at the key-holder's client, which cost no process
-_TIMEOUT = 10.0  # seconds for the engine to say whether the sidecar lives
-KEY_HOLDER_ENDED = "the key-holder has ended, so the session was ended too"
-_LAST_LINES = 5.0  # seconds for the end of the log of a sidecar that is gone
+_BEAT = 10.0  # seconds between heartbeats to a remote bottle, whose first process exits after 45 without one
+_LOOK = 1.0  # seconds between checks of the key-holder's client; a check starts no process
+_TIMEOUT = 10.0  # seconds for the engine to report whether the sidecar is running
+KEY_HOLDER_ENDED = "the key-holder has exited, which ended the session"
+_LAST_LINES = 5.0  # seconds to read the rest of the log, once the sidecar is gone
 
 
 class Monitor:
-    """Counts what the sidecar lets through, and ends the bottle when the sidecar or the key-holder ends.
+    """Counts the sidecar's requests, and ends the bottle when the sidecar or the key-holder exits.
 
-    `ended` is why the bottle was ended, None where it was not; `last` is done before it is.
+    `ended` is the error for which the bottle was ended, else None; `last` is called just before that.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class Monitor:
         started: Callable[[int], None],
         key_holder: Client | None = None,
     ) -> None:
-        """Prepare to watch the session of `plan`.
+        """Prepare to monitor the session of `plan`; `start` begins.
 
-        The stdin of the client `bottle` is its lifeline, and so is the key-holder's; `started` hears the pid of each
-        client that follows the log.
+        The stdin of the client `bottle` is the bottle's lifeline, that of `key_holder` the key-holder's. `started` is
+        called with the pid of each client that follows the log.
         """
         self._started = started
         self.last: Callable[[], None] = lambda: None
@@ -46,7 +46,7 @@ class Monitor:
         self._key_holder, self._remote = key_holder, plan.remote
 
     def start(self) -> None:
-        """Watch from now on."""
+        """Start the monitoring threads."""
         self._follower.start()
         for client in (self._bottle, self._key_holder):
             if client and self._remote:
@@ -55,11 +55,11 @@ class Monitor:
             threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop watching: what ends from now on ends because the session does."""
+        """Stop monitoring: from now on the session itself ends its parts."""
         self._over.set()
 
     def join(self) -> None:
-        """Wait until the log has been read to its end, once the sidecar is removed."""
+        """Wait until the log is read to its end, which needs the sidecar removed; for a few seconds at most."""
         self._follower.join(_LAST_LINES)
 
     def _follow(self) -> None:
@@ -71,11 +71,11 @@ class Monitor:
                     self.tally.add(line)
                 reason = None if self._over.is_set() else self._why()
                 if reason is None:
-                    self._over.wait(1)  # a log that cannot be followed is not asked for again and again
+                    self._over.wait(1)  # no busy loop if the log cannot be followed
             except BottleError as error:  # docker or its engine has vanished
                 reason = error
         if not self._over.is_set():
-            # Fail closed: without its sidecar the bottle reaches nothing, and another would come without the gate.
+            # Fail closed: without its sidecar the bottle reaches nothing, and a restarted sidecar would lack the gate.
             self._end(reason)
 
     def _end(self, reason: BottleError | None) -> None:
@@ -84,22 +84,25 @@ class Monitor:
         self._bottle.finish()
 
     def _why(self) -> BottleError | None:
-        """Return why a log that was followed has ended; None if only the following ended. Raises EngineError."""
+        """Return why the log has ended; None if the sidecar still runs, and only its log's client has ended.
+
+        Raises EngineError.
+        """
         asked = ("inspect", "--format", "{{.State.Running}}", self._sidecar)
         result = Engine(self._env).ask(*asked, timeout=_TIMEOUT)
         if result.stdout.strip() == b"true":
             return None
-        return DockerError("the sidecar has ended, so the session was ended too")
+        return DockerError("the sidecar has exited, which ended the session")
 
     def _beat(self, client: Client) -> None:
         while not self._over.wait(_BEAT) and client.beat():
             pass
 
     def _hold(self, key_holder: Client) -> None:
-        """End the session when its key-holder ends: what is left of it could not do what its manifest says."""
+        """End the session when its key-holder exits: the rest could not do what the manifest promises."""
         while not self._over.wait(_LOOK):
             if key_holder.ended_within(0):
-                # A link that was cut ends both: then it is not the key-holder's doing.
+                # If the bottle has ended as well, the link to the engine was cut: do not blame the key-holder.
                 if not self._bottle.ended_within(_LOOK) and not self._over.is_set():
                     self._end(DockerError(KEY_HOLDER_ENDED))
                 return

@@ -1,4 +1,4 @@
-"""What a session will be: the request, from this machine; the engine's facts; the plan, from both."""
+"""Plan a session: a request from what this machine knows, then a plan from the request and the engine's facts."""
 
 import os
 from dataclasses import replace
@@ -18,14 +18,17 @@ from claude_bottle.repository.clone import Repository
 
 
 def client_environment(machine: Machine) -> dict[str, str]:
-    """Return the environment of every docker client but claude's: the user's, without the token."""
+    """Return the environment of every docker client except claude's: the user's environment without the token."""
     return {name: value for name, value in machine.environ.items() if name != TOKEN_VARIABLE}
 
 
 def images(
     machine: Machine, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False
 ) -> tuple[Image, Image]:
-    """Return the base image and the bottle's own, which is the base if the bottle has no Dockerfile."""
+    """Return the base image and the bottle's image, which are the same if the bottle has no Dockerfile.
+
+    Raises ManifestError if the file in CLAUDE_BOTTLE_BUILD_CA cannot be read.
+    """
     file = machine.setting("BUILD_CA")
     try:
         ca = machine.path(file).read_bytes() if file else b""
@@ -36,7 +39,10 @@ def images(
 
 
 def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
-    """Return what is known without an engine, which is on this machine if `local`; raises ManifestError."""
+    """Return the inputs of a plan that need no engine; raises ManifestError.
+
+    `local` is whether the engine runs on this machine, whose addresses the self-test then probes, too.
+    """
     base, own = images(machine, agent.bottle.dockerfile)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
     return Request(
@@ -53,19 +59,19 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
     )
 
 
-def offline_plan(asked: Request) -> Plan:
-    """Return the plan of a session whose engine is not asked; raises ManifestError."""
-    return plan.make(asked, EngineFacts(Egress(asked.chosen_network or EGRESS)))
+def offline_plan(requested: Request) -> Plan:
+    """Return the plan of a session without querying the engine, for a dry run; raises ManifestError."""
+    return plan.make(requested, EngineFacts(Egress(requested.chosen_network or EGRESS)))
 
 
-def resolve(asked: Request, engine: Engine) -> Plan:
-    """Return the plan of a session on an engine; raises ManifestError or EngineError."""
-    images = (asked.base.tag, asked.image.tag, asked.sidecar_image)
-    return plan.make(asked, engine.facts(images, asked.chosen_network))
+def resolve(requested: Request, engine: Engine) -> Plan:
+    """Query the engine and return the plan of a session on it; raises ManifestError or EngineError."""
+    images = (requested.base.tag, requested.image.tag, requested.sidecar_image)
+    return plan.make(requested, engine.facts(images, requested.chosen_network))
 
 
 def refreshed(made: Plan, engine: Engine) -> Plan:
-    """Return the plan with what exists on the engine by now; raises EngineError if the engine does not answer."""
+    """Return the plan with the images and networks that exist now; raises EngineError if the engine is unreachable."""
     images = (made.base.tag, made.image.tag, made.sidecar_image)
     now = engine.facts(images, None if made.egress.name == EGRESS else made.egress.name)
     return made.on(replace(made.facts, egress=now.egress, present=now.present))

@@ -1,4 +1,4 @@
-"""Sessions as the labels of their containers tell them; there is no other record of what runs."""
+"""The sessions on an engine, read from their containers' labels, the only record of them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
 
 _KEYS = ("session", "owner", "role", "agent", "bottle", "mode", "manifest", "base", "repository")
-_UNKNOWN = "-"  # of a session whose agent container is not there, yet or any more
-_READERS = 8  # logs that are read at the same time
+_UNKNOWN = "-"  # while a session has no agent container: not yet, or no longer
+_READERS = 8  # logs read in parallel
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 @dataclass(frozen=True)
 class Session:
-    """One session that has containers; `manifest` is the path of its bottle's, on the machine of its owner."""
+    """One session that has containers; `manifest` is the path of the bottle's manifest on the owner's machine."""
 
     id: str
     owner: Owner
@@ -32,7 +32,7 @@ class Session:
     mode: str = _UNKNOWN
     manifest: str = _UNKNOWN
     base: str = _UNKNOWN
-    repository: str = _UNKNOWN  # the label of its work
+    repository: str = _UNKNOWN  # `Work.label`
 
     @property
     def container(self) -> str:
@@ -45,7 +45,7 @@ class Session:
         return f"{self.container}-sidecar"
 
     def age(self) -> int:
-        """Return for how many seconds it has run, by the clocks of this machine and of the engine's."""
+        """Return the session's age in seconds, at least 0, as the engine's clock may be ahead of this machine's."""
         return max(0, int((datetime.now(UTC) - self.started).total_seconds()))
 
 
@@ -55,7 +55,7 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
     words = ("ps", "--all", "--no-trunc", "--filter", f"label={PREFIX}.session")
     result = Engine(env).ask(*words, "--format", "\t".join(("{{.CreatedAt}}", *labels)))
     if not result.ok:
-        raise DockerError(f"the engine's containers cannot be listed: {result.reason}")
+        raise DockerError(f"cannot list the engine's containers: {result.reason}")
     found: dict[str, Session] = {}
     for role, session in _parsed(result.stdout):
         if role == "agent" or session.id not in found:
@@ -64,30 +64,33 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
 
 
 def find(sessions: Sequence[Session], prefix: str) -> Session:
-    """Return the session named `prefix`, or the only one that begins so; raises UsageError, which lists others."""
+    """Return the session with the id `prefix`, or the only one whose id begins with it.
+
+    Raises UsageError, which lists the candidates.
+    """
     found = [session for session in sessions if prefix and session.id.startswith(prefix)]
     exact = [session for session in found if session.id == prefix]
     if len(exact or found) == 1:
         return (exact or found)[0]
     names = ", ".join(harmless(session.id) for session in found or sessions)
     if found:
-        raise UsageError(f'"{harmless(prefix)}" could be any of {names}: write more of it')
-    raise UsageError(f'no session "{harmless(prefix)}"; {f"there are {names}" if names else "there is none"}')
+        raise UsageError(f'"{harmless(prefix)}" is ambiguous: {names}; type more of the id')
+    raise UsageError(f'no session "{harmless(prefix)}"; {f"sessions: {names}" if names else "none is running"}')
 
 
 def egress(env: Mapping[str, str], sidecar: str) -> Tally:
-    """Return what a sidecar's log says so far; nothing where there is no such container."""
+    """Return the tally of a sidecar's log so far, empty if the container does not exist; raises EngineError."""
     return Tally().add_all(command.lines(("docker", "logs", sidecar), env))
 
 
 def all_egress(env: Mapping[str, str], sessions: Sequence[Session]) -> list[Tally]:
-    """Return the tally of each session."""
+    """Return the tally of each session, in order."""
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(lambda session: egress(env, session.sidecar), sessions))
 
 
 def duration(seconds: int) -> str:
-    """Return a time as a person would say it."""
+    """Return a number of seconds in one unit, rounded down, such as "2 h"."""
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds // size} {unit}"
@@ -101,6 +104,6 @@ def _parsed(stdout: bytes) -> Iterator[tuple[str, Session]]:
             continue
         session, label, role, *more = (json.loads(value) or _UNKNOWN for value in labels)
         if owner := Owner.parse(label):
-            # The name of the time zone, which follows its offset, is nothing that can be read back.
+            # strptime cannot parse the name of the time zone, which follows the offset.
             started = datetime.strptime(created[:25], "%Y-%m-%d %H:%M:%S %z")
             yield role, Session(session, owner, started, *more)

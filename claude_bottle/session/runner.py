@@ -1,4 +1,4 @@
-"""Run a table of steps: whatever does not need each other side by side, each undo armed before its step starts."""
+"""Run a table of steps, independent ones in parallel; each undo is armed before its step starts."""
 
 import queue
 import threading
@@ -13,24 +13,26 @@ from claude_bottle.process.command import Client, Result
 from claude_bottle.repository import git
 from claude_bottle.session.steps import Kind, Step
 
-_SETTLE = 30.0  # seconds that a failure waits for the steps beside it
-_SILENCE = 120.0  # seconds without an answer after which the engine counts as gone; builds and pulls may take longer
-_LONG = 7200.0  # seconds for a repository to go in
-_PARTING = 5.0  # seconds for a step that held to end; its undo makes sure of it
-_RACE = 5.0  # seconds from the refusal of a second network until the first one can be seen; 0.1 were
+_SETTLE = 30.0  # seconds to wait, after a failure, for the steps that still run
+_SILENCE = (
+    120.0  # seconds for one docker command, after which the engine counts as hung; builds and pulls may take longer
+)
+_LONG = 7200.0  # seconds to copy a repository into the bottle
+_PARTING = 5.0  # seconds for a long-running step to exit; its undo covers the rest
+_RACE = 5.0  # seconds from the refusal of a second network until the first is listed; 0.1 measured
 
 
 class StepError(Exception):
-    """A step failed; `step` and `result` say which and how."""
+    """A step failed: `step`, with its `result`."""
 
     def __init__(self, step: Step, result: Result) -> None:
-        """Keep what failed."""
+        """Store the step and its result."""
         super().__init__(step.name, result.reason)
         self.step, self.result = step, result
 
 
 class Runner:
-    """Runs steps against one engine and arms their undos with `teardown`."""
+    """Runs steps against one engine and arms their undos on `teardown`."""
 
     def __init__(
         self,
@@ -39,20 +41,23 @@ class Runner:
         note: Callable[[str], None],
         started: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Give docker clients `env`; `note` hears of each step's start and end, `started` of each client's pid."""
+        """Create a runner whose docker clients get `env`.
+
+        `note` is called with a line at the start and the end of each step, `started` with the pid of each client.
+        """
         self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
         self._workers: dict[str, threading.Thread] = {}
-        self._news = threading.Condition()  # of the next two
+        self._news = threading.Condition()  # guards the next two
         self._ready: set[str] = set()
         self._stopping = False
         self._ended: queue.SimpleQueue[tuple[Step, Result | BottleError]] = queue.SimpleQueue()
 
     def run(self, steps: Sequence[Step]) -> dict[str, Result]:
-        """Run every step whose product is not present; return the results by the steps' names.
+        """Run every step whose product does not exist yet; return each step's result, by the step's name.
 
-        Raises StepError for the first one that fails, when those beside it have ended: a client in flight could still
-        create what had just been undone.
+        Raises StepError for the first failure, once the steps in flight have ended: a docker client that still runs
+        could create an object after its undo.
         """
         places = {step.name: place for place, step in enumerate(steps)}
         waiting = [step for step in steps if not step.present]
@@ -78,7 +83,7 @@ class Runner:
         return results
 
     def client(self, name: str) -> Client:
-        """Return the docker client of a step that has started."""
+        """Return the docker client of a step that has started; raises KeyError if it has not."""
         return self._clients[name]
 
     def _start(self, step: Step, place: int) -> None:
@@ -93,17 +98,17 @@ class Runner:
             self._workers[step.name].start()
 
     def _given(self, step: Step) -> bool:
-        """Wait until a step may have its stdin; False where it never may."""
+        """Wait until a step may get its stdin; return False if the run is aborted first."""
         with self._news:
             self._news.wait_for(lambda: self._stopping or self._ready.issuperset(step.stdin_after))
         return not self._stopping
 
     def _work(self, step: Step, client: Client) -> None:
-        """Wait for a step; in a thread, so that the main thread is free for signals."""
+        """Wait for a step, in a thread so that the main thread can handle signals."""
         started = time.monotonic()
         try:
             result = self._result(step, client)
-        except BottleError as error:  # docker vanished meanwhile
+        except BottleError as error:  # docker was uninstalled meanwhile
             self._ended.put((step, error))
         else:
             self._ended.put((step, replace(result, seconds=time.monotonic() - started)))
@@ -114,15 +119,15 @@ class Runner:
         if step.runs_long:
             return client.ready(step.stdin, _SILENCE)
         if step.stdin_from:
-            fed = git.environment(self._env)
-            return stream.piped(client, step.stdin, step.stdin_from, fed, what=step.name, seconds=_LONG)
+            env = git.environment(self._env)
+            return stream.piped(client, step.stdin, step.stdin_from, env, what=step.name, seconds=_LONG)
         result = client.wait(step.stdin, None if step.kind is Kind.PROGRESS else _SILENCE)
         if step.skip_if and not result.ok and self._made_by_another(step, result):
             return Result(0)
         return result
 
     def _made_by_another(self, step: Step, result: Result) -> bool:
-        """Tell whether what a step could not make is there: somebody else made it at the same moment."""
+        """Return whether the object that a step failed to create exists, because another session created it first."""
         end = time.monotonic() + (_RACE if wording.says(wording.MADE_MEANWHILE, result.stderr) else 0.0)
         while not command.run(step.skip_if, self._env, timeout=_SILENCE).ok:
             if time.monotonic() >= end or self._stopping:
@@ -140,7 +145,7 @@ class Runner:
         return step, result
 
     def _settle(self, steps: Sequence[Step]) -> None:
-        """Wait for the steps that still run, then end their clients; one that shows its progress is ended at once."""
+        """Wait for the steps in flight, then end their clients; builds, pulls and clones are ended at once."""
         with self._news:
             self._stopping = True
             self._news.notify_all()
@@ -153,15 +158,14 @@ class Runner:
             worker.join(max(0.0, end - time.monotonic()))
             if worker.is_alive():
                 self._clients[name].end()
-        while not self._ended.empty():  # of what has ended meanwhile nobody wants to know
+        while not self._ended.empty():  # results after the failure are discarded
             self._ended.get()
 
     def _undo(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
         if step.runs_long and client is not None:
-            client.finish()  # ends the container faster than `rm --force`
-            if (
-                client.process.returncode == 0
-            ):  # all that run long have --rm, and docker's client has waited for the removal
+            client.finish()  # stops the container faster than `rm --force`
+            # Every long-running container has --rm, and its client exits only after the removal.
+            if client.process.returncode == 0:
                 return None
         return self._teardown.remove(step.undo, self._env)

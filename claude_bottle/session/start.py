@@ -1,4 +1,4 @@
-"""The story of a session: plan, ask, build, uncork, fill, lock, run, cork."""
+"""Run a session from start to end: plan, confirm, bring up, prove, run claude, fetch the work, tear down."""
 
 import contextlib
 import functools
@@ -27,33 +27,36 @@ from claude_bottle.session.monitor import Monitor
 from claude_bottle.session.runner import Runner
 
 _KILLED = 128 + 9
-_LOST = (1, 255)  # of docker's client where the process, or the link to it, is gone; claude may end so by itself, too
-_TIMEOUT = 10.0  # seconds for the engine to say whether the bottle lives
-_GRACE = 10.0  # seconds between claude's end and that of the bottle, where they end together
+_LOST = (1, 255)  # exit codes of a docker client that lost its process or its engine; claude may exit with them, too
+_TIMEOUT = 10.0  # seconds for the engine to report whether the bottle is running
+_GRACE = 10.0  # seconds from the end of claude to the end of the bottle that caused it
 _WORK, _FIRST, _LAST = 1 << 17, 1 << 16, -2  # places in the order of teardown
 NO_TOKEN = (
-    f"{TOKEN_VARIABLE} is not set: make a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
+    f"{TOKEN_VARIABLE} is not set: create a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
 )
 _NO_TERMINAL = "stdin is not a terminal"
-_NOBODY = f"nobody can be asked, {_NO_TERMINAL}: give --yes to start without a question"
+_NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says of a start, beside the agent."""
+    """The options of a `start`, besides the agent."""
 
     run: Run
     yes: bool = False
     verbose: bool = False
-    wanted: Wanted | None = None  # the repository to be taken in
+    wanted: Wanted | None = None  # the repository to clone into the bottle
 
 
 def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
-    """Print the preflight and every command of a session, without calling docker."""
+    """Print the preflight and every docker command of a session, without calling docker.
+
+    Raises ManifestError, RepositoryError, EngineError without git, or DockerError if the stage dir is not writable.
+    """
     env = planning.client_environment(machine)
     local = Engine(env).is_local(ask=False)
-    taken = source.survey(wanted, env, None) if wanted else None
-    plan = planning.offline_plan(planning.request(machine, agent, run, local=local, repository=taken))
+    repository = source.survey(wanted, env, None) if wanted else None
+    plan = planning.offline_plan(planning.request(machine, agent, run, local=local, repository=repository))
     with Teardown() as undo:
         stage(plan, undo)
         console.show(preflight.summary(plan, "(built if absent)"))
@@ -61,7 +64,10 @@ def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = No
 
 
 def start(machine: Machine, agent: Agent, options: Options) -> int:
-    """Run a session and return claude's exit code; whatever goes wrong is an error of `claude_bottle.errors`."""
+    """Run a session; return claude's exit code, or RepositoryError's if claude succeeded and its work was not fetched.
+
+    Raises the errors of `claude_bottle.errors`, and SystemExit(128 + n) after signal n.
+    """
     _refuse_what_cannot_work(machine, agent, options)
     with _context(machine, verbose=options.verbose) as context:
         plan = _agreed(machine, agent, options, context)
@@ -69,7 +75,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
         if receipt.failed:
             raise unproven(plan, receipt, context.engine)
         console.show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
-        monitor = _watched(plan, context)  # a prompt for a passphrase can take longer than a remote bottle waits
+        monitor = _watched(plan, context)  # first: a passphrase prompt may outlast a remote bottle's patience
         unlock(plan, context)
         if monitor.ended:
             raise monitor.ended
@@ -80,36 +86,36 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
         code = _claude(plan, machine, agent)
         if error := _why_cut(code, plan, context):
             raise monitor.ended or error
-    # Only the hand-back's own line says what went wrong: it has been printed by now.
+    # The hand-back has already printed its own error.
     return RepositoryError.exit_code if back and back.failed and not code else code
 
 
 def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -> None:
-    """Raise TokenError or RefusedError for a start that would fail only after minutes."""
+    """Raise TokenError or RefusedError at once for a start that would otherwise fail after minutes."""
     if not machine.has_token:
         raise TokenError(NO_TOKEN)
     if not (options.yes or machine.interactive):
-        raise RefusedError(_NOBODY)
+        raise RefusedError(_NO_PROMPT)
     locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
     if locked and not machine.interactive:
-        raise RefusedError(f"{locked[0]} is encrypted, and nobody can be asked for its passphrase: {_NO_TERMINAL}")
+        raise RefusedError(f"cannot prompt for the passphrase of {locked[0]}: {_NO_TERMINAL}")
 
 
 def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionContext) -> Plan:
-    """Return the plan that the user has seen, and said yes to unless nobody was to be asked."""
-    taken = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
+    """Return the plan, once shown to the user and, without --yes, confirmed; raises RefusedError if it is not."""
+    repository = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
     local = context.engine.is_local()
-    asked = planning.request(machine, agent, options.run, local=local, repository=taken)
-    plan = planning.resolve(asked, context.engine)
+    requested = planning.request(machine, agent, options.run, local=local, repository=repository)
+    plan = planning.resolve(requested, context.engine)
     console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
     if options.yes:
         return plan
     preflight.ask("Start this session?")
-    return planning.refreshed(plan, context.engine)  # an answer can take its time
+    return planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
 
 
 def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> HandBack | None:
-    """Have the bottle's work brought back before anything is undone, whatever ends the session."""
+    """Arm the hand-back of the bottle's work, before every other undo, however the session ends."""
     if not plan.repository:
         return None
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
@@ -120,9 +126,9 @@ def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> Hand
 
 
 def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | None:
-    """Return why claude ended where it was not by itself: the bottle has ended, or the engine has."""
-    error = DockerError("the bottle was removed from outside, and with it the session")
-    # Whatever ends the bottle ends claude as well, by SIGKILL.
+    """Return the error if claude did not exit by itself but lost its bottle or its engine, else None."""
+    error = DockerError("the bottle was removed from outside, which ended the session")
+    # The end of the bottle kills claude with SIGKILL.
     if code == _KILLED:
         return error if context.runner.client("bottle").ended_within(_GRACE) else None
     if code not in _LOST:
@@ -149,7 +155,7 @@ def _report(plan: Plan, monitor: Monitor) -> None:
 
 
 def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:
-    """Do all of a session but claude for each agent; yield its name and its receipt, or why there is none."""
+    """Bring up, prove and remove the bottle of each agent; yield the agent's name and its receipt, or the error."""
     for agent in agents:
         try:
             yield agent.name, _verified(machine, agent, verbose=verbose)
@@ -159,16 +165,16 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     with _context(machine, verbose=verbose) as context:
-        asked = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
-        receipt = _proven(planning.resolve(asked, context.engine), context)[1]
-    if context.undo.late:  # there may be more agents to verify
+        requested = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
+        receipt = _proven(planning.resolve(requested, context.engine), context)[1]
+    if context.undo.late:  # a signal ends the whole loop, not only this agent
         raise SystemExit(128 + context.undo.late)
     return receipt
 
 
 @contextlib.contextmanager
 def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
-    """Yield what a session works with; at the end undo what it has made."""
+    """Yield the context of a session; on exit, undo everything the session created."""
     env = planning.client_environment(machine)
     note = console.say if verbose else _quiet
     watchdog, undo = Watchdog.start(env, machine.owner), Teardown(note)
@@ -193,7 +199,7 @@ def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
     env = planning.client_environment(machine) | plans.environment(machine, agent)
     if plan.run.terminal:
         return terminal.run(step.argv, env)
-    # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
+    # --print on a terminal gets no stdin: what the user types meanwhile is for the shell.
     return command.attach(step.argv, env, silent=machine.interactive)
 
 

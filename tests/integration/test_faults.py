@@ -18,7 +18,7 @@ from claude_bottle.session import planning
 from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
 from tests.support.sessions import CLI, GUARD, Bench, Ended, docker
 
-REMOVED = "the bottle was removed from outside, and with it the session"
+REMOVED = "the bottle was removed from outside, which ended the session"
 
 
 def last(ended: Ended) -> str:
@@ -33,7 +33,7 @@ def test_sidecar_dies_in_the_session(bench: Bench) -> None:
         docker("kill", f"claude-bottle-{bench.sessions()[0]}-sidecar")
         ended = run.end()
     assert ended.code == 70, ended
-    assert ended.err.count("the sidecar has ended, so the session was ended too") == 1, ended
+    assert ended.err.count("the sidecar has exited, which ended the session") == 1, ended
 
 
 def test_docker_vanishes_in_the_session_and_comes_back(bench: Bench) -> None:

@@ -321,7 +321,7 @@ def test_a_key_holder_that_dies_ends_the_session(bench: Bench, death: tuple[str,
         subprocess.run(("docker", *(holder if word == "KEY-HOLDER" else word for word in death)), check=False)
         ended = run.end()
     assert ended.code == 70
-    assert "claude-bottle: the key-holder has ended, so the session was ended too" in ended.err
+    assert "claude-bottle: the key-holder has exited, which ended the session" in ended.err
 
 
 def test_a_session_is_removed_in_order_and_from_outside(bench: Bench) -> None:

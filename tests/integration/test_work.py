@@ -88,7 +88,7 @@ def test_claude_commits_and_all_comes_back_byte_for_byte(bench: Bench, user: Rep
     assert (ended.code, ended.out.splitlines()[-1]) == (0, b"A User"), ended
     (branch,) = [name for name in user.git("branch", "--format=%(refname:short)").split() if name != "main"]
     assert f"branch  {branch} in {user.path}\n" in ended.err
-    assert "1 uncommitted change not taken along; --with-changes takes them" in ended.err
+    assert "1 uncommitted change not included; --with-changes includes them" in ended.err
     untouched(user, before, branch)
     assert user.git("log", "--format=%s", branch).splitlines() == [
         *("Keep what was left uncommitted", "by claude", "the user's"),
@@ -154,7 +154,7 @@ def test_work_is_seen_and_fetched_while_it_goes_on(bench: Bench, user: Repo) -> 
         assert (fetched.code, b"\x1b" in fetched.out) == (0, False), fetched
         assert f"branch  {branch} in {user.path}\n".encode() in fetched.out
         first = user.git("rev-parse", branch)
-        assert user.git("log", "--format=%s", f"main..{branch}~1") == "Take along what was not committed"
+        assert user.git("log", "--format=%s", f"main..{branch}~1") == "Include uncommitted changes"
         assert inside(session, "git status --porcelain") == ""
         inside(session, "echo 2 > more; git add .; git commit --quiet -m more")
         run.process.terminate()
@@ -255,9 +255,9 @@ def test_a_bottle_whose_git_is_hostile(bench: Bench, user: Repo, gives: str, tol
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
-        ("head --bytes 1M /dev/zero", "the bottle's answer makes no sense: "),
-        ('"$real" "$@" | sed "s/head/HEAD/"', "the bottle's answer makes no sense: "),
-        ('"$real" "$@" | sed "s/[0-9a-f]\\{40\\}/--output=x/"', "the bottle's answer makes no sense: "),
+        ("head --bytes 1M /dev/zero", "the bottle's answer is malformed: "),
+        ('"$real" "$@" | sed "s/head/HEAD/"', "the bottle's answer is malformed: "),
+        ('"$real" "$@" | sed "s/[0-9a-f]\\{40\\}/--output=x/"', "the bottle's answer is malformed: "),
         ("exit 1", "the bottle has no commit that could be fetched (exit status 1)"),
     ],
     ids=["zeros", "unknown", "option", "none"],
@@ -280,8 +280,8 @@ def test_a_bottle_whose_python_is_hostile(bench: Bench, user: Repo, answers: str
 
 def test_what_cannot_be_taken_in_is_told_before_anything_is_made(bench: Bench, user: Repo) -> None:
     for words, code, told in (
-        (("--repo", str(bench.folder / "none")), 74, "is no folder"),
-        (("--repo", str(user.path), "--ref", "none"), 74, "has no revision 'none'"),
+        (("--repo", str(bench.folder / "none")), 74, "not a folder"),
+        (("--repo", str(user.path), "--ref", "none"), 74, "unknown revision 'none'"),
         (("--ref", "main"), 2, "give --repo, too"),
     ):
         ended = bench.start("--yes", *words)

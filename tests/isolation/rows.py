@@ -287,7 +287,7 @@ ATTACKS = tuple(row for row in ROWS if row.expected == NOTHING)
 
 def markdown() -> str:
     """Return the attacks as the table of docs/security.md."""
-    lines = ["| attack | would show at | closed by |", "| --- | --- | --- |"]
+    lines = ["| attack | receiver | closed by |", "| --- | --- | --- |"]
     return "\n".join((*lines, *(f"| {_told(row)} | {row.receiver} | {row.by} |" for row in ATTACKS))) + "\n"
 
 

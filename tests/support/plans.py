@@ -96,6 +96,6 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
 def with_repository(made: Plan) -> Plan:
     """Return a plan that takes a repository in, with uncommitted changes on top."""
     work = Work(Path("/home/me/it's mine"), "c" * 40, "5" * 40)
-    notes = ("1 uncommitted change taken along as a commit on top",)
+    notes = ("1 uncommitted change included as a commit on top",)
     taken = Repository(work, "main cccccccccc", b"a" * 40 + b"\n", "https://example.com/x", Identity("A User"), notes)
     return replace(made, repository=taken)

@@ -1,4 +1,4 @@
-"""The commands, as a user types them: what they print, where, and the exit code."""
+"""The command line as a user types it: stdout, stderr, exit code."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.support.clients import NO_ENGINE
 from tests.support.scene import ROOT, Scene
 
 
-def test_help_shows_every_commands_sentence_whole_at_80_columns(scene: Scene) -> None:
+def test_help_shows_each_commands_whole_sentence_at_80_columns(scene: Scene) -> None:
     code, out, err = scene.run("--help", COLUMNS="80")
     assert (code, err, scene.log) == (0, "", [])
     listed = dict(line.split(maxsplit=1) for line in out.partition("Commands:\n")[2].splitlines())
@@ -21,39 +21,39 @@ def test_help_shows_every_commands_sentence_whole_at_80_columns(scene: Scene) ->
 
 
 @pytest.mark.parametrize("name", sorted(cli.main.commands))
-def test_each_command_has_its_help_at_once(scene: Scene, name: str) -> None:
+def test_each_command_has_help_without_calling_docker(scene: Scene, name: str) -> None:
     code, out, err = scene.run(name, "--help", COLUMNS="200")
     assert (code, err, scene.log) == (0, "", [])
     assert out.startswith(f"Usage: cli.py {name} ")
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_the_version_is_the_packages(scene: Scene) -> None:
+def test_version(scene: Scene) -> None:
     assert scene.run("--version") == (0, f"claude-bottle {__version__}\n", "")
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
-def test_a_fault_in_a_manifest_comes_before_the_missing_token_and_docker(scene: Scene) -> None:
+def test_manifest_faults_are_reported_before_a_missing_token_or_docker(scene: Scene) -> None:
     code, out, err = scene.run("start", "dem", CLAUDE_BOTTLE_OAUTH_TOKEN="")
     assert (code, out) == (64, "")
     assert err == f'{scene.agents}: no agent "dem"; did you mean "demo"?\n'
     assert scene.log == []
 
 
-def test_the_folder_of_the_command_line_wins_over_the_environments(scene: Scene) -> None:
+def test_the_agents_option_overrides_the_environment(scene: Scene) -> None:
     scene.agents.rename(scene.folder / "elsewhere")
     assert scene.run("check")[0] == 64
     assert scene.run("check", "--agents", "elsewhere")[0] == 0
 
 
-def test_words_after_the_dashes_go_to_claude_and_no_others(scene: Scene) -> None:
+def test_only_arguments_after_the_dashes_go_to_claude(scene: Scene) -> None:
     code, out, _ = scene.run("start", "demo", "--dry-run", "--", "--model", "two words")
     assert (code, "claude --dangerously-skip-permissions --print --model 'two words'\n" in out) == (0, True)
     assert scene.run("start", "demo", "--dry-run", "--model", "opus")[0] == 2
 
 
 @pytest.mark.parametrize("words", [("stop",), ("stop", "--all", "x"), ("stop", "x"), ("logs", "x"), ("shell", "x")])
-def test_a_session_that_is_not_there_is_wrong_usage(scene: Scene, words: tuple[str, ...]) -> None:
+def test_an_unknown_session_is_a_usage_error(scene: Scene, words: tuple[str, ...]) -> None:
     assert scene.run(*words)[0] == 2
 
 
@@ -84,7 +84,7 @@ def test_doctor_warns_of_a_debug_engine_in_one_line(scene: Scene, *, debug: bool
 
 
 @pytest.mark.parametrize("setting", ["CLAUDE_BOTTLE_BUILD_CA", "CLAUDE_BOTTLE_SUBNET"])
-def test_a_wrong_setting_is_one_line(scene: Scene, setting: str) -> None:
+def test_an_invalid_setting_is_one_line(scene: Scene, setting: str) -> None:
     scene.environ[setting] = "/absent"
     code, out, err = scene.run("start", "demo", "--dry-run")
     assert (code, out, err.count("\n"), err.startswith(f"{setting}: ")) == (64, "", 1, True)
@@ -95,5 +95,5 @@ def test_the_readme_has_every_exit_code_once() -> None:
     listed = re.findall(r"^\| ([^|]+?) +\|", section, re.MULTILINE)[2:]
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BottleError)]
     codes = [str(kind.exit_code) for kind in kinds if kind is not BottleError]
-    assert sorted(listed) == sorted([*codes, "0", "1", "128+n"])  # 1: the launcher, before anything of the package
+    assert sorted(listed) == sorted([*codes, "0", "1", "128+n"])  # 1 is the launcher's own
     assert len(set(listed)) == len(listed)

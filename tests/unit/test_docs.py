@@ -1,4 +1,4 @@
-"""What the documents promise of themselves: short where a newcomer reads, no dead link, no command forgotten."""
+"""The documents: a short README, no dead links, every command and wing listed."""
 
 import re
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(page: Path, text: str) -> list[str]:
-    """Return the relative links of a page that lead nowhere."""
+    """Return the dead relative links of a page."""
     links = [link for line in prose(text) for link in LINK.findall(re.sub(r"`[^`]*`", "", line))]
     return [link for link in links if "://" not in link and not resolves(page, text, link)]
 
@@ -55,13 +55,13 @@ def resolves(page: Path, text: str, link: str) -> bool:
 
 
 def section(text: str, name: str) -> tuple[str, str]:
-    """Return what stands before the section `name`, its heading included, and the section itself."""
+    """Return the text up to the heading of the section `name`, and the section itself."""
     before, found, rest = text.partition(f"\n## {name}\n")
     assert found, f"no section {name}"
     return before + found, rest.partition("\n## ")[0]
 
 
-def test_the_readme_is_short_to_the_end_of_its_commands() -> None:
+def test_the_readme_has_at_most_200_lines_to_the_end_of_its_commands() -> None:
     assert len("".join(section(README.read_text(encoding="utf-8"), "Commands")).splitlines()) <= 200
 
 
@@ -78,7 +78,7 @@ def test_no_link_is_dead(page: Path) -> None:
     assert broken(page, page.read_text(encoding="utf-8")) == []
 
 
-def test_dead_links_are_seen() -> None:
+def test_dead_links_are_found() -> None:
     text = (
         "# One `two`, three\n## Same\n## Same\n```\n[no](link)\n# No heading\n```\n[a](#one-two-three) [b](#same-1) "
         "[c](README.md#commands) ![d](https://example.org/) `[e](f)`\n"
@@ -87,7 +87,7 @@ def test_dead_links_are_seen() -> None:
     assert broken(README, text) == ["#no-heading", "absent.md", "README.md#absent", "#same-2", "absent.svg", "../"]
 
 
-def test_every_page_can_be_found_from_the_readme() -> None:
+def test_every_page_is_reachable_from_the_readme() -> None:
     seen, ahead = set[Path](), [README]
     while ahead:
         page = ahead.pop()

@@ -1,4 +1,4 @@
-"""The launcher in checkouts of its own, with a stand-in for the commands and the real packages."""
+"""The launcher `cli.py` in temporary checkouts, with a stub of claude_bottle.cli and the real packages."""
 
 import ast
 import os
@@ -20,12 +20,12 @@ def main():
     print(sys.argv[1:], os.getcwd(), click.__file__)
     return 7
 """
-pytestmark = pytest.mark.xdist_group("launcher")  # on one worker, for the sake of `first_uses`
+pytestmark = pytest.mark.xdist_group("launcher")  # on one worker, to share `first_uses`
 SETTING_UP = "claude-bottle: setting up"
 
 
 def checkout(folder: Path) -> Path:
-    """Make a checkout of the launcher with a stand-in for claude_bottle.cli; return its cli.py."""
+    """Create a checkout of the launcher with a stub of claude_bottle.cli; return its cli.py."""
     (folder / "claude_bottle").mkdir(parents=True)
     (folder / "claude_bottle" / "cli.py").write_text(COMMAND)
     shutil.copy(ROOT / "requirements.txt", folder)
@@ -43,7 +43,7 @@ def answer(cli: Path, *args: str, cwd: Path | str = "/") -> str:
 
 @pytest.fixture(scope="module")
 def first_uses(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, str, str]]]:
-    """Use a fresh checkout ten times at once; return its cli.py and what each use gave: exit code, stdout, stderr."""
+    """Run a fresh checkout ten times in parallel; return its cli.py and each run's exit code, stdout and stderr."""
     cli = checkout(tmp_path_factory.mktemp("launcher") / "a checkout")
     pipe = subprocess.PIPE
     uses = [subprocess.Popen([cli, str(n)], cwd="/", stdout=pipe, stderr=pipe, text=True) for n in range(10)]
@@ -58,7 +58,7 @@ def ready(first_uses: tuple[Path, object]) -> Path:
 
 @pytest.fixture
 def deaf_index() -> Iterator[socket.socket]:
-    """A package index that takes connections and never answers."""
+    """A package index that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(300)
         yield server
@@ -81,24 +81,24 @@ def test_ten_first_uses_at_once(first_uses: tuple[Path, list[tuple[int, str, str
     cli, uses = first_uses
     for n, (code, out, err) in enumerate(uses):
         assert (code, out) == (7, answer(cli, str(n)))
-        # One that came late found everything in place.
+        # A late one finds .venv complete.
         assert err == "" or (err.startswith(SETTING_UP) and err.count("\n") == 1)
     assert any(err for _, _, err in uses)
     assert leftovers(cli) == [".venv"]
 
 
-def test_hands_over_from_anywhere_and_imports_nothing_from_there(ready: Path, tmp_path: Path) -> None:
+def test_it_runs_from_any_directory_and_imports_nothing_from_it(ready: Path, tmp_path: Path) -> None:
     for name in ("click", "os", "sitecustomize", "subprocess", "claude_bottle"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current directory')")
     (tmp_path / "link").symlink_to(ready)
     words = ("start", "a b", "--", "-x", "")
     for argv in (["./link"], [ready], [sys.executable, "-P", ready], ["sh", "-c", f"'{ready}' \"$@\"", "alias"]):
-        # An empty entry in PYTHONPATH is the current directory; only the interpreter that a user names may read it.
+        # An empty entry in PYTHONPATH is the current directory; only an interpreter started by the user may read it.
         done = run(*argv, *words, cwd=tmp_path, PYTHONPATH="" if argv[0] == sys.executable else f":{tmp_path}")
         assert (done.returncode, done.stdout, done.stderr) == (7, answer(ready, *words, cwd=tmp_path), "")
 
 
-def test_a_change_of_the_requirements_renews_the_packages(tmp_path: Path, ready: Path) -> None:
+def test_a_change_of_the_requirements_reinstalls_the_packages(tmp_path: Path, ready: Path) -> None:
     shutil.copytree(ready.parent, tmp_path / "moved", symlinks=True)
     cli = tmp_path / "moved" / "cli.py"
     assert run(cli).stderr == ""
@@ -111,7 +111,7 @@ def test_a_change_of_the_requirements_renews_the_packages(tmp_path: Path, ready:
     assert (run(cli).stderr, leftovers(cli)) == ("", [".venv"])
 
 
-def test_a_failed_set_up_says_what_pip_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_set_up_prints_pips_errors_and_leaves_nothing_behind(tmp_path: Path) -> None:
     cli = checkout(tmp_path / "checkout")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         env = index(closed)
@@ -119,25 +119,25 @@ def test_a_failed_set_up_says_what_pip_said_and_leaves_nothing(tmp_path: Path) -
     lines = done.stderr.splitlines()
     assert (done.returncode, done.stdout, leftovers(cli)) == (1, "", [])
     assert lines[0].startswith(SETTING_UP)
-    assert "is the network there" in lines[1]
+    assert "check the network, and pip's proxy and index settings" in lines[1]
     assert any("No matching distribution" in line for line in lines[2:])
     assert len(lines) <= 8
 
 
-def test_interrupted_and_killed_set_ups_are_done_again(tmp_path: Path, deaf_index: socket.socket) -> None:
+def test_interrupted_and_killed_set_ups_are_repeated(tmp_path: Path, deaf_index: socket.socket) -> None:
     cli = checkout(tmp_path / "checkout")
     env = {**os.environ, **index(deaf_index)}
 
     def interrupt(number: signal.Signals, *, group: bool) -> tuple[int, str]:
         use = subprocess.Popen([cli], stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
         pip, _ = deaf_index.accept()
-        with pip:  # closed at the end, which ends an orphan too
+        with pip:  # closing it ends an orphaned pip, too
             (os.killpg if group else os.kill)(use.pid, number)
             _, err = use.communicate(timeout=300)
         return use.returncode, err
 
     code, err = interrupt(signal.SIGINT, group=True)  # as a terminal does
-    assert (code, err.splitlines()[1:]) == (130, ["claude-bottle: set-up interrupted; the next use does it again"])
+    assert (code, err.splitlines()[1:]) == (130, ["claude-bottle: set-up interrupted; the next use repeats it"])
     assert leftovers(cli) == []
     assert interrupt(signal.SIGKILL, group=False)[0] == -9
     assert leftovers(cli) == [".venv.new"]
@@ -153,7 +153,7 @@ def test_interrupted_and_killed_set_ups_are_done_again(tmp_path: Path, deaf_inde
         ("sys.modules['venv'] = None", "apt install python3-venv"),
     ],
 )
-def test_a_python_that_will_not_do_gets_one_line(tmp_path: Path, lie: str, advice: str) -> None:
+def test_an_unsuitable_python_is_one_line(tmp_path: Path, lie: str, advice: str) -> None:
     cli = checkout(tmp_path / "checkout")
     code = f"import runpy, sys; {lie}; runpy.run_path({str(cli)!r}, run_name='__main__')"
     done = run(sys.executable, "-I", "-c", code)
@@ -161,10 +161,10 @@ def test_a_python_that_will_not_do_gets_one_line(tmp_path: Path, lie: str, advic
     assert advice in done.stderr
 
 
-def test_a_read_only_folder_will_do_once_set_up_and_gets_one_line_before(tmp_path: Path, ready: Path) -> None:
+def test_a_read_only_checkout_works_only_once_set_up(tmp_path: Path, ready: Path) -> None:
     used = Path(shutil.copytree(ready.parent, tmp_path / "used", symlinks=True))
     fresh = checkout(tmp_path / "fresh").parent
-    # Modes do not hold root back, a mount does.
+    # File modes do not restrict root, a read-only mount does.
     mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$0/cli.py"'
     for folder, code, advice in ((used, 7, ""), (fresh, 1, f"must be able to write to {fresh}\n")):
         folder.chmod(0o555)

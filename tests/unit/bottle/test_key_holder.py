@@ -56,7 +56,7 @@ def test_an_encrypted_key_wants_a_terminal_before_docker_is_asked(scene: Scene) 
     code, _, err = scene.run("start", "demo", "--yes")
     path = scene.agents / "bottles/ssh/locked"
     assert code == 65
-    assert f"{path} is encrypted, and nobody can be asked for its passphrase: stdin is not a terminal" in err
+    assert f"cannot prompt for the passphrase of {path}: stdin is not a terminal" in err
     assert scene.log == []
 
 
@@ -70,7 +70,7 @@ def test_a_key_holder_that_ends_ends_the_session(scene: Scene) -> None:
             time.sleep(0.01)
     code, _, err = scene.end(child)
     assert code == 70
-    assert err.count("claude-bottle: the key-holder has ended, so the session was ended too") == 1, err
+    assert err.count("claude-bottle: the key-holder has exited, which ended the session") == 1, err
     assert scene.undone == [("docker", "rm", "--force", "--volumes", f"{NAME}-key-holder"), *REMOVED]
 
 
@@ -129,4 +129,4 @@ def test_a_key_holder_that_ends_at_the_question_is_told_as_that(scene: Scene) ->
     scene.rule(SERVE, stdout="up\n", code=1)
     scene.rule(UNLOCK, code=137)
     child = on_a_terminal(scene, {"session.monitor._LOOK": 3600})  # not the one to tell it
-    assert ended(scene, child)[:2] == (70, "claude-bottle: the key-holder has ended, so the session was ended too")
+    assert ended(scene, child)[:2] == (70, "claude-bottle: the key-holder has exited, which ended the session")

@@ -47,7 +47,7 @@ def test_a_dry_run_shows_the_clone_and_calls_no_docker(scene: Scene, user: Repo)
     assert (code, scene.log) == (0, [])
     assert f"# clone\n{{ printf %s $'\\n# v2 git bundle\\n{user.git('rev-parse', 'HEAD')} refs/heads/bottle/" in out
     assert f"repo    {user.path} at main " in err
-    assert "  note    1 uncommitted change taken along as a commit on top\n" in err
+    assert "  note    1 uncommitted change included as a commit on top\n" in err
     assert user.snapshot() == before
 
 
@@ -93,7 +93,7 @@ def test_a_hand_back_that_fails_is_told_and_the_teardown_goes_on(
     before = user.snapshot()
     ended, _, err = scene.run(*START)
     assert ended == code
-    assert "claude-bottle: the bottle's answer makes no sense: " in err
+    assert "claude-bottle: the bottle's answer is malformed: " in err
     assert scene.undone == USUAL
     assert user.snapshot() == before
 

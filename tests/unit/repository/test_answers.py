@@ -1,4 +1,4 @@
-"""What a bottle answers, read strictly: what the exporter would print is taken, anything else refused."""
+"""Parsing the exporter's output: well-formed output is accepted, anything else is refused."""
 
 import json
 
@@ -17,45 +17,45 @@ def printed(*records: object) -> bytes:
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
-def test_all_that_is_said_is_taken() -> None:
-    said = printed(
+def test_every_field_is_read() -> None:
+    output = printed(
         *(COMMIT, {"kind": "commit", "oid": TWO, "below": ONE, "what": ""}, HEAD),
         *({"kind": "failed", "why": "so"}, {"kind": "nested", "path": "a"}, {"kind": "large", "path": "b\x1b\n\udcff"}),
     )
-    assert answers.read(said, whole=True) == Answers(
+    assert answers.read(output, whole=True) == Answers(
         *(ONE, TWO, (Commit(ONE, "", "branch x"), Commit(TWO, ONE, ""))),
         *(("so",), ("a",), (r"b\x1b\n\udcff",)),
     )
 
 
-def test_there_may_be_no_commit() -> None:
-    said = answers.read(printed({"kind": "head", "tip": "", "before": ""}), whole=True)
-    assert (said.tip, said.before) == ("", "")
+def test_the_bottle_may_have_no_commit() -> None:
+    read = answers.read(printed({"kind": "head", "tip": "", "before": ""}), whole=True)
+    assert (read.tip, read.before) == ("", "")
 
 
-def test_what_is_long_is_shown_in_part() -> None:
-    said = answers.read(printed(HEAD, {"kind": "large", "path": "x" * 1000}), whole=True)
-    assert said.large == ("x" * 200,)
+def test_long_text_is_truncated() -> None:
+    read = answers.read(printed(HEAD, {"kind": "large", "path": "x" * 1000}), whole=True)
+    assert read.large == ("x" * 200,)
 
 
 @pytest.mark.parametrize("cut", [b"", b"{", printed(HEAD)[:-1], b"\xff", b"["])
-def test_of_what_broke_off_the_whole_lines_count(cut: bytes) -> None:
-    said = answers.read(printed(COMMIT) + cut, whole=False)
-    assert (said.tip, said.before, [each.oid for each in said.commits]) == (None, "", [ONE])
+def test_whole_lines_of_truncated_output_count(cut: bytes) -> None:
+    read = answers.read(printed(COMMIT) + cut, whole=False)
+    assert (read.tip, read.before, [each.oid for each in read.commits]) == (None, "", [ONE])
     with pytest.raises(RepositoryError):
         answers.read(printed(COMMIT) + cut, whole=True)
 
 
-BROKEN_OFF = {  # which is senseless only of a program that ended well
+TRUNCATED = {  # malformed only if the exporter has succeeded
     "nothing": b"",
     "no end": printed(HEAD)[:-1],
     "no head": printed(COMMIT),
     "zeros": bytes(1 << 20),
     "too many lines": printed(HEAD) + printed({"kind": "nested", "path": "x"}) * 50_000,
 }
-SENSELESS = {
+MALFORMED = {
     "two heads": printed(HEAD, HEAD),
-    "bash of old": f"tip {ONE}\nbefore {ONE}\n".encode(),
+    "the old shell format": f"tip {ONE}\nbefore {ONE}\n".encode(),
     "no JSON": b"{\n" + printed(HEAD),
     "an empty line": printed(HEAD) + b"\n",
     "not ASCII": printed(HEAD) + '{"kind": "large", "path": "ü"}\n'.encode(),
@@ -66,7 +66,7 @@ SENSELESS = {
     "a number": printed(HEAD, 1),
     "not a number": printed(HEAD) + b"NaN\n",
     "a huge number": printed(HEAD) + b"1" * 10_000 + b"\n",
-    "deep": printed(HEAD) + b"[" * 10_000 + b"\n",
+    "nested too deep": printed(HEAD) + b"[" * 10_000 + b"\n",
     "no kind": printed(HEAD, {"path": "x"}),
     "an unknown kind": printed(HEAD, {"kind": "medium", "path": "x"}),
     "a kind that is a list": printed(HEAD, {"kind": ["large"], "path": "x"}),
@@ -78,7 +78,7 @@ SENSELESS = {
     "a ref for a tip": printed({**HEAD, "tip": "HEAD"}),
     "an option for a tip": printed({**HEAD, "tip": "--output=/tmp/x"}),
     "a short name": printed({**HEAD, "tip": "1" * 39}),
-    "a name between": printed({**HEAD, "tip": "1" * 50}),
+    "a name of a length between": printed({**HEAD, "tip": "1" * 50}),
     "upper case": printed({**HEAD, "tip": "A" * 40}),
     "a newline at the end": printed({**HEAD, "tip": f"{ONE}\n"}),
     "other digits": printed({**HEAD, "tip": "\u0661" * 40}),
@@ -87,24 +87,24 @@ SENSELESS = {
     "a path for what is below": printed(HEAD, {**COMMIT, "below": "refs/heads/main"}),
     "a long name": printed(HEAD, {"kind": "large", "path": "x" * 1001}),
     "a long line": printed(HEAD, {"kind": "large", "path": "\x1b" * 4000}),
-    "a gap that is long": printed(HEAD) + b" " * 20_000 + b"{}\n",
+    "a long gap": printed(HEAD) + b" " * 20_000 + b"{}\n",
 }
 
 
-def refused(said: bytes, *, whole: bool) -> None:
-    with pytest.raises(RepositoryError, match=r"^the bottle's answer makes no sense: ") as caught:
-        answers.read(said, whole=whole)
+def refused(output: bytes, *, whole: bool) -> None:
+    with pytest.raises(RepositoryError, match=r"^the bottle's answer is malformed: ") as caught:
+        answers.read(output, whole=whole)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("case", SENSELESS)
-def test_what_makes_no_sense_is_refused(case: str) -> None:
-    refused(SENSELESS[case], whole=True)
-    refused(SENSELESS[case], whole=False)
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_output_is_refused(case: str) -> None:
+    refused(MALFORMED[case], whole=True)
+    refused(MALFORMED[case], whole=False)
 
 
-@pytest.mark.parametrize("case", BROKEN_OFF)
-def test_what_is_not_whole_is_refused_of_a_program_that_ended_well(case: str) -> None:
-    refused(BROKEN_OFF[case], whole=True)
-    answers.read(BROKEN_OFF[case], whole=False)
+@pytest.mark.parametrize("case", TRUNCATED)
+def test_truncated_output_is_refused_if_the_exporter_succeeded(case: str) -> None:
+    refused(TRUNCATED[case], whole=True)
+    answers.read(TRUNCATED[case], whole=False)

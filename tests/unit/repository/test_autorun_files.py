@@ -1,10 +1,10 @@
-"""Files that would run by themselves on the host."""
+"""Recognizing files that would run automatically on the host."""
 
 from claude_bottle.repository.autorun_files import runs_by_itself
 from tests.support.repos import Ground
 
 
-def test_what_would_run_by_itself_is_named(ground: Ground) -> None:
+def test_files_that_run_automatically_are_named(ground: Ground) -> None:
     bottle = ground.uncork()
     yes = (
         ".github/workflows/a.yml", ".vscode/tasks.json", ".envrc", "sub/Makefile", "web/package.json", ".githooks/x",

@@ -1,4 +1,4 @@
-"""What goes into the bottle: a pack, a remote without its secrets, and a label of it."""
+"""Cloning into a bottle: the pack, the origin without secrets, the label."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +10,16 @@ from claude_bottle.repository.clone import Work
 from tests.support.repos import Ground
 
 
-def test_a_failure_to_pack_is_gits_own_to_tell(ground: Ground) -> None:
+def test_a_failed_pack_prints_gits_own_error(ground: Ground) -> None:
     ground.user.commit()
-    taken = ground.survey()
-    gone = replace(taken, work=replace(taken.work, start="1" * 40))
+    repository = ground.survey()
+    gone = replace(repository, work=replace(repository.work, start="1" * 40))
     with pytest.raises(AssertionError, match="bad object 1111"):
         ground.uncork(gone)
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "shown"),
     [
         ("https://token@example.com/x", "https://example.com/x"),
         ("HTTPS://me:token@example.com/x?a=b", "HTTPS://example.com/x"),
@@ -28,11 +28,11 @@ def test_a_failure_to_pack_is_gits_own_to_tell(ground: Ground) -> None:
         ("/srv/x@y", "/srv/x@y"),
     ],
 )
-def test_no_secret_of_a_remote_goes_in(url: str, told: str) -> None:
-    assert clone.without_secret(url) == told
+def test_a_remotes_url_loses_its_secrets(url: str, shown: str) -> None:
+    assert clone.without_secret(url) == shown
 
 
-def test_a_label_holds_all_that_another_command_needs() -> None:
+def test_a_label_round_trips_and_others_are_not_parsed() -> None:
     work = Work(Path("/a b/c"), "1" * 40, "2" * 64)
     assert Work.of_label(work.label) == work
     assert [Work.of_label(text) for text in ("-", "", "1 2 /x", f"{'1' * 40} {'2' * 40} ")] == [None] * 4

@@ -121,7 +121,7 @@ def test_a_branch_ahead_of_the_head_leaves_the_heads_alone(ground: Ground) -> No
     told = ground.fetch(bottle)
     assert told.endswith(
         f"also    {BRANCH}-2: the agent's branch ahead\n"
-        "beware  these would run by themselves on this machine, or at an everyday command:\n        Makefile\n"
+        "beware  files that run automatically on this machine, or by an everyday command:\n        Makefile\n"
     )
     assert [ground.user.git("rev-parse", name) for name in (BRANCH, f"{BRANCH}-2")] == [tip, ahead]
 

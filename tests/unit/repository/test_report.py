@@ -1,4 +1,4 @@
-"""What is printed of the work that came back."""
+"""The summary of fetched work."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from claude_bottle.repository import report
 from tests.support.repos import Ground
 
 
-def test_terminals_are_safe_from_names_messages_and_authors(ground: Ground) -> None:
+def test_control_characters_in_names_messages_and_authors_are_escaped(ground: Ground) -> None:
     bottle = ground.uncork()
     for number in range(30):
         (ground.genie.path / f"\x1b]0;{number}\a\u202e").write_text("1")
@@ -15,7 +15,7 @@ def test_terminals_are_safe_from_names_messages_and_authors(ground: Ground) -> N
     ground.genie.git("config", "user.name", "\x1b[2Jname")
     for number in range(30):
         ground.genie.commit(f"\x1b[31m{number} {'x' * 1000}\r\x9b1A")
-    told = ground.fetch(bottle)  # which looks at each character
+    told = ground.fetch(bottle)  # which asserts that each character is printable
     about = told.partition("  look  ")[0].splitlines()[1:]
     assert len(about) <= 20
     assert max(map(len, about)) < 200
@@ -37,11 +37,11 @@ def test_links_that_lead_out_are_named(ground: Ground, monkeypatch: pytest.Monke
         (ground.genie.path / path).parent.mkdir(parents=True, exist_ok=True)
         (ground.genie.path / path).symlink_to(target)
     told = ground.fetch(bottle)
-    named = told.partition("beware  these are links that lead out of the repository, or into its .git:\n")[2]
+    named = told.partition("beware  links that lead out of the repository, or into its .git:\n")[2]
     assert {line.strip() for line in named.splitlines()} == set(out)
 
 
-def test_links_that_nobody_can_look_at_are_named(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_beyond_the_limit_are_named(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_LINKS", 1)
     bottle = ground.uncork()
     for target in ("file", "changed"):

@@ -1,4 +1,4 @@
-"""A user's repository on its way into a bottle: what is taken, what is told, and that nothing of it is touched."""
+"""Surveying the user's repository: the commits and changes included, the notes printed, and nothing modified."""
 
 import errno
 from pathlib import Path
@@ -17,7 +17,7 @@ def ground(tmp_path: Path) -> Ground:
     return Ground(tmp_path)
 
 
-def test_a_history_goes_in_whole_and_the_origin_as_information(ground: Ground) -> None:
+def test_the_whole_history_is_cloned_and_the_origin_kept_without_secrets(ground: Ground) -> None:
     first = ground.user.commit("first", a="1")
     ground.user.git("remote", "add", "origin", "https://me:secret@example.com/x.git?token=1")
     second = ground.user.commit("second", b="2")
@@ -30,7 +30,7 @@ def test_a_history_goes_in_whole_and_the_origin_as_information(ground: Ground) -
     assert ground.genie.git("fsck") == ""
 
 
-def test_another_revision_can_be_taken(ground: Ground) -> None:
+def test_another_revision_can_be_chosen(ground: Ground) -> None:
     first = ground.user.commit("first")
     ground.user.git("tag", "--annotate", "--message", "one", "v1")
     ground.user.commit("second")
@@ -67,7 +67,7 @@ def test_every_kind_of_repository_works(ground: Ground, kind: str) -> None:
     assert back.git("fsck") == ""
 
 
-def test_uncommitted_changes_stay_unless_they_are_wanted(ground: Ground) -> None:
+def test_uncommitted_changes_are_included_only_on_request(ground: Ground) -> None:
     tip = ground.user.commit(kept="1", changed="1", gone="1", ignored="1")
     (ground.user.path / ".gitignore").write_text("*.o\n")
     for name in ("changed", "new", "a.o", "staged"):
@@ -80,24 +80,24 @@ def test_uncommitted_changes_stay_unless_they_are_wanted(ground: Ground) -> None
         (hook / name).chmod(0o755)
     ground.user.git("config", "commit.gpgSign", "true")
     before, outside = ground.user.snapshot(), set(ground.folder.iterdir())
-    taken = ground.survey()
-    assert taken.notes == ("5 uncommitted changes not taken along; --with-changes takes them",)
-    assert taken.work.start == tip
+    found = ground.survey()
+    assert found.notes == ("5 uncommitted changes not included; --with-changes includes them",)
+    assert found.work.start == tip
     assert ground.user.snapshot() == before
-    taken = ground.survey(with_changes=True)
-    assert taken.notes == ("5 uncommitted changes taken along as a commit on top",)
+    found = ground.survey(with_changes=True)
+    assert found.notes == ("5 uncommitted changes included as a commit on top",)
     after = ground.user.snapshot()
     assert {name: after[name] for name in before} == before
     assert all(name.startswith(".git/objects/") for name in after.keys() - before.keys())
     assert set(ground.folder.iterdir()) == outside
-    ground.uncork(taken)
+    ground.uncork(found)
     assert ground.genie.git("rev-parse", "HEAD~1") == tip
     assert ground.genie.git("diff", "--name-status", "HEAD~1", "HEAD").splitlines() == [
         "A\t.gitignore", "M\tchanged", "D\tgone", "A\tnew", "A\tstaged",
     ]  # fmt: skip
 
 
-def test_repositories_inside_are_left_out_of_the_changes(ground: Ground) -> None:
+def test_nested_repositories_are_not_included(ground: Ground) -> None:
     ground.user.commit()
     for name in ("born", "unborn"):
         inner = Repo(ground.user.path / name, ground.env)
@@ -105,18 +105,18 @@ def test_repositories_inside_are_left_out_of_the_changes(ground: Ground) -> None
         (inner.path / "file").write_text("1")
     inner = Repo(ground.user.path / "born", ground.env)
     inner.commit()
-    note = "not taken along, each a repository of its own (2): born/, unborn/"
+    note = "nested repositories not included (2): born/, unborn/"
     assert ground.survey(with_changes=True).notes == (note,)
     (ground.user.path / "new").write_text("1")
-    taken = ground.survey(with_changes=True)
-    assert taken.notes == ("1 uncommitted change taken along as a commit on top", note)
-    ground.uncork(taken)
+    found = ground.survey(with_changes=True)
+    assert found.notes == ("1 uncommitted change included as a commit on top", note)
+    ground.uncork(found)
     assert ground.genie.git("ls-tree", "--name-only", "HEAD") == "new"
 
 
 @pytest.mark.parametrize("settings", ["bare = true", "bare = false\nworktree = ."])
-def test_files_that_look_like_a_repository_are_none(ground: Ground, settings: str) -> None:
-    """Their settings would run; one that is nobody's files is as good as any."""
+def test_committed_files_that_look_like_a_repository_are_refused(ground: Ground, settings: str) -> None:
+    """Their settings could run programs. Until they are committed, they are a repository like any other."""
     mark, looks = ground.folder / "mark", ground.user.path / "looks"
     ground.user.commit()
     ground.user.git("init", "--quiet", "--bare", str(looks))
@@ -126,13 +126,15 @@ def test_files_that_look_like_a_repository_are_none(ground: Ground, settings: st
     (looks / ".gitattributes").write_text("file filter=x\n")
     (looks / "file").write_text("1")
     ground.user.commit()
-    with pytest.raises(RepositoryError, match=f"^{looks}: looks like a repository, and is files of another: give that"):
+    with pytest.raises(
+        RepositoryError, match=f"^{looks}: looks like a repository, but is part of another one; pass that"
+    ):
         ground.survey(looks)
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("name", [":x", "a/looks"])
-def test_files_that_look_like_a_repository_are_none_by_any_name(ground: Ground, name: str) -> None:
+def test_they_are_refused_under_any_name(ground: Ground, name: str) -> None:
     for folder in [ground.user.path / name, *(ground.user.path / name).parents][: 1 + name.count("/")]:
         ground.user.git("init", "--quiet", "--bare", str(folder))
         (folder / "refs" / "kept").touch()
@@ -149,26 +151,26 @@ def test_a_work_tree_may_be_elsewhere(ground: Ground) -> None:
     assert ground.survey(ground.user.path / "src").work.repository == ground.user.path / "src"
 
 
-def test_a_full_disk_is_told(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     ground.user.commit()
     (ground.user.path / "new").write_text("1")
     monkeypatch.setattr("tempfile.mkdtemp", full)
-    with pytest.raises(RepositoryError, match=r"^cannot take uncommitted changes along: /.*: No space left on device$"):
+    with pytest.raises(RepositoryError, match=r"^cannot include uncommitted changes: /.*: No space left on device$"):
         ground.survey(with_changes=True)
 
 
-def test_a_dry_look_writes_nothing(ground: Ground) -> None:
+def test_a_dry_run_writes_nothing(ground: Ground) -> None:
     tip = ground.user.commit()
     (ground.user.path / "new").write_text("1")
     before = ground.user.snapshot()
-    taken = source.survey(Wanted(ground.user.path, with_changes=True), ground.env, None)
-    assert (taken.work.start, ground.user.snapshot()) == (tip, before)
+    found = source.survey(Wanted(ground.user.path, with_changes=True), ground.env, None)
+    assert (found.work.start, ground.user.snapshot()) == (tip, before)
 
 
-def test_what_cannot_come_along_is_told(ground: Ground) -> None:
+def test_submodules_and_lfs_files_are_noted(ground: Ground) -> None:
     module = ground.user.path / "lib"
     Repo(ground.folder, ground.env).git("init", "--quiet", str(module))
     Repo(module, ground.env).commit()
@@ -177,35 +179,35 @@ def test_what_cannot_come_along_is_told(ground: Ground) -> None:
     (ground.user.path / "deep" / ".gitattributes").write_text("*.bin filter=lfs\n")
     ground.user.commit()
     assert ground.survey().notes == (
-        "1 submodule not taken along, its folder is empty: lib",
-        "files in Git LFS not taken along: they are there as pointers",
+        "1 submodule not included, its folder is empty: lib",
+        "files in Git LFS not included, only their pointers",
     )
 
 
-def test_faults_are_told_in_one_line(ground: Ground) -> None:
+def test_each_fault_is_one_line(ground: Ground) -> None:
     def fault(path: Path, ref: str = "HEAD") -> str:
         with pytest.raises(RepositoryError) as caught:
             ground.survey(path, ref)
         return str(caught.value).removeprefix(f"{path}: ")
 
     user = ground.user.path
-    assert fault(user) == "has no commit yet"
+    assert fault(user) == "no commits yet"
     ground.user.commit()
-    assert fault(user, "no\x1b") == r"has no revision 'no\x1b'"
-    assert fault(user, "^HEAD") == "has no revision '^HEAD'"
+    assert fault(user, "no\x1b") == r"unknown revision 'no\x1b'"
+    assert fault(user, "^HEAD") == "unknown revision '^HEAD'"
     assert fault(ground.folder / ("x" * 300)) == "File name too long"
-    assert fault(user, "--all") == "has no revision '--all'"
+    assert fault(user, "--all") == "unknown revision '--all'"
     assert fault(ground.folder).startswith("not a git repository")
-    assert fault(ground.folder / "none") == "is no folder"
-    with pytest.raises(RepositoryError, match="give no other --ref"):
+    assert fault(ground.folder / "none") == "not a folder"
+    with pytest.raises(RepositoryError, match=r"relative to HEAD; omit --ref$"):
         ground.survey(ref=ground.user.git("commit-tree", "-m", "x", "HEAD^{tree}"), with_changes=True)
     ground.user.git("branch", "bottle")
-    assert fault(user).startswith('has a branch "bottle"')
-    with pytest.raises(UsageError, match="--repo"):
+    assert fault(user).startswith('rename the branch "bottle": ')
+    with pytest.raises(UsageError, match=r"pass --repo$"):
         source.wanted(None, None, "main", with_changes=False)
 
 
-def test_git_is_led_nowhere_by_the_users_environment(ground: Ground) -> None:
+def test_git_variables_in_the_users_environment_are_ignored(ground: Ground) -> None:
     tip = ground.user.commit()
     other = Repo(ground.folder / "other", ground.env)
     Repo(ground.folder, ground.env).git("init", "--quiet", str(other.path))
@@ -213,7 +215,7 @@ def test_git_is_led_nowhere_by_the_users_environment(ground: Ground) -> None:
     assert ground.survey().work.commit == tip
 
 
-def test_what_git_makes_hard_to_name_or_to_add_is_taken(ground: Ground) -> None:
+def test_odd_revisions_origins_and_sparse_checkouts_work(ground: Ground) -> None:
     first = ground.user.commit("needle", kept="1")
     (ground.user.path / "away").mkdir()
     (ground.user.path / "away" / "file").write_text("1")
@@ -227,7 +229,7 @@ def test_what_git_makes_hard_to_name_or_to_add_is_taken(ground: Ground) -> None:
     ground.uncork(ground.survey(with_changes=True))
     assert ground.genie.git("diff", "--name-status", second, "HEAD") == "A\taway/new"
     assert ground.genie.git("config", "remote.origin.url") == "--mirror=push"
-    with pytest.raises(RepositoryError, match="has no work tree"):
+    with pytest.raises(RepositoryError, match="no work tree, so no uncommitted changes"):
         ground.survey(ground.user.path / ".git", with_changes=True)
 
 
@@ -235,5 +237,5 @@ def test_a_line_break_in_a_path_is_refused(ground: Ground) -> None:
     path = ground.folder / "a\nb"
     Repo(ground.folder, ground.env).git("init", "--quiet", str(path))
     Repo(path, ground.env).commit()
-    with pytest.raises(RepositoryError, match=r"a\\nb: has a line break in its path"):
+    with pytest.raises(RepositoryError, match=r"a\\nb: paths with a line break are not supported"):
         ground.survey(path)

@@ -1,4 +1,4 @@
-"""A session whose sidecar, bottle or engine ends under it: what the user is told, and how the session ends."""
+"""Sessions that lose their sidecar, bottle or engine: the message, the exit code, the teardown."""
 
 import time
 
@@ -12,22 +12,22 @@ SIDECAR = f"State.Running}}}} {NAME}-sidecar"
 BOTTLE = f"State.Running}}}} {NAME}"
 UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
 SILENT = "docker cannot be used: "
-REMOVED = "the bottle was removed from outside, and with it the session"
+REMOVED = "the bottle was removed from outside, which ended the session"
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "told"),
+    ("answer", "code", "message"),
     [
-        ({"stdout": "false\n"}, 70, "the sidecar has ended, so the session was ended too"),
-        ({"code": 1, "stderr": f"Error: No such object: {NAME}-sidecar\n"}, 70, "the sidecar has ended"),
-        ({"code": 1, "stderr": f"error: no such object: {NAME}-sidecar\n"}, 70, "the sidecar has ended"),
+        ({"stdout": "false\n"}, 70, "the sidecar has exited, which ended the session"),
+        ({"code": 1, "stderr": f"Error: No such object: {NAME}-sidecar\n"}, 70, "the sidecar has exited"),
+        ({"code": 1, "stderr": f"error: no such object: {NAME}-sidecar\n"}, 70, "the sidecar has exited"),
         ({"code": 1, "stderr": UNREACHABLE}, 69, f"{SILENT}failed to connect to the docker API"),
         ({"fifo": "never"}, 69, f"{SILENT}no answer within 1 s"),
     ],
     ids=["ended", "removed", "removed-29", "unreachable", "hangs"],
 )
-def test_a_log_that_ends_ends_the_session(scene: Scene, answer: dict[str, object], code: int, told: str) -> None:
-    """Through the bottle's lifeline, which takes claude along."""
+def test_the_end_of_the_log_ends_the_session(scene: Scene, answer: dict[str, object], code: int, message: str) -> None:
+    """The monitor closes the bottle's lifeline, which ends claude as well."""
     scene.rule(STEPS["claude"], fifo="claude", code=137)
     scene.rule(SIDECAR, **answer)
     scene.rule("version", **(answer if answer.get("stderr") == UNREACHABLE else {}))
@@ -38,11 +38,11 @@ def test_a_log_that_ends_ends_the_session(scene: Scene, answer: dict[str, object
             time.sleep(0.01)
     ended, _, err = scene.end(child)
     assert ended == code
-    assert err.count(f"claude-bottle: {told}") == 1, err
+    assert err.count(f"claude-bottle: {message}") == 1, err
     assert scene.undone == USUAL
 
 
-def test_a_log_that_ends_by_itself_is_followed_again(scene: Scene) -> None:
+def test_the_log_of_a_running_sidecar_is_followed_again(scene: Scene) -> None:
     scene.rule(STEPS["claude"], fifo="claude", code=5)
     scene.rule(SIDECAR, stdout="true\n", times=1)
     scene.rule(SIDECAR, fifo="again", stdout="true\n")
@@ -56,7 +56,7 @@ def test_a_log_that_ends_by_itself_is_followed_again(scene: Scene) -> None:
 
 @pytest.mark.parametrize("code", [1, 255])
 @pytest.mark.parametrize(
-    ("answer", "ended", "told"),
+    ("answer", "ended", "message"),
     [
         ({"stdout": "true\n"}, None, ""),
         ({"code": 1, "stderr": f"Error: No such object: {NAME}\n"}, 70, REMOVED),
@@ -66,13 +66,13 @@ def test_a_log_that_ends_by_itself_is_followed_again(scene: Scene) -> None:
     ],
     ids=["runs", "removed", "removed-29", "unreachable", "hangs"],
 )
-def test_claudes_own_code_is_told_from_that_of_a_client_that_was_cut_off(
-    scene: Scene, code: int, answer: dict[str, object], ended: int | None, told: str
+def test_claudes_own_exit_code_is_distinguished_from_a_lost_connection(
+    scene: Scene, code: int, answer: dict[str, object], ended: int | None, message: str
 ) -> None:
     scene.rule(STEPS["claude"], code=code)
     scene.rule(BOTTLE, **answer)
     scene.rule("version", **(answer if answer.get("stderr") == UNREACHABLE else {}))
     seen, _, err = scene.run(*START, patches=TRUSTING | {"session.start._TIMEOUT": 1})
     assert seen == (code if ended is None else ended), err
-    assert not told or f"claude-bottle: {told}" in err
+    assert not message or f"claude-bottle: {message}" in err
     assert scene.undone == USUAL

@@ -1,4 +1,4 @@
-"""Whole sessions, the launcher being a real child and docker a fake one: what is run, what is told, what is undone."""
+"""Whole sessions with a real launcher process and a fake docker: commands run, messages printed, undos."""
 
 import json
 import os
@@ -20,7 +20,7 @@ CLASH = "Error response from daemon: Pool overlaps with other one on this addres
 EGRESS = "network create --driver bridge --subnet"
 
 
-def test_a_session_ends_with_claudes_exit_code_and_leaves_nothing(scene: Scene) -> None:
+def test_a_session_exits_with_claudes_exit_code_and_leaves_nothing_behind(scene: Scene) -> None:
     scene.rule(STEPS["claude"], stdout="the answer\n", code=7)
     code, out, err = scene.run("start", "demo", "--yes", "--print", "the question")
     assert (code, out) == (7, "the answer\n")
@@ -38,7 +38,7 @@ def test_the_token_is_in_the_environment_of_claudes_client_alone(scene: Scene) -
     assert {name for name, value in holders[0].more["env"].items() if value == SECRET} == {"CLAUDE_CODE_OAUTH_TOKEN"}
 
 
-def test_the_stage_dir_is_its_owners_alone_and_holds_no_secret(scene: Scene) -> None:
+def test_the_stage_dir_is_private_and_holds_no_secret(scene: Scene) -> None:
     scene.rule(STEPS["claude"], fifo="claude")
     child = scene.launch(*START)
     with scene.held("claude"):
@@ -53,7 +53,7 @@ def test_the_stage_dir_is_its_owners_alone_and_holds_no_secret(scene: Scene) -> 
     assert scene.end(child)[0] == 0
 
 
-def test_a_dry_run_shows_what_a_session_runs_and_calls_no_docker(scene: Scene) -> None:
+def test_a_dry_run_prints_the_commands_of_a_session_and_calls_no_docker(scene: Scene) -> None:
     code, out, _ = scene.run("start", "demo", "--dry-run", CLAUDE_BOTTLE_OAUTH_TOKEN="")
     assert code == 0
     assert scene.log == []
@@ -62,10 +62,10 @@ def test_a_dry_run_shows_what_a_session_runs_and_calls_no_docker(scene: Scene) -
     run = [event.argv for event in scene.log if event.kind == "start"]
     [info] = [argv for argv in run if argv[1] == "info"]  # whether the engine logs secrets
     run.remove(info)
-    [asked] = [argv for argv in run if argv[1] == "image"]  # for all at once, where a shell asks for each
+    [asked] = [argv for argv in run if argv[1] == "image"]  # one query for all images, in the dry run one for each
     assert [(*asked[:-2], image) for image in asked[-2:]] == [argv for argv in shown if argv[1] == "image"]
     shown, run = ([argv for argv in argvs if argv[1] != "image"] for argvs in (shown, run))
-    made = [argv for argv in shown if argv[1] in ("build", "pull") or EGRESS in " ".join(argv)]  # is there already
+    made = [argv for argv in shown if argv[1] in ("build", "pull") or EGRESS in " ".join(argv)]  # exists already
     assert _owned(run) == _owned([argv for argv in shown if argv not in made] + USUAL)
     assert undos == [UNDO["gate"], UNDO["lock"], UNDO["bottle"], *scene.undone]
     rules = [event.more["stdin"] for event in scene.log if event.ends("nft --file -")]
@@ -73,17 +73,17 @@ def test_a_dry_run_shows_what_a_session_runs_and_calls_no_docker(scene: Scene) -
         more, less = (
             set(one.splitlines()) - set(other.splitlines()) for one, other in ((ran, written), (written, ran))
         )
-        assert all("reject" in line for line in more)  # of what only the engine can tell
+        assert all("reject" in line for line in more)  # for addresses only the engine knows
         assert all(line.strip().startswith("#") for line in less)
 
 
 def _owned(argvs: list[Argv]) -> list[Argv]:
-    """Sort commands, the owner's process left out: the dry run's is another."""
+    """Sort commands, without the owner's process, which is another one in the dry run."""
     return sorted(tuple(re.sub(r"(owner=\S+?:\S+?):\d+:\d+", r"\1", word) for word in argv) for argv in argvs)
 
 
 def _shown(text: str) -> tuple[list[Argv], list[Argv], list[str]]:
-    """Read a dry run as a shell would: its commands, those that undo, and what nft reads."""
+    """Parse a dry run as a shell would: its commands, its undos, and nft's input."""
     commands: tuple[list[Argv], list[Argv]] = ([], [])
     texts: list[str] = []
     undo = inside = False
@@ -102,7 +102,7 @@ def _shown(text: str) -> tuple[list[Argv], list[Argv], list[str]]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_signal_at_any_step_undoes_what_was_armed_by_then(scene: Scene, step: str) -> None:
+def test_a_signal_at_any_step_runs_the_undos_armed_by_then(scene: Scene, step: str) -> None:
     scene.rule(STEPS[step], fifo="step")
     child = scene.launch(*START)
     with scene.held("step"):
@@ -113,7 +113,7 @@ def test_a_signal_at_any_step_undoes_what_was_armed_by_then(scene: Scene, step: 
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step != "claude"])
-def test_a_client_that_dies_at_any_step_is_a_failure_that_undoes_the_step_too(scene: Scene, step: str) -> None:
+def test_a_killed_client_fails_its_step_which_is_undone_too(scene: Scene, step: str) -> None:
     scene.rule(STEPS[step], code=-9)
     code, _, err = scene.run(*START, patches=TRUSTING)
     assert code == (66 if step in ("lock", "gate", "selftest", "inspect") else 70)
@@ -122,7 +122,7 @@ def test_a_client_that_dies_at_any_step_is_a_failure_that_undoes_the_step_too(sc
 
 
 def _hold_teardown(scene: Scene) -> None:
-    """Every step that was started and has an undo is undone, later ones first, and nothing else is run by then."""
+    """Assert that each started step with an undo is undone, in reverse order, and that nothing else runs then."""
     log = scene.log
     started = {step for step in UNDO if any(event.starts(STEPS[step]) for event in log)}
     gone = {step for step in ("lock", "gate", "bottle") if any(event.succeeds(STEPS[step]) for event in log)}
@@ -134,14 +134,14 @@ def _hold_teardown(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_a_signal_ends_a_session_and_a_second_one_does_not_cut_its_teardown(
+def test_a_signal_ends_a_session_and_further_signals_do_not_interrupt_its_teardown(
     scene: Scene, number: signal.Signals
 ) -> None:
     scene.rule(STEPS["claude"], fifo="claude")
     scene.rule(f"rm --force --volumes {NAME}-sidecar", fifo="undo")
     child = scene.launch(*START)
     with scene.held("claude"):
-        os.killpg(child.pid, number)  # as a terminal does it
+        os.killpg(child.pid, number)  # as a terminal does
         with scene.held("undo"):
             for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
                 os.killpg(child.pid, again)
@@ -151,7 +151,7 @@ def test_a_signal_ends_a_session_and_a_second_one_does_not_cut_its_teardown(
     assert [event.more["code"] for event in scene.log if event.kind == "end" and event.argv in USUAL] == [0, 0]
 
 
-def test_a_signal_waits_for_the_clients_in_flight_before_it_undoes(scene: Scene) -> None:
+def test_after_a_signal_the_clients_in_flight_end_before_the_undos(scene: Scene) -> None:
     scene.rule(STEPS["sidecar"], fifo="sidecar", late=0.5)
     scene.rule(STEPS["network"], fifo="network")
     child = scene.launch(*START)
@@ -162,7 +162,7 @@ def test_a_signal_waits_for_the_clients_in_flight_before_it_undoes(scene: Scene)
     assert scene.undone == [UNDO["sidecar"], UNDO["network"]]
 
 
-def test_a_failure_waits_for_the_steps_beside_it(scene: Scene) -> None:
+def test_a_failure_waits_for_the_steps_in_flight(scene: Scene) -> None:
     scene.rule(STEPS["sidecar"], fifo="sidecar", late=0.5)
     scene.rule(STEPS["network"], fifo="network", code=1, stderr="Error response from daemon: no luck\n")
     child = scene.launch(*START)
@@ -175,7 +175,7 @@ def test_a_failure_waits_for_the_steps_beside_it(scene: Scene) -> None:
     assert scene.undone == [UNDO["sidecar"], UNDO["network"]]
 
 
-def test_a_step_that_does_not_end_is_ended_before_the_others_are_undone(scene: Scene) -> None:
+def test_a_hanging_step_is_terminated_before_the_undos(scene: Scene) -> None:
     scene.rule(STEPS["sidecar"], fifo="sidecar")
     scene.rule(STEPS["network"], fifo="network", code=1)
     child = scene.launch(*START, patches=TRUSTING | {"session.runner._SETTLE": 0})
@@ -186,7 +186,7 @@ def test_a_step_that_does_not_end_is_ended_before_the_others_are_undone(scene: S
     assert scene.at("end", STEPS["sidecar"]) < scene.at("start", "rm --force")
 
 
-def test_a_build_is_ended_at_once_when_another_step_fails(scene: Scene) -> None:
+def test_a_build_is_terminated_at_once_if_another_step_fails(scene: Scene) -> None:
     scene.rule("image inspect", code=1)
     scene.rule("docker.io/pipelock", fifo="pull", code=1, stderr="manifest unknown\n")
     scene.rule("build", fifo="build")
@@ -200,7 +200,7 @@ def test_a_build_is_ended_at_once_when_another_step_fails(scene: Scene) -> None:
     assert scene.undone == []
 
 
-def test_a_build_shows_its_output_and_fails_in_its_own_words(scene: Scene) -> None:
+def test_a_failed_build_prints_its_own_output(scene: Scene) -> None:
     scene.rule("image inspect", code=1)
     scene.rule("build", code=1, stdout="Step 1/9\n", stderr="no space left\n")
     code, out, err = scene.run(*START)
@@ -211,7 +211,7 @@ def test_a_build_shows_its_output_and_fails_in_its_own_words(scene: Scene) -> No
     assert scene.undone == []
 
 
-def test_what_is_there_is_not_made_again_and_what_is_not_is_made(scene: Scene) -> None:
+def test_only_missing_images_and_networks_are_created(scene: Scene) -> None:
     scene.rule("image inspect --format {{.Id}} claude-bottle:", code=1, stderr="Error: No such image\n")
     scene.rule("network inspect", code=1, stderr="Error: No such network\n")
     assert scene.run(*START)[0] == 0
@@ -220,14 +220,14 @@ def test_what_is_there_is_not_made_again_and_what_is_not_is_made(scene: Scene) -
     assert scene.at("end", EGRESS) < scene.at("start", STEPS["sidecar"])
 
 
-def test_a_race_for_the_shared_network_that_is_lost_is_won(scene: Scene) -> None:
+def test_losing_the_race_to_create_the_shared_network_is_no_failure(scene: Scene) -> None:
     scene.rule("network inspect", code=1, times=1)
     scene.rule(EGRESS, code=1, stderr="conflicts with network 0a1b: networks have same bridge name\n")
     assert scene.run(*START)[0] == 0
     assert [event.argv[1:3] for event in scene.log if event.starts("claude-bottle-egress")][-1] == ("create", "--name")
 
 
-def test_a_taken_subnet_is_followed_by_the_next_that_is_free(scene: Scene) -> None:
+def test_a_taken_subnet_is_replaced_by_the_next_free_one(scene: Scene) -> None:
     scene.rule(STEPS["network"], code=1, stderr=CLASH, times=1)
     scene.rule("network ls --quiet", stdout="aa\nbb\n")
     next_, free = "10.213.49.240/29", "10.213.49.248/29"
@@ -251,7 +251,7 @@ def test_no_free_subnet_is_one_clear_error(scene: Scene) -> None:
     _hold_teardown(scene)
 
 
-def test_a_kernel_without_ipv6_gets_the_flags_that_it_can_take(scene: Scene) -> None:
+def test_a_kernel_without_ipv6_gets_no_ipv6_sysctl(scene: Scene) -> None:
     said = "open /proc/sys/net/ipv6/conf/all/disable_ipv6: no such file or directory: unknown.\n"
     scene.rule(STEPS["bottle"], code=127, stderr=f"docker: Error response from daemon: runc: {said}", times=1)
     assert scene.run(*START)[0] == 0
@@ -260,7 +260,7 @@ def test_a_kernel_without_ipv6_gets_the_flags_that_it_can_take(scene: Scene) -> 
     assert scene.undone[-2:] == USUAL
 
 
-def test_a_kernel_without_br_netfilter_gets_a_shared_network_without_its_flag(scene: Scene) -> None:
+def test_a_kernel_without_br_netfilter_gets_a_shared_network_without_enable_icc(scene: Scene) -> None:
     scene.rule("network inspect", code=1)
     said = "cannot restrict inter-container communication: please ensure that br_netfilter kernel module is loaded\n"
     scene.rule(EGRESS, code=1, stderr=f"Error response from daemon: {said}", times=1)
@@ -270,8 +270,8 @@ def test_a_kernel_without_br_netfilter_gets_a_shared_network_without_its_flag(sc
 
 
 @pytest.mark.parametrize("gate", [True, False])
-def test_a_sidecar_that_dies_is_told_with_its_last_words(scene: Scene, gate: bool) -> None:
-    """The first to see it are the gate or the self-test."""
+def test_a_sidecar_that_exits_is_reported_with_the_end_of_its_log(scene: Scene, gate: bool) -> None:
+    """Either the gate or the self-test is the first to fail."""
     joined = "docker: Error response from daemon: cannot join network of a non running container: 0a.\n"
     if gate:
         scene.rule(STEPS["gate"], code=125, stderr=joined)
@@ -279,19 +279,19 @@ def test_a_sidecar_that_dies_is_told_with_its_last_words(scene: Scene, gate: boo
     scene.rule("logs", stderr="config: unknown key\n")
     code, _, err = scene.run(*START, patches={})
     assert code == 70
-    assert err.endswith("its last words:\nconfig: unknown key\n")
-    assert err.count("claude-bottle: ") == 2  # the session's id, and this
+    assert err.endswith("the end of its log:\nconfig: unknown key\n")
+    assert err.count("claude-bottle: ") == 2  # the session's id and this error
 
 
-def test_a_lock_that_fails_is_no_isolation(scene: Scene) -> None:
+def test_a_failed_lock_is_an_isolation_error(scene: Scene) -> None:
     scene.rule(STEPS["lock"], code=1, stderr="netlink: Error: Could not process rule: Not supported\n")
     code, _, err = scene.run(*START)
     assert code == 66
-    assert "claude-bottle: lock: nft failed, " in err
+    assert "claude-bottle: lock: nft failed; " in err
     assert not [event for event in scene.log if event.starts(STEPS["claude"])]
 
 
-def test_what_does_not_prove_to_be_isolated_is_not_used(scene: Scene) -> None:
+def test_claude_does_not_run_in_a_bottle_that_fails_the_self_test(scene: Scene) -> None:
     code, _, err = scene.run(*START, patches={})
     assert code == 66
     assert "claude-bottle: the bottle is not as isolated as promised; nothing ran in it\n" in err
@@ -308,12 +308,12 @@ def test_what_does_not_prove_to_be_isolated_is_not_used(scene: Scene) -> None:
             {"cleanup.stack._TIMEOUT": 2, "session.monitor._LAST_LINES": 0.1},
             75,
         ),
-        # claude's own code does not hide it, nor does a failure before
+        # hidden neither by claude's own exit code nor by an earlier failure
         ({STEPS["claude"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),
         ({STEPS["selftest"]: {"code": 3}, f"volumes {NAME}-sidecar": {"code": 1, "stderr": "no luck\n"}}, {}, 75),
     ],
 )
-def test_what_cannot_be_undone_is_told_and_the_rest_is_undone(
+def test_a_failed_undo_is_reported_and_the_others_run(
     scene: Scene, rules: dict[str, dict[str, object]], patches: Patches, code: int
 ) -> None:
     for match, what in rules.items():
@@ -326,7 +326,7 @@ def test_what_cannot_be_undone_is_told_and_the_rest_is_undone(
     assert scene.undone[-2:] == USUAL
 
 
-def test_a_signals_code_stays_where_something_is_left_behind(scene: Scene) -> None:
+def test_a_signals_exit_code_wins_over_leftovers(scene: Scene) -> None:
     scene.rule(STEPS["claude"], fifo="claude")
     scene.rule("network rm", code=1, stderr="has active endpoints\n")
     child = scene.launch(*START)
@@ -337,16 +337,16 @@ def test_a_signals_code_stays_where_something_is_left_behind(scene: Scene) -> No
     assert "claude-bottle: left behind: network (has active endpoints)" in err
 
 
-def test_docker_that_vanishes_leaves_behind_what_it_made_and_says_so(scene: Scene) -> None:
+def test_leftovers_are_reported_if_docker_is_uninstalled_meanwhile(scene: Scene) -> None:
     scene.rule(STEPS["sidecar-start"], vanish=True, times=1)
     code, _, err = scene.run(*START)
-    scene.bring_back()  # or the watchdog would look for it for ten minutes
+    scene.bring_back()  # else the watchdog would look for it for ten minutes
     assert code == 75
     assert "claude-bottle: docker is not on PATH: " in err
     assert "left behind: " in err.splitlines()[-1]
 
 
-def test_without_docker_nothing_is_tried(scene: Scene) -> None:
+def test_without_docker_the_start_is_one_error(scene: Scene) -> None:
     scene.docker.unlink()
     code, _, err = scene.run(*START)
     assert code == 69
@@ -360,7 +360,7 @@ def test_a_debug_engine_is_warned_of_in_one_line_before_the_token_is_handed_over
     assert (code, err.count("\nwarning the engine runs in debug mode")) == (7, 1)
 
 
-def test_an_interrupt_does_not_wait_for_an_engine_that_does_not_answer(scene: Scene) -> None:
+def test_an_interrupt_does_not_wait_for_an_unresponsive_engine(scene: Scene) -> None:
     scene.rule("image inspect", fifo="asked")
     child = scene.launch(*START, patches=TRUSTING | {"process.engine._TIMEOUT": 10_000})
     with scene.held("asked"):
@@ -368,7 +368,7 @@ def test_an_interrupt_does_not_wait_for_an_engine_that_does_not_answer(scene: Sc
         assert scene.end(child)[0] == 128 + signal.SIGINT
 
 
-def test_an_engine_that_does_not_answer_is_given_up(scene: Scene) -> None:
+def test_an_unresponsive_engine_is_an_error_after_a_timeout(scene: Scene) -> None:
     scene.rule("image inspect", fifo="never")
     code, _, err = scene.run(*START, patches=TRUSTING | {"process.engine._TIMEOUT": 0.3})
     assert code == 69
@@ -383,10 +383,10 @@ def test_without_a_token_no_docker_is_called(scene: Scene) -> None:
     assert scene.log == []
 
 
-def test_without_a_terminal_a_yes_must_be_given_beforehand(scene: Scene) -> None:
+def test_without_a_terminal_yes_must_be_passed(scene: Scene) -> None:
     code, out, err = scene.run("start", "demo")
     assert (code, out, err.count("\n")) == (65, "", 1)
-    assert "--yes" in err
+    assert err == "claude-bottle: cannot prompt: stdin is not a terminal; pass --yes to skip the prompt\n"
     assert scene.log == []
 
 
@@ -410,7 +410,7 @@ def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, cod
     assert ({event.argv[1:3] for event in scene.log} == asked) == (code != 5)
 
 
-def test_who_commits_is_told_by_the_manifest_then_the_repository_then_the_user(scene: Scene) -> None:
+def test_the_commit_identity_comes_from_the_manifest_the_repository_or_the_user(scene: Scene) -> None:
     program = shutil.which("git")
     assert program
     scene.docker.with_name("git").symlink_to(program)
