@@ -7,25 +7,30 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import UsageError
 from claude_bottle.host.machine import Machine
+from claude_bottle.process import liveness
 from claude_bottle.repository import fetch as handback
 from claude_bottle.repository.clone import Work
 from claude_bottle.repository.fetch import Bottle
 from claude_bottle.session import registry
 from claude_bottle.session.planning import client_environment
+from claude_bottle.session.registry import Session
 
 
 def fetch(machine: Machine, name: str) -> None:
     """Bring a running session's work back as it is now, and print what came."""
-    bottle = _bottle(machine, name)
-    if bottle.owner.liveness(machine.owner) == "elsewhere":
+    session, bottle = _bottle(machine, name)
+    if liveness.liveness(bottle.owner, machine.owner) == "elsewhere":
         raise UsageError(f"{harmless(str(bottle.work.repository))} is on another machine, which started the session")
+    if not session.is_proven(machine.key):
+        where = harmless(str(bottle.work.repository))
+        raise UsageError(f"{where} is not written to: {registry.UNPROVEN.format(harmless(session.id))}")
     with Teardown():
         print(handback.fetch(replace(bottle, owner=machine.owner)), end="")
 
 
 def diff(machine: Machine, name: str) -> Iterator[str]:
     """Return the lines of a running session's work against its start, which come one by one."""
-    return _lines(_bottle(machine, name))  # a fault is told before there is a pager
+    return _lines(_bottle(machine, name)[1])  # a fault is told before there is a pager
 
 
 def _lines(bottle: Bottle) -> Iterator[str]:
@@ -33,11 +38,11 @@ def _lines(bottle: Bottle) -> Iterator[str]:
         yield from handback.diff(bottle)
 
 
-def _bottle(machine: Machine, name: str) -> Bottle:
-    """Return the bottle of a session that has a repository; UsageError where it has none."""
+def _bottle(machine: Machine, name: str) -> tuple[Session, Bottle]:
+    """Return a session that has a repository, and its bottle; UsageError where it has none."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
     work = Work.of_label(session.repository)
     if not work:
         raise UsageError(f"{harmless(session.id)} has no repository: it was started without --repo")
-    return Bottle(session.id, session.owner, session.container, work, env)
+    return session, Bottle(session.id, session.owner, session.container, work, env)

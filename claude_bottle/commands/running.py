@@ -17,7 +17,7 @@ from claude_bottle.egress.log import BLOCKED, Tally
 from claude_bottle.errors import BottleError, DockerError, IsolationError, LeftBehindError, ManifestError
 from claude_bottle.host.machine import ROOT, Machine
 from claude_bottle.manifest.agent import Agent
-from claude_bottle.process import command
+from claude_bottle.process import command, liveness
 from claude_bottle.process import terminal as tty
 from claude_bottle.process.engine import EGRESS, Engine
 from claude_bottle.repository import fetch
@@ -99,10 +99,11 @@ def stop(machine: Machine, names: Sequence[str], *, every: bool) -> None:
     found = registry.listed(env)
     chosen = list(dict.fromkeys(registry.find(found, name) for name in names))
     if every:
-        chosen = [session for session in found if session.owner.liveness(machine.owner) in ("ours", "dead")]
+        lives = {session.id: liveness.liveness(session.owner, machine.owner) for session in found}
+        chosen = [s for s in found if lives[s.id] == "dead" or (lives[s.id] == "ours" and s.is_proven(machine.key))]
         others = len(found) - len(chosen)
         print(f"{_many(others, 'session')} of others left alone" if others else "", end="\n" if others else "")
-    asked = {session.id for session in chosen if stack.ask_to_end(session.owner, machine.owner)}
+    asked = {session.id for session in chosen if _ask_to_end(machine, session)}
     for session in chosen:
         if session.id not in asked:
             _remove(env, session.id)
@@ -113,7 +114,7 @@ def stop(machine: Machine, names: Sequence[str], *, every: bool) -> None:
         say(f"{harmless(name)} still brings its work back: waiting for it")
 
     def living() -> bool:
-        return any(owner.liveness(machine.owner) == "ours" for owner in working.values())
+        return any(liveness.liveness(owner, machine.owner) == "ours" for owner in working.values())
 
     for name in left - working.keys() | _await_end(env, working, fetch.SECONDS, living):
         say(f"{harmless(name)} does not end by itself: removing what it has")
@@ -135,9 +136,9 @@ def cleanup(machine: Machine, *, dry_run: bool) -> None:
             print(f"{'would remove' if dry_run else 'removed'} {harmless(str(item))}")
     judged = [item for item in found if item not in dead]
     seen = {
-        item.session: item.owner.liveness(machine.owner) for item in judged if item.owner
+        item.session: liveness.liveness(item.owner, machine.owner) for item in judged if item.owner
     }  # a stage dir may lack it
-    elsewhere = sum(liveness == "elsewhere" for liveness in seen.values())
+    elsewhere = sum(each == "elsewhere" for each in seen.values())
     for count, what in ((len(seen) - elsewhere, "of living launchers"), (elsewhere, "of other hosts, not judged")):
         if count:
             print(f"{_many(count, 'session')} {what}")
@@ -151,8 +152,11 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
     """Let a running session reach more hosts at once; `save` writes them into its bottle's manifest as well."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
-    if save and session.owner.liveness(machine.owner) == "elsewhere":
+    if save and liveness.liveness(session.owner, machine.owner) == "elsewhere":
         raise ManifestError(f"{session.manifest}: not saved, it is on another machine; nothing was allowed")
+    if save and not session.is_proven(machine.key):
+        why = registry.UNPROVEN.format(session.id)
+        raise ManifestError(f"{session.manifest}: not saved, {why}; nothing was allowed")
     saving = allowing.saving(session, hosts) if save else None
     new = allowing.allow(env, session, hosts)
     named = ", ".join(map(str, hosts))
@@ -204,6 +208,19 @@ def _tallied(machine: Machine) -> Iterator[tuple[Session, Tally]]:
     env = client_environment(machine)
     found = registry.listed(env)
     return zip(found, registry.all_egress(env, found), strict=True)
+
+
+def _ask_to_end(machine: Machine, session: Session) -> bool:
+    """Ask the launcher of a session to end it; False if it is to be removed instead, and say so if somebody lives."""
+    if liveness.liveness(session.owner, machine.owner) != "ours":
+        return False
+    why = f"process {session.owner.pid} is no launcher"
+    if not session.is_proven(machine.key):
+        why = registry.UNPROVEN.format(harmless(session.id))
+    elif stack.ask_to_end(session.owner, machine.owner):
+        return True
+    say(f"{why}: nothing is signalled, what it has is removed")
+    return False
 
 
 def _remove(env: Mapping[str, str], session: str) -> None:

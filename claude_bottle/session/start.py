@@ -4,7 +4,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.plan import Plan, Run
@@ -13,6 +13,7 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
+from claude_bottle.host import proof
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, terminal
@@ -65,6 +66,7 @@ def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = No
 def start(machine: Machine, agent: Agent, options: Options) -> int:
     """Run a session and return claude's exit code; whatever goes wrong is an error of `claude_bottle.errors`."""
     _refuse_what_cannot_work(machine, agent, options)
+    machine = _with_key(machine)
     with _context(machine, verbose=options.verbose) as context:
         plan = _agreed(machine, agent, options, context)
         plan, receipt = _proven(plan, context)
@@ -160,12 +162,23 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 
 
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
+    machine = _with_key(machine)
     with _context(machine, verbose=verbose) as context:
         asked = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
         receipt = _proven(planning.resolve(asked, context.engine), context)[1]
     if context.undo.late:  # there may be more agents to verify
         raise SystemExit(128 + context.undo.late)
     return receipt
+
+
+def _with_key(machine: Machine) -> Machine:
+    """Return the machine with the user's key, made by the first start; without it, if it cannot be made."""
+    try:
+        return replace(machine, key=proof.make_key(machine.key_file))
+    except OSError as error:
+        why = f"{error.filename or machine.key_file}: {error.strerror}"
+        stack.say(f"no key for proofs, {why}; without it `stop` loses a session's work, and `fetch` refuses")
+        return machine
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from claude_bottle.cleanup import orphans
 from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.errors import EngineError
 from claude_bottle.host.owner import Owner
+from tests.support.labels import listed
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.scene import Scene
 
@@ -17,7 +18,7 @@ OTHER = Owner("host", "boot", 1, "2")
 
 
 def line(name: str, role: str, owner: str = "host:boot:1:2") -> str:
-    return f"{name}\tdemo-1\t{owner}\t{role}\n"
+    return listed(name, "demo-1", owner, role)
 
 
 def test_everything_is_found_in_the_order_of_removal(scene: Scene) -> None:
@@ -39,7 +40,17 @@ def test_a_session_is_asked_for_by_its_label(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    ["\n", "x\n", "x\ty\n", "x\ty\tz\n", "\x00\xff\t\t:::\t\t\t\n", line("x", "", "1:2"), line("x", "", "m:b:x:1")],
+    [
+        "\n",
+        "x\n",
+        "x\ty\n",
+        "x\ty\tz\n",
+        "\x00\xff\t\t:::\t\t\t\n",
+        line("x", "", "1:2"),
+        line("x", "", "m:b:x:1"),
+        '"x"\t"demo-1"\t""\t"agent"\n',
+        '"x"\t"demo-1"\t"host:boot:1:2"\t"agent"\t"one more"\n',
+    ],
 )
 def test_what_has_no_owner_is_not_ours(scene: Scene, garbage: str) -> None:
     scene.rule("ps --all", stdout=garbage)

@@ -12,10 +12,10 @@ import pytest
 from claude_bottle.errors import EngineError
 from claude_bottle.host.owner import Owner
 from claude_bottle.repository.git import Git
+from tests.support.labels import LIST, row
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.repos import Repo
 from tests.support.scene import STEPS, USUAL, Scene
-from tests.unit.session.test_registry import LIST, row
 
 KEEP = " - keep /work "  # part of the command that commits what was left
 START = ("start", "demo", "--yes", "--repo", "user")
@@ -79,7 +79,7 @@ def test_work_comes_back_before_anything_is_undone(scene: Scene, user: Repo) -> 
     undone = [place for place, event in enumerate(scene.log) if event.argv in USUAL]
     assert scene.at("end", STEPS["claude"]) < scene.at("start", KEEP) < min(undone)
     assert scene.undone == USUAL
-    label = next(word for word in scene.log[scene.at("start", STEPS["bottle"])].argv if "repository=" in word)
+    label = next(word for word in scene.log[scene.at("start", STEPS["bottle"])].argv if ".repository=" in word)
     assert label == f"claude-bottle.repository={commit} {commit} {user.path}"
 
 

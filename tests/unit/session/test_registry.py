@@ -6,29 +6,13 @@ from datetime import UTC, datetime
 import pytest
 
 from claude_bottle.errors import UsageError
-from claude_bottle.host.owner import Owner
 from claude_bottle.session import registry
 from claude_bottle.session.registry import Session
+from tests.support.labels import LIST, listed, objects, row
 from tests.support.owners import ELSEWHERE, OBSERVER, REBOOTED, launcher
 from tests.support.scene import Scene
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-LIST = "ps --all --no-trunc"
-
-
-def row(session: str, owner: Owner, role: str = "agent", agent: str = "demo", repository: str = "") -> str:
-    """Return a container as `docker ps` tells it."""
-    bottle = ("default", "headless", "/agents/bottles/default.yaml", "claude-bottle:x", repository)
-    return (
-        "\t".join(("2026-11-24 11:00:00 +0100 CET", *map(json.dumps, (session, str(owner), role, agent, *bottle))))
-        + "\n"
-    )
-
-
-def objects(session: str, owner: Owner) -> str:
-    """Return containers as they are listed for removal."""
-    names = ((f"claude-bottle-{session}-sidecar", "sidecar"), (f"claude-bottle-{session}", "agent"))
-    return "".join(f"{name}\t{session}\t{owner}\t{role}\n" for name, role in names)
 
 
 def test_a_session_is_found_by_whatever_begins_it_alone() -> None:
@@ -127,14 +111,15 @@ def test_cleanup_removes_what_the_dead_left_and_the_network_that_nobody_uses(sce
 
 
 @pytest.mark.parametrize(
-    ("users", "listed"),
-    [("claude-bottle-demo-1-sidecar\n", ""), ("", "claude-bottle-demo-1\tdemo-1\t{owner}\tnetwork\n")],
+    ("users", "starting"),
+    [("claude-bottle-demo-1-sidecar\n", False), ("", True)],
     ids=["in use", "about to be"],
 )
-def test_cleanup_keeps_the_network_of_the_living(scene: Scene, users: str, listed: str) -> None:
+def test_cleanup_keeps_the_network_of_the_living(scene: Scene, users: str, starting: bool) -> None:
     with launcher() as (_, owner):
         scene.rule("network ls --quiet", stdout="0a1b\n")
-        scene.rule("network ls --filter label", stdout=listed.format(owner=owner))
+        network = listed("claude-bottle-demo-1", "demo-1", owner, "network")
+        scene.rule("network ls --filter label", stdout=network if starting else "")
         scene.rule("ps --all --filter network=", stdout=users)
         assert scene.run("cleanup")[0] == 0
     assert scene.undone == []
