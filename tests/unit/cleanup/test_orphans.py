@@ -1,5 +1,6 @@
 """What is found by its labels, whose owner is judged dead, and how it is removed."""
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -111,3 +112,28 @@ def test_cleanup_leaves_a_stage_dir_alone_that_may_be_about_to_get_its_owner(sce
         out, err = child.communicate()
     assert (child.returncode, out, err) == (0, "no session has left anything\n", "")
     assert stage.exists()
+
+
+def test_nothing_is_read_of_another_users_folder(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a link to gigabytes; its name is all that there is to know."""
+    stage = tmp / "claude-bottle-demo-1-xyz"
+    stage.mkdir()
+    (stage / "owner").write_text(str(OTHER))
+    monkeypatch.setattr("os.getuid", lambda: tmp.stat().st_uid + 1)
+    monkeypatch.setattr("os.open", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr("io.open", lambda *_: pytest.fail("it was opened"))
+    assert list(orphans.stage_dirs()) == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "large", "link"])
+def test_an_owner_that_is_no_small_file_is_none(tmp: Path, kind: str) -> None:
+    owner = tmp / "claude-bottle-demo-1-xyz" / "owner"
+    owner.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(owner)
+    elif kind == "large":
+        owner.write_text(str(OTHER) + " " * 2000)
+    else:
+        (tmp / "another").write_text(str(OTHER))
+        owner.symlink_to(tmp / "another")
+    assert [item.owner for item in orphans.stage_dirs()] == [None]
