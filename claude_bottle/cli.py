@@ -35,7 +35,9 @@ class _Commands(click.Group):
 
 
 def _machine(agents: Path | None) -> Machine:
-    machine = read_machine()
+    from claude_bottle.process import liveness
+
+    machine = read_machine(liveness.this_process())
     if agents is None:
         return machine
     return replace(machine, environ={**machine.environ, "CLAUDE_BOTTLE_AGENTS": str(agents)})

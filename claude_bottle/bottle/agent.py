@@ -35,7 +35,6 @@ def run(plan: Plan) -> Argv:
         # Nothing of the bottle is to stay on the engine's disk.
         *("--log-driver", "none"),
         *docker_flags.labels(plan, "agent"),
-        *docker_flags.described(plan),
         *docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"),
         *key_holder.mounted(plan),
         *("--entrypoint", "bash", plan.image.tag, "-c", f"{fill} && {docker_flags.lifeline(plan)}"),

@@ -4,38 +4,47 @@ from collections.abc import Iterable
 
 from claude_bottle import PREFIX
 from claude_bottle.bottle.plan import Plan
+from claude_bottle.host import proof
 from claude_bottle.host.owner import Owner
 
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty where unused.
 # Cannot be switched off; the default would hold Ctrl-P back.
 DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
+LABELS = ("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "proof")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
-def owned(session: str, role: str, owner: Owner) -> tuple[str, ...]:
-    """Return the labels of whatever belongs to a session."""
-    return (f"{PREFIX}.session={session}", f"{PREFIX}.role={role}", f"{PREFIX}.owner={owner}")
+def owned(session: str, role: str, owner: Owner, **known: str) -> tuple[str, ...]:
+    """Return the labels of whatever belongs to a session: all of ours, so that none can come from an image."""
+    values = {"session": session, "role": role, "owner": str(owner), **known}
+    return tuple(f"{PREFIX}.{key}={values.get(key, '')}" for key in LABELS)
+
+
+def owned_by(plan: Plan, role: str) -> tuple[str, ...]:
+    """Return the labels of an object of a session, with the proof that it is the user's own."""
+    name = {"agent": plan.name, "network": plan.name, "key-volume": plan.key_volume}.get(role, f"{plan.name}-{role}")
+    known = _described(plan) if role == "agent" else {}
+    fields = (plan.session, role, name, str(plan.owner), known.get("repository", ""), known.get("manifest", ""))
+    return owned(plan.session, role, plan.owner, **known, proof=proof.proof(plan.key, *fields))
 
 
 def labels(plan: Plan, role: str) -> tuple[str, ...]:
-    """Return the flags that label a container or network with session, role and owner."""
-    return labelled(owned(plan.session, role, plan.owner))
+    """Return the flags that label a container, network or named volume."""
+    return labelled(owned_by(plan, role))
 
 
-def described(plan: Plan) -> tuple[str, ...]:
-    """Return the flags that label the agent's container with what other commands want to know of its session."""
+def _described(plan: Plan) -> dict[str, str]:
+    """Return what other commands want to know of a session."""
     bottle = plan.agent.bottle
-    known = {
+    return {
         "agent": plan.agent.name,
         "bottle": bottle.name,
         "mode": "terminal" if plan.run.terminal else "headless",
-        "manifest": bottle.path.absolute(),
+        "manifest": str(bottle.path.absolute()),
         "base": plan.base.tag,
+        "repository": plan.repository.work.label if plan.repository else "",
     }
-    if plan.repository:
-        known["repository"] = plan.repository.work.label
-    return labelled(f"{PREFIX}.{key}={value}" for key, value in known.items())
 
 
 def labelled(pairs: Iterable[str]) -> tuple[str, ...]:

@@ -88,6 +88,7 @@ class Plan:
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
     repository: Repository | None = None  # what is taken in
+    key: bytes = field(default=b"", repr=False)  # of the proof that the session is the user's own
 
     def on(self, facts: EngineFacts) -> "Plan":
         """Return the same session for newer facts: with other addresses if its own are taken.
@@ -246,6 +247,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         known=request.known,
         remote=request.remote,
         repository=request.repository,
+        key=machine.key,
     )
 
 

@@ -1,8 +1,7 @@
 """What sessions have made, found by its labels, and its removal where the owner is dead."""
 
-import os
+import json
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from pathlib import Path
 from claude_bottle import PREFIX
 from claude_bottle.cleanup import stack
 from claude_bottle.errors import DockerError
+from claude_bottle.host import own_file
 from claude_bottle.host.owner import Owner
+from claude_bottle.process import liveness
 from claude_bottle.process.engine import Engine
 
 _KINDS = {
@@ -57,25 +58,24 @@ def stage_dirs() -> Iterator[Leftover]:
     """Yield this user's stage dirs on this host; without owner where the launcher was killed before it noted it."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
         try:
-            status, owner = folder.lstat(), _owner(folder / "owner")
+            if not own_file.owns_folder(folder):  # anybody can make names in /tmp, and any file in such a folder
+                continue
+            owner = _owner(folder / "owner")
         except OSError:
-            continue  # removed meanwhile, or another user's
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():  # anybody can make names in /tmp
-            yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
+            continue  # removed meanwhile
+        yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
 
 
 def _owner(file: Path) -> Owner | None:
     try:
-        if not stat.S_ISREG(file.lstat().st_mode):
-            return None
-        return Owner.parse(file.read_text(encoding="utf-8", errors="replace"))
-    except FileNotFoundError:
+        return Owner.parse(own_file.read(file).decode(errors="replace"))
+    except OSError:
         return None
 
 
 def dead(items: Iterable[Leftover], observer: Owner) -> tuple[Leftover, ...]:
     """Return those whose owner is certainly gone, as seen from the process `observer`."""
-    return tuple(item for item in items if item.owner and item.owner.is_dead(observer))
+    return tuple(item for item in items if item.owner and liveness.is_dead(item.owner, observer))
 
 
 def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[str], None]) -> bool:
@@ -98,11 +98,16 @@ def _remove(env: Mapping[str, str], item: Leftover) -> str | None:
 
 def _of_kind(env: Mapping[str, str], kind: str, words: tuple[str, ...], label: str) -> Iterator[Leftover]:
     name = {"container": ".Names"}.get(kind, ".Name")
-    fields = "\t".join(f'{{{{.Label "{PREFIX}.{key}"}}}}' for key in ("session", "owner", "role"))
-    result = Engine(env).ask(*words, "--filter", f"label={label}", "--format", f"{{{{{name}}}}}\t{fields}")
+    # As JSON: a label may hold a tab, or a line that looks like another object's.
+    fields = (f"json {name}", *(f'json (.Label "{PREFIX}.{key}")' for key in ("session", "owner", "role")))
+    shown = "\t".join(f"{{{{{field}}}}}" for field in fields)
+    result = Engine(env).ask(*words, "--filter", f"label={label}", "--format", shown)
     if not result.ok:
         raise DockerError(f"docker {words[0]} failed: {result.reason}")
-    for line in result.stdout.decode(errors="replace").splitlines():
-        found, session, label, role = (*line.split("\t"), "", "", "")[:4]
+    for line in result.stdout.decode(errors="replace").split("\n"):
+        values = line.split("\t")
+        if len(values) != len(fields):
+            continue
+        found, session, label, role = map(json.loads, values)
         if owner := Owner.parse(label):
             yield Leftover(kind, found, session, owner, role)

@@ -15,6 +15,7 @@ from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine
+from claude_bottle.process.liveness import is_launcher, liveness
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _TIMEOUT = 60.0  # seconds for one undo: an engine that does not answer must not hold the user for ever
@@ -154,12 +155,12 @@ def _is_absent(result: Result, env: Mapping[str, str]) -> bool:
 
 
 def ask_to_end(owner: Owner, observer: Owner) -> bool:
-    """Send SIGTERM to the launcher that is an owner.
+    """Send SIGTERM to the launcher that is an owner, which must be proven to be one of this user's.
 
-    False where it is not a living process of this machine that this user may signal, or where the system does not tell
-    when it was started, by which alone it is known to be the same one.
+    False if it is not a living process of this machine that this user may signal, or is seen to be no launcher. One of
+    which the system shows nothing is asked: its session is not to be removed under it.
     """
-    if owner.started == "-" or owner.liveness(observer) != "ours":
+    if liveness(owner, observer) != "ours" or not is_launcher(owner.pid):
         return False
     try:
         os.kill(owner.pid, signal.SIGTERM)

@@ -19,8 +19,9 @@ from claude_bottle.cleanup import orphans
 from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import read_machine
-from claude_bottle.host.owner import Owner, start_time
+from claude_bottle.host.owner import Owner
 from claude_bottle.process import command
+from claude_bottle.process.liveness import is_same, stamp
 
 _PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
 _PAUSE = 1.0  # seconds between two listings, at least: a client in flight can create after the first
@@ -70,7 +71,7 @@ class Watchdog:
 
     def note(self, pid: int) -> None:
         """Name a docker client, which must not create anything once the launcher is gone."""
-        self.tell("client", pid, start_time(pid))
+        self.tell("client", pid, stamp(pid))
 
     def reap(self) -> None:
         """Have it remove in passing, a little later, what dead launchers have left."""
@@ -89,8 +90,9 @@ class Watchdog:
 
 def main(label: str, said: Iterable[str]) -> None:
     """Be the watchdog, which has heard the lines `said`: wait for the launcher's end, and clean up after it."""
-    env, owner = read_machine().environ, Owner.parse(label)
+    owner = Owner.parse(label)
     assert owner  # noqa: S101  (the launcher's own label)
+    env = read_machine(owner).environ
     session, undos = "", []
     clients: list[tuple[int, str]] = []
     reaper = threading.Thread(target=_reap, args=(env, owner), daemon=True)
@@ -121,9 +123,9 @@ def _reap(env: Mapping[str, str], owner: Owner) -> None:
 
 
 def _end(clients: Iterable[tuple[int, str]]) -> None:
-    for pid, started in clients:
+    for pid, noted in clients:
         with contextlib.suppress(OSError):
-            if started != "-" and start_time(pid) == started:  # else another may have its number by now
+            if is_same(pid, noted):  # else another may have its number by now
                 os.kill(pid, signal.SIGKILL)
 
 

@@ -20,6 +20,7 @@ from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
 from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.machine import Machine
+from claude_bottle.process import liveness
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine
 from claude_bottle.session import registry
@@ -76,8 +77,11 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
     """
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
-    if save and session.owner.liveness(machine.owner) == "elsewhere":
+    if save and liveness.liveness(session.owner, machine.owner) == "elsewhere":
         raise ManifestError(f"{session.manifest}: not saved, it is on another machine; nothing was allowed")
+    if save and not session.is_proven(machine.key):
+        why = registry.UNPROVEN.format(session.id)
+        raise ManifestError(f"{session.manifest}: not saved, {why}; nothing was allowed")
     saving = _saving(session, hosts) if save else None
     return Allowed(tuple(hosts), _allow(env, session, hosts), saving)
 

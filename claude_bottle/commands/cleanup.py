@@ -8,6 +8,7 @@ from claude_bottle.cleanup import orphans
 from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
+from claude_bottle.process import liveness
 from claude_bottle.process.engine import EGRESS, Engine
 from claude_bottle.session.planning import client_environment
 
@@ -37,8 +38,8 @@ def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], Non
         else:
             stuck.append(item)
     judged = [item for item in found if item.owner and item not in dead]  # a stage dir may have no owner yet
-    seen = {item.session: item.owner.liveness(machine.owner) for item in judged if item.owner}
-    elsewhere = sum(liveness == "elsewhere" for liveness in seen.values())
+    seen = {item.session: liveness.liveness(item.owner, machine.owner) for item in judged if item.owner}
+    elsewhere = sum(each == "elsewhere" for each in seen.values())
     return Cleaned(dead, tuple(stuck), len(seen) - elsewhere, elsewhere)
 
 

@@ -8,11 +8,13 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import UsageError
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
+from claude_bottle.process import liveness
 from claude_bottle.repository import fetch as handback
 from claude_bottle.repository.clone import Work
 from claude_bottle.repository.fetch import Bottle
 from claude_bottle.session import registry
 from claude_bottle.session.planning import client_environment
+from claude_bottle.session.registry import Session
 
 
 def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
@@ -20,11 +22,14 @@ def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
 
     Raises UsageError, RepositoryError or EngineError.
     """
-    bottle = _bottle(machine, name)
-    if bottle.owner.liveness(machine.owner) == "elsewhere":
+    session, bottle = _bottle(machine, name)
+    if liveness.liveness(bottle.owner, machine.owner) == "elsewhere":
         raise UsageError(
             f"{harmless(str(bottle.work.repository))} is on the machine that started the session, not on this one"
         )
+    if not session.is_proven(machine.key):
+        where = harmless(str(bottle.work.repository))
+        raise UsageError(f"{where} is not written to: {registry.UNPROVEN.format(harmless(session.id))}")
     with Teardown():
         console.say(handback.begun())
         notify(handback.fetch(replace(bottle, owner=machine.owner), notify))
@@ -32,7 +37,7 @@ def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
 
 def diff(machine: Machine, name: str) -> Iterator[str]:
     """Return the lines of a running session's work against its start, which come one by one."""
-    return _lines(_bottle(machine, name))  # an error comes before there is a pager
+    return _lines(_bottle(machine, name)[1])  # an error comes before there is a pager
 
 
 def _lines(bottle: Bottle) -> Iterator[str]:
@@ -40,11 +45,11 @@ def _lines(bottle: Bottle) -> Iterator[str]:
         yield from handback.diff(bottle)
 
 
-def _bottle(machine: Machine, name: str) -> Bottle:
-    """Return the bottle of a session that has a repository; UsageError if it has none."""
+def _bottle(machine: Machine, name: str) -> tuple[Session, Bottle]:
+    """Return a session that has a repository, and its bottle; UsageError if it has none."""
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
     work = Work.of_label(session.repository)
     if not work:
         raise UsageError(f"{harmless(session.id)} has no repository: it was started without --repo")
-    return Bottle(session.id, session.owner, session.container, work, env)
+    return session, Bottle(session.id, session.owner, session.container, work, env)

@@ -9,6 +9,7 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import LeftBehindError
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
+from claude_bottle.process import liveness
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import Work
 from claude_bottle.session import registry
@@ -35,7 +36,8 @@ def choose(machine: Machine, names: Sequence[str], *, every: bool) -> Choice:
     found = registry.listed(client_environment(machine))
     if not every:
         return Choice(tuple(dict.fromkeys(registry.find(found, name) for name in names)))
-    ours = tuple(session for session in found if session.owner.liveness(machine.owner) in ("ours", "dead"))
+    lives = {session.id: liveness.liveness(session.owner, machine.owner) for session in found}
+    ours = tuple(s for s in found if lives[s.id] == "dead" or (lives[s.id] == "ours" and s.is_proven(machine.key)))
     return Choice(ours, len(found) - len(ours))
 
 
@@ -45,7 +47,7 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
     Raises LeftBehindError.
     """
     env = client_environment(machine)
-    asked = {session.id for session in chosen if stack.ask_to_end(session.owner, machine.owner)}
+    asked = {session.id for session in chosen if _ask_to_end(machine, session)}
     for session in chosen:
         if session.id not in asked:
             _remove(env, session.id)
@@ -56,11 +58,24 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
         console.say(f"{harmless(name)} is still bringing its work back; waiting")
 
     def living() -> bool:
-        return any(owner.liveness(machine.owner) == "ours" for owner in working.values())
+        return any(liveness.liveness(owner, machine.owner) == "ours" for owner in working.values())
 
     for name in left - working.keys() | _await_end(env, working, fetch.BUDGET, living):
         console.say(f"{harmless(name)} does not stop on its own; removing it")
         _remove(env, name)
+
+
+def _ask_to_end(machine: Machine, session: Session) -> bool:
+    """Ask a session's launcher to end it; False if it must be removed instead, with a message if somebody lives."""
+    if liveness.liveness(session.owner, machine.owner) != "ours":
+        return False
+    why = f"process {session.owner.pid} is no launcher"
+    if not session.is_proven(machine.key):
+        why = registry.UNPROVEN.format(harmless(session.id))
+    elif stack.ask_to_end(session.owner, machine.owner):
+        return True
+    console.say(f"{why}; removing the session without a signal")
+    return False
 
 
 def _remove(env: Mapping[str, str], session: str) -> None:

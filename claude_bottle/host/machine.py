@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from claude_bottle.host import installation
+from claude_bottle.host import installation, proof
 from claude_bottle.host.owner import Owner
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
@@ -19,6 +19,7 @@ class Machine:
     home: Path
     interactive: bool  # stdin is a terminal
     owner: Owner  # this process
+    key: bytes = field(default=b"", repr=False)  # of this user's proofs; nothing before the first start
 
     def setting(self, name: str) -> str | None:
         """Return the value of CLAUDE_BOTTLE_<name>, None where it is unset or empty."""
@@ -36,16 +37,22 @@ class Machine:
         return self.home / rest if first == "~" else Path(text)
 
     @property
+    def key_file(self) -> Path:
+        """Return the path of the key, there or not."""
+        return proof.key_file(self.environ.get("XDG_STATE_HOME"), self.home)
+
+    @property
     def has_token(self) -> bool:
         """Tell whether an OAuth token is there to be handed on."""
         return bool(self.environ.get(TOKEN_VARIABLE))
 
 
-def read_machine() -> Machine:
-    """Read environment, home and terminal of this process."""
-    return Machine(
+def read_machine(owner: Owner) -> Machine:
+    """Read environment, home, terminal and key of this process, which is the owner of what it makes."""
+    machine = Machine(
         environ=dict(os.environ),
         home=Path(os.path.expanduser("~")),  # noqa: PTH111  (Path.home() raises where there is none)
         interactive=os.isatty(0),
-        owner=Owner.of_this_process(),
+        owner=owner,
     )
+    return replace(machine, key=proof.read_key(machine.key_file))

@@ -1,16 +1,12 @@
-"""The owner of what a session makes: the process that started it, as a label names it, and whether that still lives."""
+"""The owner of what a session makes: the process that started it, as a label names it."""
 
-import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-_UNKNOWN = "-"  # of what the system does not show
-_ENDED = ("Z", "X")  # proc(5): a process that has ended and whose parent has not waited for it yet
-
-# Of another machine; gone; alive and another user's; alive, and this user may signal it.
-Liveness = Literal["elsewhere", "dead", "theirs", "ours"]
+UNKNOWN = "-"  # of what the system does not show
+PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -20,7 +16,7 @@ class Owner:
     machine: str  # this machine, and the part of it in which a pid means something
     boot: str  # the kernel's id of its boot
     pid: int
-    started: str  # clock ticks since boot, "-" if the system does not show it
+    started: str  # clock ticks since boot; without /proc, seconds since 1970; "-" if the system does not show it
 
     def __str__(self) -> str:
         """Return the label: `<machine>:<boot id>:<pid>:<process start time>`."""
@@ -33,71 +29,37 @@ class Owner:
         if len(parts) != 4 or not all(parts):
             return None
         machine, boot, pid, started = parts
-        if pid == "0" or not (_is_number(pid) and (started == _UNKNOWN or _is_number(started))):
+        if pid == "0" or not (_is_number(pid) and (started == UNKNOWN or _is_number(started))):
             return None
         return cls(machine, boot, int(pid), started)
 
-    @classmethod
-    def of_this_process(cls) -> "Owner":
-        """Return this very process."""
-        return cls(_machine(), _line("/proc/sys/kernel/random/boot_id"), os.getpid(), start_time(os.getpid()))
 
-    def is_dead(self, observer: "Owner") -> bool:
-        """Return whether the process is certainly gone, as seen from the process `observer`."""
-        return self.liveness(observer) == "dead"
+def this_machine() -> str:
+    """Return what distinguishes this machine, and this part of it in which a pid means something, on one engine."""
+    identity = _line(Path("/etc/machine-id"))  # machine-id(5)
+    if identity == UNKNOWN:
+        import uuid
 
-    def liveness(self, observer: "Owner") -> Liveness:
-        """Return what can be known of the process from the process `observer`.
-
-        Only processes of the observer's own machine are judged; one is dead if the kernel has no such process, if its
-        number has been given to another, or if the machine was booted since.
-        """
-        if self.machine != observer.machine:
-            return "elsewhere"
-        if self.boot != observer.boot:
-            return "dead"
-        living: Liveness = "ours"
-        try:
-            os.kill(self.pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return "dead"
-        except PermissionError:
-            living = "theirs"
-        seen = start_time(self.pid)
-        # Another user's may be hidden: proc(5), hidepid.
-        return living if seen == self.started or (living == "theirs" and seen == _UNKNOWN) else "dead"
-
-
-def start_time(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot (proc(5), field 22); "-" if /proc does not show it."""
+        identity = f"{uuid.getnode():012x}"  # a hardware address; without one, a number that nobody else has
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        namespace = str((PROC / "self/ns/pid").readlink()).strip("pid:[]")  # pid_namespaces(7)
     except OSError:
-        return _UNKNOWN
-    state, *rest = stat.rpartition(")")[2].split()  # the command's name may hold spaces and brackets
-    return _UNKNOWN if state in _ENDED else rest[18]
+        namespace = UNKNOWN
+    # Into a label of a --mount, too, in which a comma or a quotation mark has a meaning.
+    return re.sub(r"[^\w./ -]", "-", f"{socket.gethostname()}/{identity[:12]}/{namespace}", flags=re.ASCII)
+
+
+def this_boot() -> str:
+    """Return the kernel's id of this boot; "-" if the system does not show it."""
+    return _line(PROC / "sys/kernel/random/boot_id")
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 100 and text == str(int(text))
 
 
-def _machine() -> str:
-    """Return what tells this machine, and this part of it in which a pid means something, from others on one engine."""
-    identity = _line("/etc/machine-id")  # machine-id(5)
-    if identity == _UNKNOWN:
-        import uuid
-
-        identity = f"{uuid.getnode():012x}"  # a hardware address; without one, a number that nobody else has
+def _line(path: Path) -> str:
     try:
-        namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")  # pid_namespaces(7)
+        return path.read_text(encoding="ascii").strip() or UNKNOWN
     except OSError:
-        namespace = _UNKNOWN
-    return f"{socket.gethostname()}/{identity[:12]}/{namespace}".replace(":", "-")
-
-
-def _line(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii").strip() or _UNKNOWN
-    except OSError:
-        return _UNKNOWN
+        return UNKNOWN

@@ -10,12 +10,15 @@ from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress.log import Tally
 from claude_bottle.errors import DockerError, UsageError
+from claude_bottle.host import proof
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
 
-_KEYS = ("session", "owner", "role", "agent", "bottle", "mode", "manifest", "base", "repository")
+# In the order of the fields of `Session`.
+_KEYS = ("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "proof", "role")
 _UNKNOWN = "-"  # while a session has no agent container: not yet, or no longer
+UNPROVEN = "no label proves that this user started {}"
 _READERS = 8  # logs read in parallel
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
@@ -33,6 +36,9 @@ class Session:
     manifest: str = _UNKNOWN
     base: str = _UNKNOWN
     repository: str = _UNKNOWN  # `Work.label`
+    proof: str = _UNKNOWN
+    role: str = "agent"  # of the labelled container
+    name: str = ""  # of that container
 
     @property
     def container(self) -> str:
@@ -44,6 +50,14 @@ class Session:
         """Return the name of the sidecar's container."""
         return f"{self.container}-sidecar"
 
+    def is_proven(self, key: bytes) -> bool:
+        """Return whether the user who has `key` started it, with this owner, manifest and repository.
+
+        Labels can be set by whoever uses the engine: nothing is signalled or written on their word alone.
+        """
+        stated = ("" if value == _UNKNOWN else value for value in (self.repository, self.manifest))
+        return proof.is_proof(self.proof, key, self.id, self.role, self.name, str(self.owner), *stated)
+
     def age(self) -> int:
         """Return the session's age in seconds, at least 0, as the engine's clock may be ahead of this machine's."""
         return max(0, int((datetime.now(UTC) - self.started).total_seconds()))
@@ -53,12 +67,13 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
     """Return the sessions on the engine, the oldest first; raises EngineError or DockerError."""
     labels = (f'{{{{json (.Label "{PREFIX}.{key}")}}}}' for key in _KEYS)
     words = ("ps", "--all", "--no-trunc", "--filter", f"label={PREFIX}.session")
-    result = Engine(env).ask(*words, "--format", "\t".join(("{{.CreatedAt}}", *labels)))
+    result = Engine(env).ask(*words, "--format", "\t".join(("{{.CreatedAt}}", *labels, "{{json .Names}}")))
     if not result.ok:
         raise DockerError(f"cannot list the engine's containers: {result.reason}")
     found: dict[str, Session] = {}
-    for role, session in _parsed(result.stdout):
-        if role == "agent" or session.id not in found:
+    for session in _parsed(result.stdout):
+        # By its name, which no two containers have: anybody can give another one the labels of an agent.
+        if session.name == session.container or session.id not in found:
             found[session.id] = session
     return tuple(sorted(found.values(), key=lambda session: (session.started, session.id)))
 
@@ -97,13 +112,13 @@ def duration(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _parsed(stdout: bytes) -> Iterator[tuple[str, Session]]:
+def _parsed(stdout: bytes) -> Iterator[Session]:
     for line in stdout.decode(errors="replace").split("\n"):
         created, *labels = line.split("\t")
-        if len(labels) != len(_KEYS):
+        if len(labels) != len(_KEYS) + 1:
             continue
-        session, label, role, *more = (json.loads(value) or _UNKNOWN for value in labels)
+        session, label, *more = (json.loads(value) or _UNKNOWN for value in labels)
         if owner := Owner.parse(label):
             # strptime cannot parse the name of the time zone, which follows the offset.
             started = datetime.strptime(created[:25], "%Y-%m-%d %H:%M:%S %z")
-            yield role, Session(session, owner, started, *more)
+            yield Session(session, owner, started, *more)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.plan import Plan, Run
@@ -11,7 +11,7 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
-from claude_bottle.host import console
+from claude_bottle.host import console, proof
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, terminal
@@ -69,6 +69,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     Raises the errors of `claude_bottle.errors`, and SystemExit(128 + n) after signal n.
     """
     _refuse_what_cannot_work(machine, agent, options)
+    machine = _with_key(machine)
     with _context(machine, verbose=options.verbose) as context:
         plan = _agreed(machine, agent, options, context)
         plan, receipt = _proven(plan, context)
@@ -164,12 +165,23 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 
 
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
+    machine = _with_key(machine)
     with _context(machine, verbose=verbose) as context:
         requested = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
         receipt = _proven(planning.resolve(requested, context.engine), context)[1]
     if context.undo.late:  # a signal ends the whole loop, not only this agent
         raise SystemExit(128 + context.undo.late)
     return receipt
+
+
+def _with_key(machine: Machine) -> Machine:
+    """Return the machine with the user's key, made by the first start; without it, if it cannot be made."""
+    try:
+        return replace(machine, key=proof.make_key(machine.key_file))
+    except OSError as error:
+        why = f"{error.filename or machine.key_file}: {error.strerror}"
+        console.say(f"no key for proofs, {why}; without it `stop` loses a session's work, and `fetch` refuses")
+        return machine
 
 
 @contextlib.contextmanager

@@ -177,8 +177,7 @@ def _bottle(plan: Plan) -> Step:
 
 def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
     name = f"{plan.name}-{role}"
-    owned = docker_flags.owned(plan.session, role, plan.owner)
-    argv = docker_flags.nft(name, f"container:{target}", plan.base.tag, owned, rules)
+    argv = docker_flags.nft(name, f"container:{target}", plan.base.tag, docker_flags.owned_by(plan, role), rules)
     return Step(role, argv, Kind.UNTIL_READY, stdin=rules, stdin_is_text=True, needs=needs, undo=_remove(name))
 
 

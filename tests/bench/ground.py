@@ -11,9 +11,9 @@ from types import FrameType
 from typing import Self
 
 from claude_bottle.host.machine import Machine
-from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.agent import Agent
+from claude_bottle.process.liveness import this_process
 from claude_bottle.session.planning import images
 from tests.support.sessions import CLI, Bench
 from tests.world import World
@@ -61,7 +61,7 @@ class Ground(Bench):
     @property
     def machine(self) -> Machine:
         """Return this process as the one that starts sessions: while it lives, no session's clean-up takes them."""
-        return Machine(self.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
+        return Machine(self.environ, Path.home(), interactive=False, owner=this_process())
 
     @property
     def agent(self) -> Agent:

@@ -9,7 +9,7 @@ import pytest
 
 from claude_bottle.bottle import image
 from claude_bottle.host.machine import Machine
-from claude_bottle.host.owner import Owner
+from claude_bottle.process.liveness import this_process
 from claude_bottle.session.planning import images
 from tests import world as test_world
 from tests.support.matrix import Matrix
@@ -53,9 +53,7 @@ def world() -> World:
 @pytest.fixture(scope="session", autouse=True)
 def _built(world: World) -> None:
     """The agent's image and the puppet's: built by one worker, and not by four at once."""
-    base, _ = images(
-        Machine(world.environ(Path()), Path.home(), interactive=False, owner=Owner.of_this_process()), None
-    )
+    base, _ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
     with (certificates.cache() / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for one in (base, image.for_bottle(PUPPET / "Dockerfile", base)):

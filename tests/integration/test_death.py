@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from claude_bottle.host.owner import Owner
+from claude_bottle.process.liveness import this_process
 from tests.support.matrix import (
     Case,
     Matrix,
@@ -117,7 +117,7 @@ def orphaned(bench: Bench, name: str) -> list[str]:
 def test_only_the_certainly_dead_are_cleaned_up(matrix: Matrix) -> None:
     """By their labels: what this test makes has no launcher."""
     bench = matrix.bench()
-    own = Owner.of_this_process()
+    own = this_process()
     here = replace(own, machine=f"{bench.name}/{own.machine.partition('/')[2]}")
     with subprocess.Popen("true") as ended:
         gone = ended.pid

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.host.machine import Machine
-from claude_bottle.host.owner import Owner
+from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning
 from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
 from tests.support.sessions import CLI, GUARD, Bench, Ended, docker
@@ -81,7 +81,7 @@ def test_build_is_interrupted(bench: Bench) -> None:
         run.process.send_signal(signal.SIGINT)
         ended = run.end()
     assert (ended.code, ended.out) == (130, b""), ended
-    machine = Machine(bench.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
+    machine = Machine(bench.environ, Path.home(), interactive=False, owner=this_process())
     _, own = planning.images(machine, folder / "Dockerfile")
     assert docker("image", "ls", "--quiet", own.tag) == ""
     end = time.monotonic() + GUARD

@@ -11,7 +11,7 @@ import pytest
 from claude_bottle.bottle import image
 from claude_bottle.bottle.image import Image
 from claude_bottle.host.machine import Machine
-from claude_bottle.host.owner import Owner
+from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning
 from tests.world import World
 
@@ -41,7 +41,7 @@ def docker(*args: str, builder: str = "") -> subprocess.CompletedProcess[str]:
 def base(world: World, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The agent's image, built where it is not there."""
     settings = os.environ | world.environ(tmp_path_factory.getbasetemp())
-    base, _ = planning.images(Machine(settings, Path.home(), interactive=False, owner=Owner.of_this_process()), None)
+    base, _ = planning.images(Machine(settings, Path.home(), interactive=False, owner=this_process()), None)
     if docker("image", "inspect", base.tag).returncode != 0:
         subprocess.run(base.argv, input=base.context, check=True)
     return base

@@ -14,9 +14,9 @@ import pytest
 from claude_bottle.bottle import plan
 from claude_bottle.bottle.plan import Run
 from claude_bottle.host.machine import Machine
-from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.process.engine import EngineFacts
+from claude_bottle.process.liveness import this_process
 from claude_bottle.repository import source
 from claude_bottle.session import planning, steps
 from claude_bottle.session.steps import Kind, Step
@@ -31,7 +31,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.
 def table(bench: Bench) -> tuple[Step, ...]:
     """Return the table of a session of the bench, the shared egress network included."""
     write(bench, "stay")
-    machine = Machine(bench.environ, Path.home(), interactive=False, owner=Owner.of_this_process())
+    machine = Machine(bench.environ, Path.home(), interactive=False, owner=this_process())
     agent = manifest.load_agent(bench.agents, bench.name, environ=machine.environ, home=machine.home)
     wanted = source.wanted(agent.repo, None, None, with_changes=False)
     assert wanted

@@ -18,6 +18,7 @@ from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import read_machine
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.process.engine import Engine
+from claude_bottle.process.liveness import this_process
 from claude_bottle.selftest import network_checks
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.receipt import Receipt, Verdict
@@ -229,7 +230,7 @@ def ssh_plan(world: World, agents_dir: Path) -> Plan:
 
 
 def planned(world: World, agents_dir: Path) -> Plan:
-    here = dataclasses.replace(read_machine(), environ={**os.environ, **world.environ(agents_dir)})
+    here = dataclasses.replace(read_machine(this_process()), environ={**os.environ, **world.environ(agents_dir)})
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
     asked = planning.request(here, agent, Run(terminal=False), local=True)
     return planning.resolve(asked, Engine(here.environ))

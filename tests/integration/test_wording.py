@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.host.machine import Machine
-from claude_bottle.host.owner import Owner
 from claude_bottle.process import wording
+from claude_bottle.process.liveness import this_process
 from claude_bottle.process.wording import TABLE, Wording, says
 from claude_bottle.repository.git import environment
 from claude_bottle.session import planning
@@ -101,7 +101,7 @@ class Ground:
 @pytest.fixture
 def ground(world: World, tmp_path: Path) -> Iterator[Ground]:
     """A place of which nothing is left on the engine."""
-    here = Machine(world.environ(Path()), Path.home(), interactive=False, owner=Owner.of_this_process())
+    here = Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process())
     name = f"claude-bottle-words-{secrets.token_hex(4)}"
     yield Ground(tmp_path, planning.images(here, None)[0].tag, name)
     subprocess.run(("docker", "rm", "--force", name), capture_output=True, check=False)

@@ -1,20 +1,25 @@
 """Owners for the tests: of this process, of processes that are gone, and of a child that lives."""
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from claude_bottle.host.owner import Owner, start_time
+from claude_bottle.host.owner import Owner
+from claude_bottle.process.liveness import start_time, this_process
 
-OBSERVER = Owner.of_this_process()
+OBSERVER = this_process()
 ELSEWHERE = Owner("other", "boot", 1, "2")
 REBOOTED = replace(OBSERVER, boot="before", pid=1, started="2")
 
 
 @contextmanager
 def launcher() -> Iterator[tuple["subprocess.Popen[bytes]", Owner]]:
-    """Yield a living process, and the owner of what it would have made."""
-    with subprocess.Popen(("sleep", "600")) as process:
+    """Yield a living process that looks like a launcher, and the owner of what it would have made."""
+    argv = (sys.executable, "-ISc", "print(flush=True); input()", "/a folder/cli.py", "start")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.read(1)  # it is what its command line says by now
         yield process, replace(OBSERVER, pid=process.pid, started=start_time(process.pid))
         process.kill()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import plans
+from tests.support.labels import KEY
 
 Argv = tuple[str, ...]
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,10 @@ class Scene:
             "PATH": str(self.docker.parent), "HOME": str(folder), "TMPDIR": str(self.tmp), "LANG": "C.UTF-8",
             "PYTHONPATH": str(ROOT), "CLAUDE_BOTTLE_AGENTS": str(self.agents), "CLAUDE_BOTTLE_OAUTH_TOKEN": SECRET,
         }  # fmt: skip
+        self.key = folder / ".local" / "state" / "claude-bottle" / "key"
+        self.key.parent.mkdir(parents=True)
+        self.key.write_bytes(KEY)
+        self.key.chmod(0o600)
         self.children: list[subprocess.Popen[str]] = []
         self.pids = {os.getpid()}  # of those whose calls of docker count
         self._rules: list[dict[str, Any]] = []

@@ -61,6 +61,7 @@ class Bench:
         self.stage.mkdir()
         kept = {name: os.environ[name] for name in os.environ if name in ("PATH", "HOME") or name.startswith("DOCKER_")}
         self.environ = {**kept, "TERM": "xterm-256color", "LANG": "C.UTF-8", "TMPDIR": str(self.stage)}
+        self.environ["XDG_STATE_HOME"] = str(folder / "state")
         self.environ |= world.environ(agents)
         self.token = self.environ["CLAUDE_BOTTLE_OAUTH_TOKEN"]
         self.write()

@@ -1,5 +1,6 @@
 """What is found by its labels, whose owner is judged dead, and how it is removed."""
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.errors import DockerError, EngineError
 from claude_bottle.host.owner import Owner
 from tests.support.clients import NO_ENGINE
+from tests.support.labels import listed
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.scene import Scene
 
@@ -18,7 +20,7 @@ OTHER = Owner("host", "boot", 1, "2")
 
 
 def line(name: str, role: str, owner: str = "host:boot:1:2") -> str:
-    return f"{name}\tdemo-1\t{owner}\t{role}\n"
+    return listed(name, "demo-1", owner, role)
 
 
 def test_everything_is_found_in_the_order_of_removal(scene: Scene) -> None:
@@ -40,7 +42,17 @@ def test_a_session_is_asked_for_by_its_label(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    ["\n", "x\n", "x\ty\n", "x\ty\tz\n", "\x00\xff\t\t:::\t\t\t\n", line("x", "", "1:2"), line("x", "", "m:b:x:1")],
+    [
+        "\n",
+        "x\n",
+        "x\ty\n",
+        "x\ty\tz\n",
+        "\x00\xff\t\t:::\t\t\t\n",
+        line("x", "", "1:2"),
+        line("x", "", "m:b:x:1"),
+        '"x"\t"demo-1"\t""\t"agent"\n',
+        '"x"\t"demo-1"\t"host:boot:1:2"\t"agent"\t"one more"\n',
+    ],
 )
 def test_what_has_no_owner_is_not_ours(scene: Scene, garbage: str) -> None:
     scene.rule("ps --all", stdout=garbage)
@@ -99,3 +111,37 @@ def test_a_failure_is_told_and_the_rest_removed(scene: Scene, tmp: Path) -> None
         ("volume", "rm", "v"),
     ]
     assert not stage.exists()
+
+
+def test_cleanup_leaves_a_stage_dir_alone_that_may_be_about_to_get_its_owner(scene: Scene) -> None:
+    stage = scene.tmp / "claude-bottle-demo-1-xyz"
+    stage.mkdir()
+    with scene.launch("cleanup") as child:
+        out, err = child.communicate()
+    assert (child.returncode, out, err) == (0, "no session has left anything\n", "")
+    assert stage.exists()
+
+
+def test_nothing_is_read_of_another_users_folder(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a link to gigabytes; its name is all that there is to know."""
+    stage = tmp / "claude-bottle-demo-1-xyz"
+    stage.mkdir()
+    (stage / "owner").write_text(str(OTHER))
+    monkeypatch.setattr("os.getuid", lambda: tmp.stat().st_uid + 1)
+    monkeypatch.setattr("os.open", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr("io.open", lambda *_: pytest.fail("it was opened"))
+    assert list(orphans.stage_dirs()) == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "large", "link"])
+def test_an_owner_that_is_no_small_file_is_none(tmp: Path, kind: str) -> None:
+    owner = tmp / "claude-bottle-demo-1-xyz" / "owner"
+    owner.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(owner)
+    elif kind == "large":
+        owner.write_text(str(OTHER) + " " * 2000)
+    else:
+        (tmp / "another").write_text(str(OTHER))
+        owner.symlink_to(tmp / "another")
+    assert [item.owner for item in orphans.stage_dirs()] == [None]

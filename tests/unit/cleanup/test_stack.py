@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from claude_bottle.cleanup.stack import Teardown, ask_to_end, remove
+from claude_bottle.process.liveness import Process
 from tests.support.clients import NO_ENGINE
 from tests.support.owners import ELSEWHERE, OBSERVER, REBOOTED, launcher
 from tests.support.scene import Scene
@@ -76,8 +77,16 @@ def test_undos_run_once_from_the_highest_place_down_whatever_they_raise() -> Non
 
 def test_only_a_launcher_that_certainly_lives_here_is_asked_to_end() -> None:
     with launcher() as (process, owner):
-        for one in (replace(owner, started="1"), REBOOTED, ELSEWHERE, replace(owner, started="-")):
+        for one in (replace(owner, started="1"), REBOOTED, ELSEWHERE, OBSERVER):
             assert not ask_to_end(one, OBSERVER)
         assert process.poll() is None
         assert ask_to_end(owner, OBSERVER)
+        assert process.wait() == -15
+
+
+def test_a_launcher_of_which_nothing_is_shown_is_asked_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its session would be removed under it."""
+    monkeypatch.setattr("claude_bottle.process.liveness.look", lambda _: Process())
+    with launcher() as (process, owner):
+        assert ask_to_end(replace(owner, started="-"), OBSERVER)
         assert process.wait() == -15

@@ -13,6 +13,7 @@ import pytest
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.host.owner import Owner
 from tests.support.clients import NO_ENGINE
+from tests.support.labels import listed
 from tests.support.owners import OBSERVER
 from tests.support.scene import NAME, SESSION, STEPS, UNDO, USUAL, Argv, Scene
 
@@ -83,7 +84,8 @@ def test_it_undoes_in_order_and_looks_twice(dog: Dog, scene: Scene) -> None:
 
 
 def test_it_removes_what_a_client_made_after_the_first_look(dog: Dog, scene: Scene) -> None:
-    found = f"{NAME}-sidecar\t{SESSION}\t{dog.owner}\tsidecar\n{NAME}\t{SESSION}\t{dog.owner}\tagent\n"
+    names = ((f"{NAME}-sidecar", "sidecar"), (NAME, "agent"))
+    found = "".join(listed(name, SESSION, dog.owner, role) for name, role in names)
     scene.rule("ps --all", times=1)
     scene.rule("ps --all", times=1, stdout=found)
     dog.end.watch(SESSION, [])
@@ -125,7 +127,7 @@ def test_it_ends_the_clients_and_nobody_who_has_their_number_since(dog: Dog) -> 
 
 def test_in_passing_it_removes_what_the_certainly_dead_have_left(dog: Dog, scene: Scene) -> None:
     owners = {"dead": replace(OBSERVER, started="1"), "living": OBSERVER, "far": Owner("far", "-", 1, "1")}
-    scene.rule("network ls", stdout="".join(f"{name}\tx\t{owner}\tnetwork\n" for name, owner in owners.items()))
+    scene.rule("network ls", stdout="".join(listed(name, "x", owner, "network") for name, owner in owners.items()))
     dog.end.watch(SESSION, USUAL)
     dog.end.tell("reap")
     assert dog.let_go(clean=True) == [*LISTINGS, ("network", "rm", "dead")]

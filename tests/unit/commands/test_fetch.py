@@ -80,7 +80,7 @@ def test_work_comes_back_before_anything_is_undone(scene: Scene, user: Repo) -> 
     undone = [place for place, event in enumerate(scene.log) if event.argv in USUAL]
     assert scene.at("end", STEPS["claude"]) < scene.at("start", KEEP) < min(undone)
     assert scene.undone == USUAL
-    label = next(word for word in scene.log[scene.at("start", STEPS["bottle"])].argv if "repository=" in word)
+    label = next(word for word in scene.log[scene.at("start", STEPS["bottle"])].argv if ".repository=" in word)
     assert label == f"claude-bottle.repository={commit} {commit} {user.path}"
 
 
