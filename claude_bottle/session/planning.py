@@ -7,6 +7,7 @@ from pathlib import Path
 from claude_bottle.bottle import image, plan
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Request, Run
+from claude_bottle.documents import files
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
@@ -28,7 +29,7 @@ def images(
     """Return the base image and the bottle's own, which is the base if the bottle has no Dockerfile."""
     file = machine.setting("BUILD_CA")
     try:
-        ca = machine.path(file).read_bytes() if file else b""
+        ca = files.read(machine.path(file)) if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
     base = image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)

@@ -56,6 +56,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     yield f"agent   {harmless(agent.name):<13} {harmless(agent.description)}"
     if agent.skills:
         yield "  skills  " + harmless(", ".join(skill.name for skill in agent.skills))
+        yield from (f"  note    {harmless(note)}" for skill in agent.skills for note in skill.notes)
     if plan.prompt is not None:
         yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
