@@ -1,6 +1,5 @@
 """What a session will be able to do, shown before it starts: the summary, the question, the dry run."""
 
-import shlex
 from collections.abc import Iterator
 
 from claude_bottle.bottle.plan import TOKEN, Plan
@@ -60,7 +59,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     if plan.prompt is not None:
         yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
-        yield "  claude  " + harmless(shlex.join(plan.run.arguments))
+        yield "  claude  " + quoted(*plan.run.arguments)
     yield from _repository(plan)
     yield f"bottle  {harmless(bottle.name)}"
     yield "  env     " + harmless(", ".join(_environment(plan)))
