@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_bottle.documents import files
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import ManifestError
-from claude_bottle.manifest.agent import Skill
+from claude_bottle.manifest import skill
+from claude_bottle.manifest.skill import Part, Skill
 from claude_bottle.repository.clone import WORKDIR
 
 PROMPT = ".claude-bottle/prompt"  # below the agent's home; a file, since an argument must not be longer than 128 KiB
@@ -62,8 +64,8 @@ def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()
         Entry(".claude.json", _json(_state())),
         Entry(".claude/settings.json", _json({"skipDangerousModePermissionPrompt": True})),
     ]
-    for skill in skills:
-        entries += _folder(skill.folder, f".claude/skills/{skill.name}")
+    for each in skills:
+        entries += _folder(each.folder, f".claude/skills/{each.name}")
     if prompt is not None:
         entries += [Entry(str(Path(PROMPT).parent), mode=0o700), Entry(PROMPT, prompt.encode(errors="surrogateescape"))]
     return archive((*entries, *more), _UID)
@@ -81,21 +83,23 @@ def _json(value: object) -> bytes:
 
 
 def _folder(folder: Path, name: str) -> Iterator[Entry]:
+    yield Entry(name, mode=0o755)
     try:
-        yield from _walk(folder.resolve(), name)
+        for part in skill.parts(folder.resolve()):
+            yield from _entry(part, f"{name}/{part.name}")
     except OSError as error:
         raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ManifestError(f"{harmless(str(folder))}: {error}") from None
 
 
-def _walk(path: Path, name: str) -> Iterator[Entry]:
-    """Yield a folder and what is in it; a link stays a link, so that nothing outside the folder is copied."""
-    mode = path.lstat().st_mode
-    if stat.S_ISLNK(mode):
-        yield Entry(name, link=str(path.readlink()))
-    elif stat.S_ISDIR(mode):
+def _entry(part: Part, name: str) -> Iterator[Entry]:
+    """Yield a part of a skill; a link stays a link, so that nothing outside the folder is copied."""
+    if part.target is not None:
+        yield Entry(name, link=part.target)
+    elif stat.S_ISDIR(part.mode):
         yield Entry(name, mode=0o755)
-        for child in sorted(path.iterdir()):
-            yield from _walk(child, f"{name}/{child.name}")
-    elif stat.S_ISREG(mode):
-        yield Entry(name, path.read_bytes(), 0o755 if mode & 0o100 else 0o644)
+    elif stat.S_ISREG(part.mode):
+        # The user's umask says nothing of the bottle's user: all may read.
+        yield Entry(name, files.read(part.path, skill.MOST_BYTES), 0o755 if part.mode & 0o100 else 0o644)
     # Sockets, pipes and devices hold nothing that could be copied.

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from claude_bottle import PREFIX
 from claude_bottle.bottle import home
 from claude_bottle.bottle.image import Image
+from claude_bottle.documents import files
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import DockerError, ManifestError
@@ -241,7 +242,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach)),
         home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity)),
         passed_on=tuple(name for name in PASSED_ON if machine.environ.get(name)),
-        certificates=b"".join(home.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
+        certificates=_certificates(agent),
         keys=_keys(agent),
         identity=request.identity,
         known=request.known,
@@ -258,6 +259,13 @@ def _git_and_ssh(agent: Agent, identity: Identity) -> Iterator[home.Entry]:
     if files:
         yield home.Entry(".ssh", mode=0o700)
     yield from (home.Entry(f".ssh/{name}", data) for name, data in files.items())
+
+
+def _certificates(agent: Agent) -> bytes:
+    try:
+        return b"".join(home.certificates(files.read(path)) for path in agent.bottle.ca_certs)
+    except OSError as error:
+        raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None
 
 
 def _keys(agent: Agent) -> tuple[ssh_hosts.Key, ...]:

@@ -6,11 +6,12 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import command, terminal
 from claude_bottle.session import registry
-from claude_bottle.session.planning import client_environment
+from claude_bottle.session.planning import check_values, client_environment
 
 
 def shell(machine: Machine, name: str) -> int:
     """Run a shell in a session's bottle, as its agent's user; return the shell's exit code."""
+    check_values(machine, PASSED_ON)
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
     tty = ("--tty", *docker_flags.DETACH) if machine.interactive else ()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 _SELECTORS = (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))
 _HIDDEN = _INVISIBLE | frozenset(map(chr, _SELECTORS))
+_IN_QUOTES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"}  # in $'...'
 _IDEOGRAPHIC_SPACE = "\u3000"
 
 
@@ -16,8 +17,17 @@ def harmless(text: str) -> str:
 
 
 def quoted(*words: str) -> str:
-    """Quote words for a shell; one with control characters as $'...'."""
+    r"""Quote words for bash or zsh; one with bytes that a terminal would not show as $'...', each byte as `\x1b`."""
     return " ".join(shlex.quote(word) if harmless(word) == word else f"$'{_escaped(word)}'" for word in words)
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text from this system, such as a variable's value, is UTF-8: docker's API carries no other."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -27,7 +37,15 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escaped(word: str) -> str:
-    return harmless(word.replace("\\", "\\\\").replace("'", "\\'"))
+    return "".join(_IN_QUOTES.get(character) or _bytes(character) for character in word)
+
+
+def _bytes(character: str) -> str:
+    if _shows(character):
+        return character
+    # A byte of a path that is not UTF-8 is a lone surrogate here. `\u` would depend on the shell's version and locale.
+    lone = 0xDC80 <= ord(character) <= 0xDCFF
+    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape" if lone else "surrogatepass"))
 
 
 def _shows(character: str) -> bool:

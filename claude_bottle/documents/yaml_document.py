@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from claude_bottle.documents import files
+
 if TYPE_CHECKING:
     from ruamel.yaml.error import YAMLError
     from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
@@ -14,6 +16,8 @@ Place: TypeAlias = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
 _KEPT_AS_TEXT = frozenset({f"{_TAG}str", f"{_TAG}timestamp"})  # a date is text here: nothing wants a date
 _CONVERTED = frozenset({f"{_TAG}int", f"{_TAG}float", f"{_TAG}bool", f"{_TAG}null"})
+_MARKS = ("\n", "\r", ",", ": ", "[", "{")  # each value has one of them beside it, or nearly
+_MOST_MARKS = 20_000  # half a million values in 1 MiB would take ruamel.yaml half a minute
 
 
 class YamlError(ValueError):
@@ -32,12 +36,13 @@ class Document:
     data: Data
     duplicates: tuple[YamlError, ...]
     _root: "Node | None" = field(repr=False)
+    _children: "dict[int, dict[str, tuple[Node, Node]]]" = field(default_factory=dict, repr=False, compare=False)
 
     def where(self, path: Place, *, key: bool = False) -> tuple[int, int]:
         """Return line and column, from 1, of the value at `path`, or of its key; of the last part that exists."""
         node, mark = self._root, (1, 1) if self._root is None else _mark(self._root)
         for depth, step in enumerate(path, 1):
-            found = None if node is None else _child(node, step)
+            found = None if node is None else self._child(node, step)
             if found is None:
                 return mark
             label, node = found
@@ -48,12 +53,25 @@ class Document:
         """Return where in the text the value at `path`, or its key, stands; None where there is none."""
         label = node = self._root
         for step in path:
-            label, node = (node and _child(node, step)) or (None, None)
+            label, node = (node and self._child(node, step)) or (None, None)
         found = label if key else node
         if found is None:
             return None
         start, flow = found.start_mark, bool(getattr(found, "flow_style", False))
         return Span(start.index, found.end_mark.index, start.column, flow)
+
+    def _child(self, node: "Node", step: str | int) -> "tuple[Node, Node] | None":
+        """Return key and value (an item of a list is its own key) of one step down from `node`."""
+        from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+        if isinstance(node, MappingNode) and isinstance(step, str):
+            if id(node) not in self._children:  # else a manifest of 100,000 wrong keys takes hours
+                pairs = {key.value: (key, value) for key, value in reversed(node.value) if isinstance(key.value, str)}
+                self._children[id(node)] = pairs
+            return self._children[id(node)].get(step)
+        if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
+            return node.value[step], node.value[step]
+        return None
 
 
 @dataclass(frozen=True)
@@ -73,6 +91,8 @@ def load(path: Path) -> Document:
 
 def parse(text: str) -> Document:
     """Read one YAML document; raise `YamlError` where that cannot be done."""
+    if sum(map(text.count, _MARKS)) > _MOST_MARKS:
+        raise YamlError(1, 1, f"holds more than {_MOST_MARKS:,} lines and values")
     root = _compose(text)
     builder = _Builder()
     try:
@@ -85,9 +105,7 @@ def parse(text: str) -> Document:
 def read(path: Path) -> str:
     """Return the text of the file `path`, its line ends as they are; raise `YamlError` where it has none."""
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise YamlError(1, 1, "no such file") from None
+        raw = files.read(path)
     except OSError as error:
         raise YamlError(1, 1, f"cannot be read: {error.strerror}") from None
     try:
@@ -132,17 +150,6 @@ def _explain(error: "YAMLError", text: str) -> YamlError:
 
 def _mark(node: "Node") -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
-
-
-def _child(node: "Node", step: str | int) -> "tuple[Node, Node] | None":
-    """Return key and value (an item of a list is its own key) of one step down from `node`."""
-    from ruamel.yaml.nodes import MappingNode, SequenceNode
-
-    if isinstance(node, MappingNode):
-        return next(((key, value) for key, value in node.value if key.value == step), None)
-    if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step], node.value[step]
-    return None
 
 
 class _Builder:

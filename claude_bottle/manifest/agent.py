@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import cast
 
 from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.files import MIB
 from claude_bottle.errors import ManifestError
+from claude_bottle.manifest import skill as skills
 from claude_bottle.manifest.bottle import Bottle, Limits, read_bottle
 from claude_bottle.manifest.environment import EnvVar
+from claude_bottle.manifest.skill import Skill
 from claude_bottle.manifest.validation import (
     Fault,
     Shelf,
@@ -29,14 +32,6 @@ _SUFFIX = ".yaml"
 
 
 @dataclass(frozen=True)
-class Skill:
-    """A skill by name, and its real folder, which holds SKILL.md."""
-
-    name: str
-    folder: Path
-
-
-@dataclass(frozen=True)
 class Agent:
     """A checked agent; the description is one line, maybe an empty one."""
 
@@ -54,7 +49,7 @@ def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Pat
     known = names(folder)
     if name not in known:
         hint = nearest(name, known) or f"; there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
-        if (folder / f"{name}.yml").exists():
+        if f"{name}.yml" in _listing(folder):
             hint = f"; {name}.yml must be named {name}{_SUFFIX}"
         raise ManifestError(harmless(f'{folder}: no agent "{name}"{hint}'))
     loader = _Loader(Shelf(folder, environ, home))
@@ -89,10 +84,10 @@ class _Loader:
         if top is None:
             return None
         top.keys(_KEYS)
-        description, prompt, skills = (top.get(key) for key in ("description", "prompt", "skills"))
+        description, prompt, wanted = (top.get(key) for key in ("description", "prompt", "skills"))
         bottle = self._bottle_of(top)
         line = " ".join((description.text() or "").split()) if description else ""
-        chosen = _skills(skills, self.shelf) if skills else ()
+        chosen = _skills(wanted, self.shelf) if wanted else ()
         first = _prompt(prompt) if prompt else None
         repo = top.get("repo")
         taken = file_path(repo, self.shelf.home) if repo else None
@@ -159,11 +154,18 @@ def _prompt(value: Value) -> str | None:
 
 
 def _skills(section: Value, shelf: Shelf) -> tuple[Skill, ...]:
-    found = [_skill(item, shelf) for item in section.items()]
-    return tuple(dict.fromkeys(skill for skill in found if skill))
+    items = section.items()
+    if len(items) > skills.MOST_SKILLS:
+        section.fail(f"more than {skills.MOST_SKILLS} skills")
+        return ()
+    found = dict.fromkeys(each for each in (_skill(item, shelf) for item in items) if each)
+    if sum(size for _, size in found) > skills.MOST_BYTES:
+        section.fail(f"larger than {skills.MOST_BYTES // MIB} MiB together")
+    return tuple(skill for skill, _ in found)
 
 
-def _skill(item: Value, shelf: Shelf) -> Skill | None:
+def _skill(item: Value, shelf: Shelf) -> tuple[Skill, int] | None:
+    """Return a skill and its size in bytes."""
     name = item.text()
     if name is None:
         return None
@@ -174,10 +176,15 @@ def _skill(item: Value, shelf: Shelf) -> Skill | None:
     if not problem and name not in (*travelling, *at_home):
         problem = f'no skill "{name}" in {own} or {host}{nearest(name, (*travelling, *at_home))}'
     problem = problem or _folder_problem(folder, shelf.folder if name in travelling else None)
-    if problem:
-        item.fail(problem)
-        return None
-    return Skill(name, folder.resolve())
+    if not problem:
+        try:
+            return skills.survey(name, folder.resolve())
+        except OSError as error:
+            problem = f"{error.filename} cannot be read: {error.strerror}"
+        except ValueError as error:
+            problem = f"{folder} {error}"
+    item.fail(problem)
+    return None
 
 
 def _folder_problem(folder: Path, home: Path | None) -> str | None:

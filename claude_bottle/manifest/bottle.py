@@ -5,13 +5,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_bottle.documents import files
+from claude_bottle.documents.files import MIB
 from claude_bottle.egress import allowlist
 from claude_bottle.manifest.environment import EnvVar, read_variable
 from claude_bottle.manifest.git_identity import Identity, read_identity
 from claude_bottle.manifest.ssh_hosts import SshHost, read_hosts
 from claude_bottle.manifest.validation import Shelf, Value, file_path, file_problem, inside
 
-MIB = 1024**2
+_MOST_FILES = 16  # of certificates: each may have 1 MiB, and all are held in memory
 _KEYS = ("env", "ssh", "git", "egress", "ca_certs", "limits", "image")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
@@ -130,7 +132,11 @@ def _pids(value: Value) -> int:
 
 
 def _ca_certs(section: Value, home: Path) -> tuple[Path, ...]:
-    found = [_ca_cert(item, home) for item in section.items()]
+    items = section.items()
+    if len(items) > _MOST_FILES:
+        section.fail(f"more than {_MOST_FILES} files")
+        return ()
+    found = [_ca_cert(item, home) for item in items]
     return tuple(dict.fromkeys(path for path in found if path))
 
 
@@ -138,10 +144,11 @@ def _ca_cert(item: Value, home: Path) -> Path | None:
     path = file_path(item, home)
     if path is None:
         return None
-    if problem := file_problem(path):
-        item.fail(f"{path} {problem}")
+    try:
+        pem = files.read(path)
+    except OSError as error:
+        item.fail(f"{path} cannot be read: {error.strerror}")
         return None
-    pem = path.read_bytes()
     if b"PRIVATE KEY-----" in pem:
         item.fail(f"{path} holds a private key, which has no business in a bottle")
     elif b"-----BEGIN CERTIFICATE-----" not in pem:

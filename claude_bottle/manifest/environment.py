@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from claude_bottle.documents.escaping import is_utf8
 from claude_bottle.manifest.validation import Value
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -75,3 +76,5 @@ def _check_source(name: str, source: str, value: Value, environ: Mapping[str, st
         value.fail("cannot come from the host: on its way it would change the docker client; write a literal")
     if source not in environ:
         value.fail(f"{source} is not set on the host")
+    elif not is_utf8(environ[source]):
+        value.fail(f"{source} is not UTF-8 text on the host, and docker passes on nothing else")

@@ -2,9 +2,9 @@
 
 import base64
 import binascii
+import fnmatch
 import hashlib
 import hmac
-import re
 from collections.abc import Iterator
 
 from claude_bottle.manifest import private_key
@@ -41,7 +41,8 @@ def _matches(names: str, wanted: str) -> bool:
 
 
 def _fits(pattern: str, wanted: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), wanted) is not None
+    # As ssh does, `*` and `?` alone are special. Unlike a pattern made of `.*`, this one takes no time to fail.
+    return fnmatch.fnmatchcase(wanted, pattern.replace("[", "[[]"))
 
 
 def _hashed(names: str, wanted: str) -> bool:

@@ -6,14 +6,13 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_bottle.documents import files
 from claude_bottle.documents.escaping import quoted
-from claude_bottle.manifest.validation import file_problem
 
 SUPPORTED = "a bottle takes the file of a private key, as ssh-keygen writes it"
 _ELSEWHERE = "a key that lives only in an ssh-agent or on a hardware token cannot be used"
 _PEM = re.compile(rb"\s*-----BEGIN ((?:[A-Z]+ )*)PRIVATE KEY-----\s(.*)-----END \1PRIVATE KEY-----", re.DOTALL)
 _MAGIC = b"openssh-key-v1\0"  # PROTOCOL.key of OpenSSH
-_LARGEST = 1 << 20  # bytes; an RSA key of 16384 bits has 13 thousand
 _REFUSED = (b"ssh-dss",)  # OpenSSH takes none of a host since 7.0
 _PUBLIC = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) ([A-Za-z0-9+/]+=*)")
 
@@ -29,11 +28,11 @@ class KeyFile:
 
 def read(path: Path) -> KeyFile:
     """Look at the private key in the file `path`; ValueError, one line without a path, where a bottle cannot use it."""
-    if problem := file_problem(path):
+    try:
+        text = files.read(path)
+    except OSError as error:
         there = ", and only its public half is there" if _public_half(path) else ""
-        raise ValueError(f"{problem}{there}: {_ELSEWHERE}, {SUPPORTED}")
-    with path.open("rb") as file:
-        text = file.read(_LARGEST)
+        raise ValueError(f"cannot be read: {error.strerror}{there}: {_ELSEWHERE}, {SUPPORTED}") from None
     if match := _PEM.match(text):
         key = _own(path, match[2]) if match[1] == b"OPENSSH " else _foreign(path, match[1], match[2])
     else:
@@ -84,7 +83,10 @@ def _foreign(path: Path, kind: bytes, body: bytes) -> KeyFile:
 
 def _public_half(path: Path) -> str | None:
     half = path.with_name(f"{path.name}.pub")
-    return None if file_problem(half) else public(half.read_bytes()[:_LARGEST].decode("ascii", "replace"))
+    try:
+        return public(files.read(half).decode("ascii", "replace"))
+    except OSError:
+        return None
 
 
 def _what_else(text: bytes) -> str:

@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from claude_bottle.documents.files import MIB
+from claude_bottle.documents.files import read as read_file
 from claude_bottle.egress import allowlist
 from claude_bottle.manifest import known_hosts as knownhosts
 from claude_bottle.manifest import private_key
 from claude_bottle.manifest.private_key import KeyFile
-from claude_bottle.manifest.validation import Shelf, Value, file_path, file_problem
+from claude_bottle.manifest.validation import Shelf, Value, file_path
 
 FOLDER = "/run/ssh-agent"  # the image's, its user's alone: a volume that is mounted there takes that over
 SOCKET = f"{FOLDER}/sock"
@@ -17,6 +19,8 @@ _KEYS = ("host", "port", "user", "key", "known_host", "alias")
 _PORT = 22
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,249}")  # as it stands in ssh_config and known_hosts: no pattern, no list
+_MOST_HOSTS = 100
+_MOST_KNOWN = 16 * MIB  # of ~/.ssh/known_hosts
 _LONGEST = 250  # characters of a name, which is a file's as well: NAME.pub
 _PINNED = 'want the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
 
@@ -55,7 +59,11 @@ class Key:
 def read_hosts(section: Value, shelf: Shelf) -> tuple[SshHost, ...]:
     """Check the manifest's `ssh:`; the result holds only if no fault was added."""
     found: list[SshHost] = []
-    for item in section.items():
+    items = section.items()
+    if len(items) > _MOST_HOSTS:
+        section.fail(f"more than {_MOST_HOSTS} hosts")
+        return ()
+    for item in items:
         host = _host(item, shelf)
         if host and host.alias in (other.alias for other in found):
             item.fail(f'"{host.alias}" stands here a second time: give one of them another name with "alias"')
@@ -69,7 +77,7 @@ def keys(hosts: Iterable[SshHost]) -> tuple[Key, ...]:
     for host in hosts:
         groups.setdefault(host.key.public, []).append(host)
     return tuple(
-        Key(f"key-{number}", group[0].key, tuple(group), _tidied(group[0].key.path.read_bytes()))
+        Key(f"key-{number}", group[0].key, tuple(group), _tidied(read_file(group[0].key.path)))
         for number, group in enumerate(groups.values(), 1)
     )
 
@@ -214,7 +222,13 @@ def _pinned(value: Value, host: str | None, port: int | None) -> tuple[str, ...]
 def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]:
     file = home / ".ssh" / "known_hosts"
     name = knownhosts.name(host, port)
-    text = "" if file_problem(file) else file.read_bytes().decode("utf-8", "replace")
+    try:
+        text = read_file(file, _MOST_KNOWN).decode("utf-8", "replace")
+    except FileNotFoundError:
+        text = ""
+    except OSError as error:
+        item.fail(f"{file} cannot be read: {error.strerror}")
+        return ()
     pins = _valid(knownhosts.find(text, name))
     if not _usable(pins):
         scan = f"ssh-keyscan{'' if port == _PORT else f' -p {port}'} {host}"

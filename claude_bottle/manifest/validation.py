@@ -1,12 +1,11 @@
 """Look at a manifest part by part and collect what is wrong with it, each fault at its line and column."""
 
 import difflib
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from claude_bottle.documents import yaml_document
+from claude_bottle.documents import files, yaml_document
 from claude_bottle.documents.escaping import harmless
 
 
@@ -123,11 +122,9 @@ def read(path: Path, folder: Path, faults: list[Fault]) -> Value | None:
 
 
 def file_problem(path: Path) -> str | None:
-    """Return why `path` is no file that could be read, if so: a pipe or a device would be read for ever."""
+    """Return why `path` is no file that can be read, if so: a pipe, a device, something of more than 1 MiB."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return "is not a file"
-        path.open("rb").close()
+        files.opened(path).close()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return None
@@ -136,7 +133,9 @@ def file_problem(path: Path) -> str | None:
 def file_path(value: Value, home: Path) -> Path | None:
     """Return the path that `value` names, starting at its manifest; `~` is the user's home."""
     text = value.text()
-    if text is None:
+    if not text:
+        if text is not None:
+            value.fail("is empty; give a path")
         return None
     if text == "~" or text.startswith("~/"):
         return home / text[2:]

@@ -1,13 +1,16 @@
 """Plan a session: a request from what this machine knows, then a plan from the request and the engine's facts."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from claude_bottle.bottle import image, plan
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Request, Run
-from claude_bottle.errors import ManifestError
+from claude_bottle.documents import files
+from claude_bottle.documents.escaping import is_utf8
+from claude_bottle.errors import ManifestError, UsageError
 from claude_bottle.host import addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest import git_identity
@@ -31,7 +34,7 @@ def images(
     """
     file = machine.setting("BUILD_CA")
     try:
-        ca = machine.path(file).read_bytes() if file else b""
+        ca = files.read(machine.path(file)) if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
     base = image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
@@ -39,10 +42,13 @@ def images(
 
 
 def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
-    """Return the inputs of a plan that need no engine; raises ManifestError.
+    """Return the inputs of a plan that need no engine.
 
-    `local` is whether the engine runs on this machine, whose addresses the self-test then probes, too.
+    `local` is whether the engine runs on this machine, whose addresses the self-test then probes, too. Raises
+    ManifestError or, for words of the command line, UsageError.
     """
+    check_values(machine, (TOKEN_VARIABLE, *plan.PASSED_ON))
+    _check_words(run)
     base, own = images(machine, agent.bottle.dockerfile)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
     return Request(
@@ -57,6 +63,21 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
         remote=not local,
         known=addresses.read(local),
     )
+
+
+def check_values(machine: Machine, names: Iterable[str]) -> None:
+    """Raise ManifestError if a variable's value is not UTF-8: docker would pass on another in silence."""
+    wrong = [name for name in names if not is_utf8(machine.environ.get(name, ""))]
+    if wrong:
+        raise ManifestError("\n".join(f"{name}: not UTF-8 text, and docker passes on nothing else" for name in wrong))
+
+
+def _check_words(run: Run) -> None:
+    """Raise UsageError if a word of the command line that is for claude is not UTF-8."""
+    words = {"--print": run.question or "", **{f"CLAUDE_ARGUMENTS {n}": a for n, a in enumerate(run.arguments, 1)}}
+    for name, word in words.items():
+        if not is_utf8(word):
+            raise UsageError(f"{name}: not UTF-8 text, and docker passes on nothing else")
 
 
 def offline_plan(requested: Request) -> Plan:

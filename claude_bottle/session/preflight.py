@@ -1,6 +1,5 @@
 """What a session will be able to do, shown before it starts: the summary, the question, the dry run."""
 
-import shlex
 from collections.abc import Iterator
 
 from claude_bottle.bottle.plan import TOKEN, Plan
@@ -57,10 +56,11 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     yield f"agent   {harmless(agent.name):<13} {harmless(agent.description)}"
     if agent.skills:
         yield "  skills  " + harmless(", ".join(skill.name for skill in agent.skills))
+        yield from (f"  note    {harmless(note)}" for skill in agent.skills for note in skill.notes)
     if plan.prompt is not None:
         yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
-        yield "  claude  " + harmless(shlex.join(plan.run.arguments))
+        yield "  claude  " + quoted(*plan.run.arguments)
     yield from _repository(plan)
     yield f"bottle  {harmless(bottle.name)}"
     yield "  env     " + harmless(", ".join(_environment(plan)))

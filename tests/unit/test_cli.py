@@ -97,3 +97,28 @@ def test_the_readme_has_every_exit_code_once() -> None:
     codes = [str(kind.exit_code) for kind in kinds if kind is not BottleError]
     assert sorted(listed) == sorted([*codes, "0", "1", "128+n"])  # 1 is the launcher's own
     assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "code", "said"),
+    [
+        ((), {"TERM": "lat\udce9"}, 64, "TERM: not UTF-8 text"),
+        ((), {"CLAUDE_BOTTLE_OAUTH_TOKEN": "lat\udce9"}, 64, "CLAUDE_BOTTLE_OAUTH_TOKEN: not UTF-8 text"),
+        (("--print", "lat\udce9"), {}, 2, "claude-bottle: --print: not UTF-8 text"),
+        (("--", "--model", "lat\udce9"), {}, 2, "claude-bottle: CLAUDE_ARGUMENTS 2: not UTF-8 text"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["--yes", "--dry-run"])
+def test_what_docker_would_change_on_its_way_is_refused_before_anything_starts(
+    scene: Scene, words: tuple[str, ...], environ: dict[str, str], code: int, said: str, *, mode: str
+) -> None:
+    done = scene.run("start", "demo", mode, *words, **environ)
+    assert (done[0], done[1]) == (code, "")
+    assert done[2].splitlines()[-1] == f"{said}, and docker passes on nothing else"
+    assert [event for event in scene.log if event.starts("create") or event.starts("build")] == []
+
+
+def test_a_shell_is_given_no_variable_that_docker_would_change(scene: Scene) -> None:
+    code, _, err = scene.run("shell", "demo", LANG="lat\udce9")
+    assert (code, err) == (64, "LANG: not UTF-8 text, and docker passes on nothing else\n")
+    assert scene.log == []

@@ -1,5 +1,6 @@
 """YAML to data with positions."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,8 @@ def test_a_key_that_repeats_another_is_told_and_not_used(tmp_path: Path) -> None
         (b"a: !!int x\n", 1, 4, "not a value that can be read"),
         (b"a: " + b"9" * 5000, 1, 4, "not a value that can be read"),
         (b"[" * 600, 1, 1, "nested too deeply"),
+        (b"[" * 30_000, 1, 1, "more than 20,000 lines and values"),
+        (b"a: [" + b"x," * 30_000 + b"]", 1, 1, "more than 20,000 lines and values"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_line(
@@ -69,7 +72,7 @@ def test_what_cannot_be_read_is_told_in_one_line(
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(yaml_document.YamlError, match="no such file"):
+    with pytest.raises(yaml_document.YamlError, match=r"^cannot be read: No such file or directory$"):
         yaml_document.load(tmp_path / "none.yaml")
 
 
@@ -78,3 +81,17 @@ def test_aliases_that_multiply_cost_nothing(tmp_path: Path) -> None:
     document = load(tmp_path, "\n".join(lines).encode())
     assert isinstance(document.data, dict)
     assert document.where(("a39", 0, 0)) == (38, 6), "an alias leads to where its anchor stands"
+
+
+def test_a_manifest_of_more_than_a_mebibyte_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.touch()
+    os.truncate(file, 3 << 30)  # sparse: read, it would fill the memory
+    with pytest.raises(yaml_document.YamlError, match=r"^cannot be read: larger than 1 MiB$"):
+        yaml_document.load(file)
+
+
+def test_the_place_of_each_of_many_keys_is_found_at_once(tmp_path: Path) -> None:
+    keys = [f"k{number}" for number in range(9_000)]
+    document = load(tmp_path, "".join(f"{key}: 1\n" for key in keys).encode())
+    assert [document.where((key,), key=True) for key in keys] == [(line, 1) for line in range(1, len(keys) + 1)]

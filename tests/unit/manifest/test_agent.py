@@ -154,9 +154,9 @@ def test_a_manifest_is_never_read_from_outside_the_folder(place: Place) -> None:
     place.write("agents/\x1b[2J.yaml")
     assert place.faults(None) == [
         r'\x1b[2J.yaml:1:1: "\x1b[2J.yaml" has control or invisible characters in its name',
-        "folder.yaml:1:1: is not a file",
+        "folder.yaml:1:1: cannot be read: not a file",
         f"out.yaml:1:1: is a link that leads out of {place.agents}",
-        "pipe.yaml:1:1: is not a file",
+        "pipe.yaml:1:1: cannot be read: not a file",
         f"bottles/out.yaml:1:1: is a link that leads out of {place.agents}",
     ]
 

@@ -1,5 +1,7 @@
 """Bottles: sizes, hosts, paths, and the whole message for what is wrong."""
 
+import os
+
 import pytest
 
 from tests.support.manifests import CERTIFICATE, Place, bottle_faults
@@ -53,11 +55,16 @@ def test_sizes_are_binary_in_any_spelling(place: Place, memory: str) -> None:
     ("text", "reason"),
     [
         ("ca_certs: [none.pem]", "none.pem cannot be read: No such file or directory"),
-        ("ca_certs: [.]", " is not a file"),
+        ("ca_certs: [.]", " cannot be read: not a file"),
+        ("ca_certs: [large.pem]", "large.pem cannot be read: larger than 1 MiB"),
+        ("ca_certs: [pipe]", "pipe cannot be read: not a file"),
+        (f"ca_certs: [{17 * 'x,'}]", "ca_certs: more than 16 files"),
+        ("image: {dockerfile: large.pem}", "large.pem cannot be read: larger than 1 MiB"),
+        ("image: {dockerfile: ''}", "image.dockerfile: is empty; give a path"),
         ("ca_certs: [default.yaml]", "holds no PEM certificate"),
         ("ca_certs: [~/key.pem]", "/home/key.pem holds a private key"),
         ("image: {dockerfile: none}", "bottles/none cannot be read: No such file or directory"),
-        ("image: {dockerfile: .}", "bottles is not a file"),
+        ("image: {dockerfile: .}", "bottles cannot be read: not a file"),
         ("image: {dockerfile: ~/Dockerfile}", "/home/Dockerfile lies outside of "),
         ("image: {dockerfile: ../../home/Dockerfile}", "/home/Dockerfile lies outside of "),
         ("image: {dockerfile: out/Dockerfile}", "bottles/out/Dockerfile lies outside of "),
@@ -67,6 +74,8 @@ def test_sizes_are_binary_in_any_spelling(place: Place, memory: str) -> None:
 def test_a_path_must_lead_to_what_is_wanted(place: Place, text: str, reason: str) -> None:
     place.write("home/key.pem", f"{CERTIFICATE}-----BEGIN EC PRIVATE KEY-----\n")
     place.write("home/Dockerfile")
+    os.truncate(place.write("agents/bottles/large.pem", CERTIFICATE), (1 << 20) + 1)
+    os.mkfifo(place.agents / "bottles/pipe")
     (place.agents / "bottles/out").symlink_to(place.root / "home")
     (fault,) = bottle_faults(place, text)
     assert reason in fault

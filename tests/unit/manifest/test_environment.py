@@ -54,3 +54,9 @@ def test_no_value_of_a_variable_is_shown(place: Place) -> None:
     assert "hunter2" not in str(faults)
     assert "1337" not in str(faults)
     assert "hunter2" not in repr(EnvVar("A", "hunter2"))
+
+
+def test_a_host_value_that_is_not_utf8_is_refused_by_name(place: Place) -> None:
+    place.write("agents/bottles/default.yaml", "env: {KEY: '${SOURCE}'}")
+    with pytest.raises(ManifestError, match=r"env.KEY: SOURCE is not UTF-8 text on the host, and docker passes on"):
+        place.load(environ={"SOURCE": "secret\udce9"})

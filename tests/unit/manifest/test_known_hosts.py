@@ -1,5 +1,7 @@
 """The keys of hosts, found in known_hosts."""
 
+import pytest
+
 from claude_bottle.manifest import known_hosts
 from tests.support import keys
 from tests.support.keys import HASHED, KEY
@@ -26,3 +28,11 @@ git.example.org
     for wanted in ("git.example.com", "[git.example.com]:2222"):
         assert known_hosts.find(HASHED, wanted) == (KEY,)
     assert known_hosts.find(HASHED, "other.example.com") == ()
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 2000 + "b", "?*" * 2000 + "b", "[a]*" * 500])
+def test_a_pattern_that_is_all_stars_takes_no_time(pattern: str) -> None:
+    """Tried by backtracking, the first would outlast the sun."""
+    wanted = "a" * 250
+    assert known_hosts.find(f"{pattern} {KEY}\n", wanted) == ()
+    assert known_hosts.find(f"{'*a' * 100}*,x {KEY}\n", wanted) == (KEY,)
