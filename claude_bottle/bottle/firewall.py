@@ -1,6 +1,7 @@
 """The nftables rules of the lock (the bottle's network namespace) and of the gate (the sidecar's)."""
 
 from collections.abc import Iterable
+from ipaddress import IPv4Address
 
 from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID, Plan
 from claude_bottle.process.engine import EGRESS
@@ -16,16 +17,35 @@ _NAMES = ("udp dport 53 accept", "tcp dport 53 accept")
 _NO_ROUTE = "reject with icmpx type no-route"  # at once, so that no client waits for its time-out
 _PROHIBITED = "reject with icmpx type admin-prohibited"
 _ESTABLISHED = "ct state established,related accept"
+# Each connection takes a place in the table of the engine's host. As many as these are no package manager's; a closed
+# one stays in the table for two minutes, but the kernel gives its place away when it needs one.
+_RATE, _BURST, _AT_ONCE = 200, 400, 1000
+_RESET = "reject with tcp reset"  # "connection refused", after which most clients try again
 
 
 def lock(plan: Plan) -> bytes:
-    """Return the rules that leave a bottle its loopback and its sidecar's port, nothing else, IPv4 and IPv6."""
-    sidecar = f"ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
+    """Return the rules that leave a bottle its loopback and its sidecar's port, nothing else, IPv4 and IPv6.
+
+    To the sidecar go at most 200 new connections a second after a burst of 400, and 1,000 at once.
+    """
+    return _lock(plan.sidecar_address)
+
+
+def trial() -> bytes:
+    """Return a lock for nobody, with all that a kernel must know of nftables."""
+    return _lock(IPv4Address("192.0.2.1"))
+
+
+def _lock(address: IPv4Address) -> bytes:
+    sidecar = f"ip daddr {address} tcp dport {PROXY_PORT}"
+    # The rate first: the kernel remembers every connection that it has counted.
+    fast = f"{sidecar} ct state new limit rate over {_RATE}/second burst {_BURST} packets {_RESET}"
+    many = f"{sidecar} ct state new ct count over {_AT_ONCE} {_RESET}"
     # Docker's DNS listens on loopback, redirected by port; refused before loopback is accepted, names fail at once.
     dns = "ip daddr 127.0.0.11 reject with icmpx type port-unreachable"
     return _table(
         _chain("input", ['iif "lo" accept', _ESTABLISHED, _PROHIBITED]),
-        _chain("output", [dns, 'oif "lo" accept', sidecar, _NO_ROUTE]),
+        _chain("output", [dns, 'oif "lo" accept', fast, many, f"{sidecar} accept", _NO_ROUTE]),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import collapse_addresses
 
 from claude_bottle import PREFIX
-from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle import docker_flags, firewall
 from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import slots
@@ -99,7 +99,7 @@ def _asked(machine: Machine, engine: Engine) -> Iterator[Finding]:
 def _nf_tables(machine: Machine, engine: Engine, image: Image) -> Finding:
     # An owner, so that cleanup finds it should this process be killed.
     name = f"{PREFIX}-doctor-{machine.owner.pid}"
-    rules = b"add table inet claude_bottle\n"
+    rules = firewall.trial()
     argv = docker_flags.nft(name, "none", image.tag, docker_flags.owned("doctor", "doctor", machine.owner), rules)
     result = engine.ask(*argv[1:], stdin=rules)
     detail = "supported by the engine's kernel" if result.ok else f"nft fails on the engine's kernel: {result.reason}"

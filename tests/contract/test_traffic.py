@@ -123,6 +123,12 @@ def test_answers(sidecar: Sidecar, line: str, status: int, told: str) -> None:
         row("ssh", [b"SSH-2.0-OpenSSH_9.2\r\n"], True),
         row("the name of the tunnel", [client_hello("allowed.test")], True),
         row("no name", [client_hello(None)], True),
+        row("plain http", [b"GET /secret HTTP/1.1\r\nHost: other.test\r\n\r\n"], True),
+        row(
+            "an SSLv2 hello",
+            [bytes.fromhex("802e0100020015000000100100800200800300800400800500800600400700c0") + b"c" * 16],
+            True,
+        ),
         row("a hello in small pieces", [client_hello("allowed.test")[at : at + 90] for at in range(0, 700, 90)], True),
         row("a name that is not listed", [client_hello("other.test")], False),
         row("another listed name", [client_hello("wild.test")], False),

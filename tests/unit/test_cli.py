@@ -7,7 +7,7 @@ import pytest
 from claude_bottle import __version__, cli, errors
 from claude_bottle.errors import BottleError
 from tests.support.clients import NO_ENGINE
-from tests.support.scene import ROOT, Scene
+from tests.support.scene import ROOT, TRUSTING, Scene
 
 
 def test_help_shows_each_commands_whole_sentence_at_80_columns(scene: Scene) -> None:
