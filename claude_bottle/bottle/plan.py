@@ -226,6 +226,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
     machine, agent, run = request.machine, request.agent, request.run
     addresses = address_range(machine)
     prompt = agent.prompt if run.question is None else run.question
+    certificates = b"".join(home.certificates(path.read_bytes()) for path in agent.bottle.ca_certs)
     return Plan(
         session=session_id(agent.name, request.token),
         owner=machine.owner,
@@ -238,9 +239,9 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         addresses=next(candidates(addresses, int(request.token, 16))),
         range=addresses,
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach)),
-        home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity)),
+        home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity), certificates),
         passed_on=tuple(name for name in PASSED_ON if machine.environ.get(name)),
-        certificates=b"".join(home.certificates(path.read_bytes()) for path in agent.bottle.ca_certs),
+        certificates=certificates,
         keys=_keys(agent),
         identity=request.identity,
         known=request.known,

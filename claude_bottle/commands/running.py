@@ -19,6 +19,7 @@ from claude_bottle.host.machine import ROOT, Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command
 from claude_bottle.process import terminal as tty
+from claude_bottle.process.container import AGENT
 from claude_bottle.process.engine import EGRESS, Engine
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import Work
@@ -71,7 +72,7 @@ def shell(machine: Machine, name: str) -> int:
     session = registry.find(registry.listed(env), name)
     terminal = ("--tty", *docker_flags.DETACH) if machine.interactive else ()
     passed = (word for variable in PASSED_ON if machine.environ.get(variable) for word in ("--env", variable))
-    argv = ("docker", "exec", "--interactive", *terminal, *passed, session.container, "bash")
+    argv = ("docker", "exec", "--interactive", *terminal, "--user", AGENT, *passed, session.container, "bash")
     with Teardown():  # a signal must end docker's client too
         return tty.run(argv, env) if machine.interactive else command.attach(argv, env, silent=False)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class EngineFacts:
     taken: tuple[IPv4Network, ...] = ()
     icc_off: bool = True  # needs br_netfilter; without it the gate alone keeps sidecars apart
     ipv6_off: bool = True  # False if there is no IPv6 to switch off
+    paths: Mapping[str, str] = field(default_factory=dict)  # PATH in the images that exist, by their names
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,15 @@ class Engine:
         Raises ManifestError if the chosen network does not exist, EngineError if no engine answers.
         """
         names = tuple(dict.fromkeys(images))
-        network, together = self._ask_all([network_query(chosen or EGRESS), image_query(*names)])
+        network, together = self._ask_all([network_query(chosen or EGRESS), _variables_query(*names)])
         # All in one query, as each costs a docker client; one by one only if something is missing.
-        answers = [together] * len(names) if together.ok else self._ask_all(map(image_query, names))
-        present = {name for name, answer in zip(names, answers, strict=True) if answer.ok}
+        answers = [together] if together.ok else self._ask_all(map(_variables_query, names))
+        present = names if together.ok else [name for name, one in zip(names, answers, strict=True) if one.ok]
+        lines = [line for answer in answers if answer.ok for line in answer.stdout.splitlines()]
+        paths = {name: path for name, line in zip(present, lines, strict=False) if (path := _path(line))}
         if chosen:
-            return EngineFacts(_egress(chosen, network), frozenset(present))
-        return EngineFacts(present=frozenset(present | ({EGRESS} if network.ok else set())))
+            return EngineFacts(_egress(chosen, network), frozenset(present), paths=paths)
+        return EngineFacts(present=frozenset({*present, *((EGRESS,) if network.ok else ())}), paths=paths)
 
     def egress(self, chosen: str) -> Egress:
         """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""
@@ -139,6 +142,20 @@ class Engine:
 def image_query(*names: str) -> Argv:
     """Return the command that succeeds if all these images exist."""
     return ("docker", "image", "inspect", "--format", "{{.Id}}", *names)
+
+
+def _variables_query(*names: str) -> Argv:
+    """Return the command that succeeds if all these images exist, and prints each one's variables as a line of JSON."""
+    return ("docker", "image", "inspect", "--format", "{{json .Config.Env}}", *names)
+
+
+def _path(line: bytes) -> str:
+    """Return PATH of an image's variables; nothing if it sets none, or they cannot be read."""
+    try:
+        found = [str(pair) for pair in json.loads(line) or ()]
+    except (ValueError, TypeError):
+        return ""
+    return next((pair.removeprefix("PATH=") for pair in found if pair.startswith("PATH=")), "")
 
 
 def network_query(name: str) -> Argv:

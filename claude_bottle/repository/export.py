@@ -8,6 +8,7 @@ from claude_bottle.errors import RepositoryError
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client, Result
+from claude_bottle.process.container import PYTHON, execute
 from claude_bottle.repository import answers
 from claude_bottle.repository.answers import Commit
 from claude_bottle.repository.clone import OUT, WORKDIR, Work, script
@@ -21,8 +22,6 @@ _ROOM = 1024  # processes that a bottle may have beyond its limit, once it is to
 _BRANCHES = 20  # that come out beside the HEAD
 COMMITS = 1 + _BRANCHES
 _SHOWN = 10
-# No package of the agent's, no variable of anybody's, and names in UTF-8 whatever the locale.
-_PYTHON = ("/usr/bin/python3", "-IS", "-X", "utf8", "-")
 
 
 class ExportRefused(RepositoryError):
@@ -42,11 +41,11 @@ class Bottle:
 
     def argv(self, text: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a script in the bottle, as its agent."""
-        return ("docker", "exec", "--interactive", self.container, "bash", "-c", text, "bash", WORKDIR, *words)
+        return execute(self.container, "/bin/bash", "-c", text, "bash", WORKDIR, *words)
 
     def export(self, command: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a command of the exporter in the bottle, which reads its `program`."""
-        return ("docker", "exec", "--interactive", self.container, *_PYTHON, command, WORKDIR, *words)
+        return execute(self.container, *PYTHON, command, WORKDIR, *words)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,9 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     limits = bottle.limits
     yield f"  limits  {limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes"
     yield f"image   {plan.image.tag} {building}"
+    own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
+    if own and base and own != base:  # not known of an image that is still to be built
+        yield f"  path    {harmless(own)}"
 
 
 def _repository(plan: Plan) -> Iterator[str]:

@@ -160,8 +160,7 @@ class Runner:
         client = self._clients.get(step.name)
         if step.runs_long and client is not None:
             client.finish()  # ends the container faster than `rm --force`
-            if (
-                client.process.returncode == 0
-            ):  # all that run long have --rm, and docker's client has waited for the removal
-                return None
+        # With --rm docker's client has waited for the removal.
+        if step.removes_itself and client is not None and client.process.returncode == 0:
+            return None
         return self._teardown.remove(step.undo, self._env)
