@@ -88,9 +88,9 @@ class Engine:
         Raises ManifestError if the chosen network does not exist, EngineError if no engine answers.
         """
         names = tuple(dict.fromkeys(images))
-        network, together = self._ask_all([network_query(chosen or EGRESS), _variables_query(*names)])
+        network, together = self._ask_all([network_query(chosen or EGRESS), image_query(*names)])
         # All in one query, as each costs a docker client; one by one only if something is missing.
-        answers = [together] if together.ok else self._ask_all(map(_variables_query, names))
+        answers = [together] if together.ok else self._ask_all(map(image_query, names))
         present = names if together.ok else [name for name, one in zip(names, answers, strict=True) if one.ok]
         lines = [line for answer in answers if answer.ok for line in answer.stdout.splitlines()]
         paths = {name: path for name, line in zip(present, lines, strict=False) if (path := _path(line))}
@@ -140,11 +140,6 @@ class Engine:
 
 
 def image_query(*names: str) -> Argv:
-    """Return the command that succeeds if all these images exist."""
-    return ("docker", "image", "inspect", "--format", "{{.Id}}", *names)
-
-
-def _variables_query(*names: str) -> Argv:
     """Return the command that succeeds if all these images exist, and prints each one's variables as a line of JSON."""
     return ("docker", "image", "inspect", "--format", "{{json .Config.Env}}", *names)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claude_bottle import repository
 from claude_bottle.process.container import AGENT, GUARD
-from claude_bottle.selftest.evidence import Data, Evidence
+from claude_bottle.selftest.evidence import Data, Doubt, Evidence
 
 SHELL = "/bin/bash"
 # What is run in a bottle by its first process, `container.execute`, clone.sh and the exporter.
@@ -35,6 +35,8 @@ def user(seen: Evidence) -> Iterator[str]:
     for pid, status in seen.processes.items():
         if "0" in status["Uid"] or not status["Uid"]:
             yield f"process {pid} is root's"
+    if not seen.listed:
+        raise Doubt("the engine cannot list processes with their users, so they were seen by the probe alone")
     first = _first(seen)
     for pid, *users in seen.listed:
         # Where users are mapped, root's is as far from the first process's as it is inside.
@@ -56,6 +58,11 @@ def guard(seen: Evidence) -> Iterator[str]:
     yield from (f"process {pid} has the guard's user" for pid in theirs if pid not in ("1", *shells[:1]))
     if not shells:
         yield "nothing reads the lifeline"
+    if seen.listed:
+        yield from _from_outside(seen)
+
+
+def _from_outside(seen: Evidence) -> Iterator[str]:
     first = _first(seen)
     outside = [users for _, *users in seen.listed if first in map(int, users)]
     if len(outside) != 2:

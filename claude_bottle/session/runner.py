@@ -134,7 +134,7 @@ class Runner:
         step, result = self._ended.get()
         if isinstance(result, BottleError):
             raise result
-        if not result.ok:
+        if not (result.ok or step.optional):
             raise StepError(step, result)
         self._note(f"{step.name} {result.seconds:.3f} s")
         return step, result

@@ -34,7 +34,7 @@ class Step:
     `env` are the *names* of variables in its client's environment; `needs` are the steps that must be ready before it
     starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then what `stdin_from` prints.
     `undo` removes what the step may have made. `skip_if` is a command whose success makes the step needless, `present`
-    whether the engine has said so already.
+    whether the engine has said so already. The failure of an `optional` step is an answer like another.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Step:
     undo: Argv = ()
     skip_if: Argv = ()
     present: bool = False
+    optional: bool = False
 
     @property
     def runs_long(self) -> bool:
@@ -213,7 +214,8 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
         # Beside the gate, of which nothing can be seen from inside the bottle.
         Step("selftest", probe, Kind.ONE_SHOT, stdin=program, needs=("bottle",), stdin_after=whole, undo=undo),
         Step("inspect", receipt.inspect_argv(plan), needs=("bottle", "sidecar-start", *holder)),
-        Step("processes", receipt.processes_argv(plan), needs=filled),
+        # Optional, since not every engine's ps can do it; the probe sees the same.
+        Step("processes", receipt.processes_argv(plan), needs=filled, optional=True),
     )
 
 

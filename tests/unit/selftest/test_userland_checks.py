@@ -67,6 +67,15 @@ def test_what_the_engine_sees_is_told(plan: Plan, listed: bytes, failed: dict[st
     assert {check.name: check.detail for check in receipt.failed} == failed
 
 
+def test_an_engine_that_cannot_list_processes_is_a_warning(plan: Plan) -> None:
+    told = judged(plan, answers(plan), shown(plan), listed=b"").line().splitlines()
+    assert told[0] == "isolation  25 checks passed in 0.3 s"
+    assert told[1].split()[:2] == ["warning", "user"]
+    said = answers(plan)
+    said["processes"]["8"] = process(said, **AGENTS | {"Uid": ["0"] * 4})
+    assert [check.name for check in judged(plan, said, shown(plan), listed=b"").failed] == ["user"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "detail"),
     [

@@ -61,7 +61,7 @@ def test_a_dry_run_shows_what_a_session_runs_and_calls_no_docker(scene: Scene) -
     assert scene.run(*START)[0] == 0
     run = [event.argv for event in scene.log if event.kind == "start"]
     [asked] = [argv for argv in run if argv[1] == "image"]  # for all at once, where a shell asks for each
-    assert list(asked[-2:]) == [argv[-1] for argv in shown if argv[1] == "image"]
+    assert [(*asked[:-2], image) for image in asked[-2:]] == [argv for argv in shown if argv[1] == "image"]
     shown, run = ([argv for argv in argvs if argv[1] != "image"] for argvs in (shown, run))
     made = [argv for argv in shown if argv[1] in ("build", "pull") or EGRESS in " ".join(argv)]  # is there already
     assert _owned(run) == _owned([argv for argv in shown if argv not in made] + USUAL)
@@ -110,13 +110,19 @@ def test_a_signal_at_any_step_undoes_what_was_armed_by_then(scene: Scene, step: 
     _hold_teardown(scene)
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step != "claude"])
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in ("claude", "processes")])
 def test_a_client_that_dies_at_any_step_is_a_failure_that_undoes_the_step_too(scene: Scene, step: str) -> None:
     scene.rule(STEPS[step], code=-9)
     code, _, err = scene.run(*START, patches=TRUSTING)
-    assert code == (66 if step in ("lock", "gate", "selftest", "inspect", "processes") else 70)
+    assert code == (66 if step in ("lock", "gate", "selftest", "inspect") else 70)
     assert f"claude-bottle: {step}: " in err
     _hold_teardown(scene)
+
+
+def test_an_engine_that_cannot_list_processes_is_none_that_cannot_be_used(scene: Scene) -> None:
+    scene.rule(STEPS["processes"], code=1, stderr="Error response from daemon: ps: bad -o argument 'ruid'\n")
+    code, _, err = scene.run(*START)
+    assert (code, "ruid" in err) == (0, False), err
 
 
 def _hold_teardown(scene: Scene) -> None:
