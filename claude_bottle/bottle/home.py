@@ -14,9 +14,13 @@ from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import skill
 from claude_bottle.manifest.skill import Part, Skill
+from claude_bottle.process.container import HOME
 from claude_bottle.repository.clone import WORKDIR
 
-PROMPT = ".claude-bottle/prompt"  # below the agent's home; a file, since an argument must not be longer than 128 KiB
+# Below the agent's home.
+PROMPT = ".claude-bottle/prompt"  # a file, since an argument must not be longer than 128 KiB
+CA = ".claude-bottle/ca.pem"  # all certificates that are trusted, where a bottle has some of its own
+MORE_CA = ".claude-bottle/more-ca.pem"  # its own
 _UID = 1000
 
 
@@ -54,8 +58,10 @@ def certificates(pem: bytes) -> bytes:
     return b"".join(block + b"\n" for block in blocks)
 
 
-def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()) -> bytes:
+def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = (), certificates: bytes = b"") -> bytes:
     """Return the tar stream that fills the agent's home: Claude's settings, the skills, the prompt, and `more`.
+
+    `certificates`, in PEM, are to be trusted besides the image's own.
 
     Raises ManifestError where a skill's folder cannot be read.
     """
@@ -66,8 +72,13 @@ def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()
     ]
     for each in skills:
         entries += _folder(each.folder, f".claude/skills/{each.name}")
+    if prompt is not None or certificates:
+        entries.append(Entry(str(Path(PROMPT).parent), mode=0o700))
     if prompt is not None:
-        entries += [Entry(str(Path(PROMPT).parent), mode=0o700), Entry(PROMPT, prompt.encode(errors="surrogateescape"))]
+        entries.append(Entry(PROMPT, prompt.encode(errors="surrogateescape")))
+    if certificates:
+        # wget asks no variable for it.
+        entries += [Entry(MORE_CA, certificates), Entry(".wgetrc", f"ca_certificate = {HOME}/{CA}\n".encode())]
     return archive((*entries, *more), _UID)
 
 

@@ -5,10 +5,11 @@ import re
 from claude_bottle.bottle import docker_flags
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.manifest.ssh_hosts import FOLDER, SOCKET, Key, known_hosts
+from claude_bottle.process import container
 
 Argv = tuple[str, ...]
 
-USER = "1000:1000"  # the bottle's: ssh-agent answers its own user alone
+USER = container.AGENT  # ssh-agent answers its own user alone
 MEMORY = 64 * 1024 * 1024  # bytes; 3 MB were seen
 _KNOWN_HOSTS = "/tmp/known_hosts"  # noqa: S108  (a tmpfs of the container's own)
 # -P: without it ssh-agent loads PKCS#11 libraries on a client's word (CVE-2023-38408); every path begins with "/", so
@@ -16,7 +17,8 @@ _KNOWN_HOSTS = "/tmp/known_hosts"  # noqa: S108  (a tmpfs of the container's own
 # ends: a bottle can have it killed for its memory.
 _SERVE = f'printf %s "$1" > {_KNOWN_HOSTS} || exit; {{ ssh-agent -D -P none -a {SOCKET}; kill $$; }} & '
 # What -P does not cover, OpenSSH's own FIDO provider, is a program of its own; so is what loads PKCS#11 libraries.
-_NO_HELPERS = ("--env", "SSH_SK_HELPER=/bin/false", "--env", "SSH_PKCS11_HELPER=/bin/false")
+_NO_HELPERS = {"SSH_SK_HELPER": "/bin/false", "SSH_PKCS11_HELPER": "/bin/false"}
+_ENVIRONMENT = {"SSH_AUTH_SOCK": SOCKET, **_NO_HELPERS}
 # Not on the engine's disk. Whoever the engine's users are mapped to can use it; nobody else has it mounted.
 _IN_MEMORY = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m,mode=1777")
 _TAKE = 'umask 077; mkdir "$1" && cat > "$1/$2"'
@@ -44,7 +46,7 @@ def run(plan: Plan) -> Argv:
         *docker_flags.labels(plan, "key-holder"),
         *docker_flags.proxy_variables(""),
         *variables(plan),
-        *_NO_HELPERS,
+        *(word for name, value in _NO_HELPERS.items() for word in ("--env", f"{name}={value}")),
         # The base image, as for lock and gate: what a bottle's own Dockerfile brings does not see the keys.
         *(
             "--entrypoint",
@@ -72,16 +74,16 @@ def variables(plan: Plan) -> Argv:
 
 def add(plan: Plan, key: Key) -> Argv:
     """Return the command that reads a private key from stdin, for its hosts alone; an encrypted one is put aside."""
-    take = ("bash", "-c", _TAKE, "bash", _folder(key), _file(key))
-    program = take if key.file.encrypted else ("ssh-add", *_constrained(key), "-")
-    return ("docker", "exec", "--interactive", plan.key_holder, *program)
+    take = ("/bin/bash", "-c", _TAKE, "bash", _folder(key), _file(key))
+    program = take if key.file.encrypted else ("/usr/bin/ssh-add", *_constrained(key), "-")
+    return container.execute(plan.key_holder, *program, env=_ENVIRONMENT)
 
 
 def unlock(plan: Plan, key: Key) -> Argv:
     """Return the command that asks for an encrypted key's passphrase, on a terminal, and removes what was taken."""
-    terminal = ("--interactive", "--tty", *docker_flags.DETACH, "--workdir", _folder(key))
-    shell = ("bash", "-c", _UNLOCK, "bash", *_constrained(key), _file(key))
-    return ("docker", "exec", *terminal, plan.key_holder, *shell)
+    terminal = ("--tty", *docker_flags.DETACH, "--workdir", _folder(key))
+    shell = ("/bin/bash", "-c", _UNLOCK, "bash", *_constrained(key), _file(key))
+    return container.execute(plan.key_holder, *shell, env=_ENVIRONMENT, flags=terminal)
 
 
 def _constrained(key: Key) -> Argv:

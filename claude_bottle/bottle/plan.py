@@ -228,6 +228,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
     machine, agent, run = request.machine, request.agent, request.run
     addresses = address_range(machine)
     prompt = agent.prompt if run.question is None else run.question
+    certificates = _certificates(agent)
     return Plan(
         session=session_id(agent.name, request.token),
         owner=machine.owner,
@@ -240,9 +241,9 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         addresses=next(candidates(addresses, int(request.token, 16))),
         range=addresses,
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach)),
-        home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity)),
+        home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity), certificates),
         passed_on=tuple(name for name in PASSED_ON if machine.environ.get(name)),
-        certificates=_certificates(agent),
+        certificates=certificates,
         keys=_keys(agent),
         identity=request.identity,
         known=request.known,

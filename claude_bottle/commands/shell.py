@@ -5,6 +5,7 @@ from claude_bottle.bottle.plan import PASSED_ON
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import command, terminal
+from claude_bottle.process.container import AGENT
 from claude_bottle.session import registry
 from claude_bottle.session.planning import check_values, client_environment
 
@@ -16,6 +17,6 @@ def shell(machine: Machine, name: str) -> int:
     session = registry.find(registry.listed(env), name)
     tty = ("--tty", *docker_flags.DETACH) if machine.interactive else ()
     passed = (word for variable in PASSED_ON if machine.environ.get(variable) for word in ("--env", variable))
-    argv = ("docker", "exec", "--interactive", *tty, *passed, session.container, "bash")
+    argv = ("docker", "exec", "--interactive", *tty, "--user", AGENT, *passed, session.container, "bash")
     with Teardown():  # a signal must end docker's client too
         return terminal.run(argv, env) if machine.interactive else command.attach(argv, env, silent=False)

@@ -5,7 +5,7 @@ import json
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class EngineFacts:
     icc_off: bool = True  # needs br_netfilter; without it the gate alone keeps sidecars apart
     ipv6_off: bool = True  # False if there is no IPv6 to switch off
     debug: bool = False
+    paths: Mapping[str, str] = field(default_factory=dict)  # PATH in the images that exist, by their names
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,16 @@ class Engine:
         names = tuple(dict.fromkeys(images))
         network, together, info = self._ask_all([network_query(chosen or EGRESS), image_query(*names), _DEBUG])
         # All in one query, as each costs a docker client; one by one only if something is missing.
-        answers = [together] * len(names) if together.ok else self._ask_all(map(image_query, names))
-        present = {name for name, answer in zip(names, answers, strict=True) if _exists(name, answer)}
+        answers = [together] if together.ok else self._ask_all(map(image_query, names))
+        found = [_exists(name, answer) for name, answer in zip(names, answers, strict=False)]
+        present = names if together.ok else [name for name, exists in zip(names, found, strict=True) if exists]
+        lines = [line for answer in answers if answer.ok for line in answer.stdout.splitlines()]
+        paths = {name: path for name, line in zip(present, lines, strict=False) if (path := _path(line))}
         debug = info.stdout.strip() == b"true"
         if chosen:
-            return EngineFacts(_egress(chosen, network), frozenset(present), debug=debug)
-        shared = {EGRESS} if _exists(EGRESS, network) else set()
-        return EngineFacts(present=frozenset(present | shared), debug=debug)
+            return EngineFacts(_egress(chosen, network), frozenset(present), debug=debug, paths=paths)
+        shared = (EGRESS,) if _exists(EGRESS, network) else ()
+        return EngineFacts(present=frozenset({*present, *shared}), debug=debug, paths=paths)
 
     def egress(self, chosen: str) -> Egress:
         """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""
@@ -188,8 +192,17 @@ class Engine:
 
 
 def image_query(*names: str) -> Argv:
-    """Return the command that succeeds if all these images exist."""
-    return ("docker", "image", "inspect", "--format", "{{.Id}}", *names)
+    """Return the command that succeeds if all these images exist, and prints each one's variables as a line of JSON."""
+    return ("docker", "image", "inspect", "--format", "{{json .Config.Env}}", *names)
+
+
+def _path(line: bytes) -> str:
+    """Return PATH of an image's variables; nothing if it sets none, or they cannot be read."""
+    try:
+        found = [str(pair) for pair in json.loads(line) or ()]
+    except (ValueError, TypeError):
+        return ""
+    return next((pair.removeprefix("PATH=") for pair in found if pair.startswith("PATH=")), "")
 
 
 def network_query(name: str) -> Argv:

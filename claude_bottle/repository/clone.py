@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.manifest.git_identity import Identity
+from claude_bottle.process.container import execute
 from claude_bottle.process.stream import Feed
 
 Argv = tuple[str, ...]
@@ -70,9 +71,10 @@ def is_oid(text: str) -> bool:
     return bool(_OID.fullmatch(text))
 
 
-def command(repository: Repository, branch: str) -> Argv:
-    """Return the bash command that makes the clone; its stdin is `head`, then the output of `pack`."""
-    return ("bash", "-c", script("clone.sh"), "bash", branch, repository.work.start, repository.origin)
+def command(container: str, repository: Repository, branch: str) -> Argv:
+    """Return the command that makes the clone in a container; its stdin is `head`, then the output of `pack`."""
+    words = (branch, repository.work.start, repository.origin)
+    return execute(container, "/bin/bash", "-c", script("clone.sh"), "bash", *words)
 
 
 def script(name: str) -> str:

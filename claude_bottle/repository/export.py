@@ -11,6 +11,7 @@ from claude_bottle.host import installation
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
+from claude_bottle.process.container import PYTHON, execute
 from claude_bottle.process.deadline import Deadline
 from claude_bottle.process.engine import Engine
 from claude_bottle.repository import answers
@@ -26,8 +27,6 @@ _BRANCHES = 20  # that come out beside the HEAD
 _SHOWN = 10
 _ANSWER = 1 << 24  # bytes of an answer
 _LOOKING, _CLEARING = "looking at the bottle", "making room in the bottle"
-# No package of the agent's, no variable of anybody's, and names in UTF-8 whatever the locale.
-_PYTHON = ("/usr/bin/python3", "-IS", "-X", "utf8", "-")
 
 
 class ExportRefused(RepositoryError):
@@ -48,11 +47,11 @@ class Bottle:
 
     def argv(self, text: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a script in the bottle, as its agent."""
-        return ("docker", "exec", "--interactive", self.container, "bash", "-c", text, "bash", WORKDIR, *words)
+        return execute(self.container, "/bin/bash", "-c", text, "bash", WORKDIR, *words)
 
     def export(self, command: str, *words: str) -> tuple[str, ...]:
         """Return the command that runs a command of the exporter in the bottle, which reads its `program`."""
-        return ("docker", "exec", "--interactive", self.container, *_PYTHON, command, WORKDIR, *words)
+        return execute(self.container, *PYTHON, command, WORKDIR, *words)
 
     def run(
         self,

@@ -19,6 +19,15 @@ class Doubt(Exception):
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a self-test's commands printed."""
+
+    probe: bytes
+    inspect: bytes
+    processes: bytes  # `docker top`
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The plan and, to hold against it, everything that was seen; what was not seen is missing from the mappings."""
 
@@ -29,11 +38,13 @@ class Evidence:
     sidecar: Data = field(repr=False)
     key_holder: Data = field(repr=False)
     image: Data = field(repr=False)
+    base: Data = field(repr=False)
+    listed: tuple[tuple[str, ...], ...]  # the engine's list of processes: each one's id and its three users
 
     @classmethod
-    def read(cls, plan: Plan, known: Addresses, probe: bytes, inspect: bytes) -> "Evidence":
+    def read(cls, plan: Plan, known: Addresses, seen: Seen) -> "Evidence":
         """Take apart what was printed; what cannot be read is as if nothing had been printed."""
-        answers, shown = _parsed(probe), _parsed(inspect)
+        answers, shown = _parsed(seen.probe), _parsed(seen.inspect)
         objects = [each for each in shown if isinstance(each, dict)] if isinstance(shown, list) else []
         return cls(
             plan,
@@ -42,7 +53,9 @@ class Evidence:
             bottle=_only([each for each in objects if each.get("Name") == f"/{plan.name}"]),
             sidecar=_only([each for each in objects if each.get("Name") == f"/{plan.sidecar}"]),
             key_holder=_only([each for each in objects if each.get("Name") == f"/{plan.key_holder}"]),
-            image=_only([each for each in objects if plan.image.tag in (each.get("RepoTags") or ())]),
+            image=_tagged(objects, plan.image.tag),
+            base=_tagged(objects, plan.base.tag),
+            listed=tuple(tuple(line.split()) for line in seen.processes.decode(errors="replace").splitlines()[1:]),
         )
 
     @property
@@ -58,6 +71,11 @@ def _parsed(text: bytes) -> Data:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def _tagged(objects: list[Data], tag: str) -> Data:
+    """Return an image by one of its tags; one that has two that were asked for is shown twice."""
+    return _only(list({each.get("Id"): each for each in objects if tag in (each.get("RepoTags") or ())}.values()))
 
 
 def _only(found: list[Data]) -> Data:

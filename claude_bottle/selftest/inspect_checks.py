@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle import agent, docker_flags
 from claude_bottle.bottle import key_holder as keyholder
 from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID
 from claude_bottle.manifest.ssh_hosts import FOLDER
@@ -13,6 +13,13 @@ from claude_bottle.selftest.evidence import Data, Doubt, Evidence
 SECRET = re.compile(
     r"(TOKEN|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEYS?|(^|_)KEYS?|_PWD|(^|_)PAT)(_|\d|$)",
     re.IGNORECASE,
+)
+# With these an image could have code of its own run in the launcher's programs: by every program's loader, by bash,
+# Python or git.
+LOADS_CODE = re.compile(
+    r"(LD_.*|GCONV_PATH|LOCPATH|BASH_ENV|ENV|BASH_FUNC_.*|SHELLOPTS|BASHOPTS|OPENSSL_CONF|OPENSSL_ENGINES|OPENSSL_MODULES|"
+    r"PYTHON(PATH|HOME|STARTUP|USERBASE|PLATLIBDIR|EXECUTABLE|WARNINGS|BREAKPOINT|INSPECT|PYCACHEPREFIX|SAFEPATH)|"
+    r"GIT_(EXEC_PATH|TEMPLATE_DIR|CONFIG.*|DIR|ASKPASS|SSH.*|PROXY_COMMAND|EXTERNAL_DIFF|EDITOR|PAGER)|TAR_OPTIONS|TAPE)$"
 )
 _UNSHARED = {"PidMode": (), "UTSMode": (), "UsernsMode": (), "IpcMode": ("private", "shareable", "none")}
 _ADDED = ("CapAdd", "Devices", "DeviceRequests", "DeviceCgroupRules", "GroupAdd", "Links", "VolumesFrom")
@@ -29,14 +36,19 @@ def secrets(seen: Evidence) -> Iterator[str]:
 
 
 def environment(seen: Evidence) -> Iterator[str]:
-    """The bottle's variables: the image's and the proxy's, by value; only names are told, a value may be a secret."""
-    words = (*docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"), *keyholder.variables(seen.plan))
+    """The bottle's variables: the image's and the planned ones, by value, which may be a secret and is not printed."""
+    proxy = docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}")
+    words = (*proxy, *keyholder.variables(seen.plan), *agent.trust_variables(seen.plan))
     planned = _pairs(word for word in words if "=" in word)
     wanted, found = _variables(seen.image) | planned, _variables(seen.bottle)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             verb = "is missing" if name not in found else "differs" if name in wanted else "was not planned"
             yield f"{name} {verb}"
+    given = _variables(seen.base)
+    for name, value in _variables(seen.image).items():
+        if LOADS_CODE.match(name) and given.get(name) != value:
+            yield f"the image sets {name}, with which code of its own is loaded into other programs"
 
 
 def network(seen: Evidence) -> Iterator[str]:

@@ -127,11 +127,6 @@ def seccomp(seen: Evidence) -> Iterable[str]:
     return _each_process(seen, lambda status: [] if status["Seccomp"] == ["2"] else ["has no seccomp filter"])
 
 
-def user(seen: Evidence) -> Iterable[str]:
-    """Real, effective, saved and file system's user of every process."""
-    return _each_process(seen, lambda status: ["is root's"] if "0" in status["Uid"] or not status["Uid"] else [])
-
-
 def docker_socket(seen: Evidence) -> list[str]:
     """Sockets of container engines."""
     return [str(path) for path in seen.probe["sockets"]]

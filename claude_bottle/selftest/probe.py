@@ -1,16 +1,25 @@
-"""See how open a bottle is, from inside: this runs in the bottle as the agent's user and prints what it saw as JSON.
+"""See how open a bottle is, and whose programs are in it; print that as JSON.
 
-Sent over stdin to `python3 -I -`, a call of `main` behind it: so it is for Python 3.9, the standard library alone,
-and imports nothing of claude_bottle. It judges nothing: `selftest.py` does.
+This runs in a container of the base image that shares the bottle's network and processes, as the user of the bottle's
+first processes: nothing that the bottle's own image brings has a part in it. Sent over stdin to Python, a call of
+`main` behind it: so it is for Python 3.9, the standard library alone, and imports nothing of claude_bottle. It judges
+nothing: `receipt.py` does.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import importlib
 import json
 import os
+import re
 import select
 import socket
+import stat
+import struct
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,11 +28,15 @@ from typing import Any, Callable  # noqa: UP035  (Python 3.9)
 _LIMIT = 2.0  # seconds: what the lock refuses fails within milliseconds; an address that nobody has, after 3 s
 _LISTENING = 15.0  # seconds for the sidecar, which has just been started, to listen
 _SIDECAR_LIMIT = 6.0  # seconds: it answers 403 after 5 s where its DNS server is silent
+_ROOT = "/proc/1/root"  # the bottle's files, as its first process has them
+_LINKS = 40  # that a path may lead over, as for the kernel
+_CACHE = "/etc/ld.so.cache"
+_LOADED = re.compile(r"^\s*(?:(\S+) => )?(/\S+) \(0x", re.MULTILINE)
 _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"),
     *("/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock", "/run/crio/crio.sock", "/docker.sock"),
 )
-_STATUS = ("Uid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
+_STATUS = ("PPid", "Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
 
 def main(question: dict[str, Any]) -> None:
@@ -40,7 +53,9 @@ def main(question: dict[str, Any]) -> None:
         "ipv6": _ipv6,
         "processes": _processes,
         "sockets": _sockets,
-        "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),  # noqa: PTH110
+        "shell": lambda: _within("", "/bin/bash"),
+        "userland": lambda: _userland(question["programs"], question["files"], question["modules"]),
+        "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
     }
     answers: dict[str, object] = {}
     threads = [threading.Thread(target=_note, args=(answers, *look), daemon=True) for look in list(looks.items())[:4]]
@@ -177,7 +192,7 @@ def _connected(sidecar: tuple[str, int]) -> socket.socket:
 def _ipv6() -> list[str]:
     """Return every IPv6 address that is not the loopback interface's, with its interface."""
     try:
-        with open("/proc/net/if_inet6", encoding="ascii") as file:  # noqa: PTH123
+        with open("/proc/net/if_inet6", encoding="ascii") as file:
             rows = [line.split() for line in file]
     except FileNotFoundError:  # no IPv6 in this kernel
         return []
@@ -185,26 +200,143 @@ def _ipv6() -> list[str]:
 
 
 def _processes() -> dict[str, object]:
-    """Return what the kernel says of every process, and the names of its variables where they can be read."""
+    """Return what the kernel says of every process, and where they can be read its program and its variables' names."""
     found: dict[str, object] = {"self": str(os.getpid())}
-    for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             lines = [line.partition(":") for line in _read(f"/proc/{pid}/status").splitlines()]
             status: dict[str, object] = {key: value.split() for key, _, value in lines if key in _STATUS}
             with suppress(PermissionError):
                 pairs = _read(f"/proc/{pid}/environ").split("\0")
                 status["names"] = [pair.partition("=")[0] for pair in pairs if pair]
+                status["exe"] = os.readlink(f"/proc/{pid}/exe")
             found[pid] = status
     return found
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+    with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 
 def _sockets() -> list[str]:
-    """Return the sockets of container engines, at their usual places or mounted anywhere."""
-    mounted = [line.split()[4] for line in _read("/proc/self/mountinfo").splitlines()]
-    there = [path for path in _SOCKETS if os.path.lexists(path)]
+    """Return the sockets of container engines in the bottle, at their usual places or mounted anywhere."""
+    mounted = [line.split()[4] for line in _read("/proc/1/mountinfo").splitlines()]
+    os.stat(f"{_ROOT}/")
+    there = [path for path in _SOCKETS if os.path.lexists(_placed(path))]
     return sorted({*there, *(path for path in mounted if path.endswith(".sock"))})
+
+
+def _placed(path: str) -> str:
+    """Return where a path of the bottle is seen from here, its last part as it is, even if that is a link."""
+    folder, _, name = path.rpartition("/")
+    return f"{_within(_ROOT, folder)}/{name}"
+
+
+def _userland(programs: list[str], files: list[str], modules: list[str]) -> dict[str, list[str]]:
+    """Return programs and all that they load, each as it is in the base image, which is here, and in the bottle."""
+    sources, extensions, found = _python(modules)
+    libraries: dict[str, str] = {}
+    for program in programs:
+        preload = ":".join(extensions) if "python" in program else ""
+        done = subprocess.run(
+            (program,),
+            env={"LD_TRACE_LOADED_OBJECTS": "1", "LD_PRELOAD": preload},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        libraries.update((path, name) for name, path in _LOADED.findall(done.stdout.decode()))
+    for path in (*programs, *files, *sources, *libraries):
+        found[path] = [_state("", path), _state(_ROOT, path)]
+    here, there = _cached(""), _cached(_ROOT)
+    for name in filter(None, libraries.values()):
+        for key in [key for key in here if key[0] == name]:
+            found[f"{_CACHE}: {name}"] = [" ".join(here[key]), " ".join(there.get(key, ()))]
+    return found
+
+
+def _python(modules: list[str]) -> tuple[list[str], list[str], dict[str, list[str]]]:
+    """Return the files of all that Python has loaded with `modules`, which of these are libraries, and neighbours.
+
+    A neighbour is a file or folder that Python could take for the same module: `json.so` beside `json`.
+    """
+    for name in modules:
+        importlib.import_module(name)
+    files = [path for path in sys.path if not os.path.isdir(path)]  # a zip file would come first
+    extensions, found = [], {}
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if spec is None or not spec.has_location:
+            continue
+        files += filter(None, (spec.origin, spec.cached))
+        extensions += [spec.origin] if spec.origin.endswith(".so") else []
+        parent, _, stem = name.rpartition(".")
+        folders = list(sys.modules[parent].__path__) if parent else [path for path in sys.path if os.path.isdir(path)]
+        for folder in folders:
+            found[f"{folder}/{stem}*"] = [_neighbours("", folder, stem), _neighbours(_ROOT, folder, stem)]
+    return files, extensions, found
+
+
+def _neighbours(root: str, folder: str, stem: str) -> str:
+    names = os.listdir(_within(root, folder))
+    return " ".join(sorted(name for name in names if name == stem or name.startswith(f"{stem}.")))
+
+
+def _state(root: str, path: str) -> str:
+    """Return where a path leads and the digest of what is there."""
+    at = _within(root, path)
+    try:
+        mode = os.lstat(at).st_mode
+        if not stat.S_ISREG(mode):
+            return f"{at[len(root) :]} is no file"
+        total = hashlib.sha256()
+        with open(at, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                total.update(block)
+    except (FileNotFoundError, NotADirectoryError):
+        return "absent"
+    return f"{at[len(root) :]} {total.hexdigest()}"
+
+
+def _within(root: str, path: str) -> str:
+    """Return where a path leads for a process with that root: the kernel would follow an absolute link to our own."""
+    at, links = "", 0
+    parts = path.split("/")[::-1]
+    while parts:
+        part = parts.pop()
+        if part == "..":
+            at = at.rpartition("/")[0]
+        elif part not in ("", "."):
+            try:
+                link = os.readlink(f"{root}{at}/{part}")
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                    raise
+                at += f"/{part}"
+            else:
+                links += 1
+                if links > _LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                at = "" if link.startswith("/") else at
+                parts += link.split("/")[::-1]
+    return root + at
+
+
+def _cached(root: str) -> dict[tuple[str, int], list[str]]:
+    """Return the loader's cache: by name and kind of a library the paths that it may be loaded from, in order.
+
+    The format is that of glibc 2.32 and newer, or the newer half of what older ones write.
+    """
+    with open(_within(root, _CACHE), "rb") as file:
+        data = file.read()
+    data = data[data.index(b"glibc-ld.so.cache1.1") :]
+
+    def text(offset: int) -> str:
+        return data[offset : data.index(b"\0", offset)].decode(errors="replace")
+
+    found: dict[tuple[str, int], list[str]] = {}
+    for index in range(struct.unpack_from("=I", data, 20)[0]):
+        kind, key, value = struct.unpack_from("=iII", data, 48 + 24 * index)
+        found.setdefault((text(key), kind), []).append(text(value))
+    return found

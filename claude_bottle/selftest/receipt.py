@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from claude_bottle.bottle import docker_flags
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.host.addresses import Addresses
-from claude_bottle.selftest import inspect_checks, network_checks
-from claude_bottle.selftest.evidence import Doubt, Evidence, Moot
+from claude_bottle.process import container
+from claude_bottle.selftest import inspect_checks, network_checks, userland_checks
+from claude_bottle.selftest.evidence import Doubt, Evidence, Moot, Seen
 
+Argv = tuple[str, ...]
+
+_MEMORY = 256 * 1024 * 1024  # bytes for the probe; 30 MB were seen
 _DETAIL = 400  # characters that a line of the receipt may take from what others wrote
 
 
@@ -94,7 +99,9 @@ RULES = (
     _Rule("capabilities", "no process has a capability", network_checks.capabilities),
     _Rule("no-new-privileges", "no process can gain privileges", network_checks.no_new_privileges),
     _Rule("seccomp", "every process is under seccomp", network_checks.seccomp),
-    _Rule("user", "no process is root", network_checks.user),
+    _Rule("user", "no process is root, seen from inside and from outside", userland_checks.user),
+    _Rule("guard", "what holds the bottle is out of the agent's reach", userland_checks.guard),
+    _Rule("userland", "the programs of this launcher's own are the base image's", userland_checks.userland),
     _Rule("docker-socket", "there is no socket of a container engine", network_checks.docker_socket),
     _Rule("secrets", "no variable is named like a token or key", inspect_checks.secrets),
     _Rule("environment", "the container's variables are the planned ones", inspect_checks.environment),
@@ -108,26 +115,52 @@ RULES = (
 KEY_RULES = (_Rule("key-holder", "what has the ssh keys has no network and no privilege", inspect_checks.key_holder),)
 
 
-def probe_argv(plan: Plan) -> tuple[str, ...]:
-    """Return the command that runs the probe in the bottle, as the agent's user."""
-    return ("docker", "exec", "--interactive", plan.name, "python3", "-I", "-")
+def probe_name(plan: Plan) -> str:
+    """Return the name of the probe's container."""
+    return f"{plan.name}-probe"
+
+
+def probe_argv(plan: Plan) -> Argv:
+    """Return the command that runs the probe: a container of the base image in the bottle's namespaces.
+
+    Nothing of the bottle's image runs in it. It has the user of the bottle's first processes: nobody else without a
+    privilege sees their files.
+    """
+    first, *words = container.clean(*container.PYTHON)
+    return (
+        *("docker", "run", "--name", probe_name(plan), "--pull", "never", "--interactive", "--rm"),
+        *("--log-driver", "none", "--no-healthcheck"),
+        *("--network", f"container:{plan.name}", "--pid", f"container:{plan.name}"),
+        *("--user", container.GUARD, "--read-only", *docker_flags.unprivileged()),
+        *("--pids-limit", "64", *docker_flags.memory(_MEMORY)),
+        *docker_flags.labels(plan, "probe"),
+        *docker_flags.proxy_variables(""),
+        *("--entrypoint", first, plan.base.tag, *words),
+    )
+
+
+def processes_argv(plan: Plan) -> Argv:
+    """Return the command that has the engine list the bottle's processes and their users."""
+    return ("docker", "top", plan.name, "-eo", "pid,ruid,euid,suid")
 
 
 def probe_input(plan: Plan, known: Addresses) -> bytes:
     """Return the probe's program, its question included, for its stdin."""
     source = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
-    return f"{source}\nmain({network_checks.question(plan, known)!r})\n".encode()
+    question = {**network_checks.question(plan, known), **userland_checks.question()}
+    return f"{source}\nmain({question!r})\n".encode()
 
 
-def inspect_argv(plan: Plan) -> tuple[str, ...]:
-    """Return the command that shows what was really built: the bottle, its sidecar, and the image for its variables."""
+def inspect_argv(plan: Plan) -> Argv:
+    """Return the command that shows what was really built: the bottle, its sidecar, and its images' variables."""
     key_holder = (plan.key_holder,) if plan.keys else ()
-    return ("docker", "inspect", plan.name, plan.sidecar, *key_holder, plan.image.tag)
+    images = dict.fromkeys((plan.image.tag, plan.base.tag))
+    return ("docker", "inspect", plan.name, plan.sidecar, *key_holder, *images)
 
 
-def judge(plan: Plan, known: Addresses, probe: bytes, inspect: bytes, seconds: float) -> Receipt:
-    """Judge what the probe and `docker inspect` printed, whatever it is; `seconds` is how long they took."""
-    evidence = Evidence.read(plan, known, probe, inspect)
+def judge(plan: Plan, known: Addresses, seen: Seen, seconds: float) -> Receipt:
+    """Judge what was printed, whatever it is; `seconds` is how long that took."""
+    evidence = Evidence.read(plan, known, seen)
     rules = (*RULES, *(KEY_RULES if plan.keys else ()))
     return Receipt(tuple(_check(rule, evidence) for rule in rules), seconds)
 

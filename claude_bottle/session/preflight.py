@@ -77,6 +77,9 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     yield f"image   {plan.image.tag} {building}"
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
+    own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
+    if own and base and own != base:  # not known of an image that is still to be built
+        yield f"  path    {harmless(own)}"
 
 
 def _repository(plan: Plan) -> Iterator[str]:

@@ -139,7 +139,7 @@ class Runner:
         step, result = self._ended.get()
         if isinstance(result, BottleError):
             raise result
-        if not result.ok:
+        if not (result.ok or step.optional):
             raise StepError(step, result)
         self._note(f"{step.name} {result.seconds:.3f} s")
         return step, result
@@ -165,7 +165,7 @@ class Runner:
         client = self._clients.get(step.name)
         if step.runs_long and client is not None:
             client.finish()  # stops the container faster than `rm --force`
-            # Every long-running container has --rm, and its client exits only after the removal.
-            if client.process.returncode == 0:
-                return None
+        # With --rm, docker's client exits only after the removal.
+        if step.removes_itself and client is not None and client.process.returncode == 0:
+            return None
         return self._teardown.remove(step.undo, self._env)

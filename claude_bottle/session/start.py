@@ -20,6 +20,7 @@ from claude_bottle.repository import source
 from claude_bottle.repository.clone import Wanted
 from claude_bottle.repository.fetch import Bottle, HandBack
 from claude_bottle.selftest import receipt as selftest
+from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import planning, preflight, steps
 from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
@@ -201,9 +202,9 @@ def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
 def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
     console.say(f"session {plan.session}")
     plan, results = bring_up(plan, context)
-    probe, inspect = results["selftest"], results["inspect"]
-    receipt = selftest.judge(plan, plan.known, probe.stdout, inspect.stdout, max(probe.seconds, inspect.seconds))
-    return plan, receipt
+    steps_seen = [results[name] for name in ("selftest", "inspect", "processes")]
+    seconds = max(result.seconds for result in steps_seen)
+    return plan, selftest.judge(plan, plan.known, Seen(*(result.stdout for result in steps_seen)), seconds)
 
 
 def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:

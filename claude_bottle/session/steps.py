@@ -20,6 +20,7 @@ class Kind(Enum):
     """How a step runs and when it is ready."""
 
     COMMAND = "command"  # ready when it exits
+    ONE_SHOT = "one-shot"  # the same; its container is removed when it exits
     PROGRESS = "progress"  # the same; it prints progress for the user, and may take long
     LONG_RUNNING = "long-running"  # ready at its first line of output; runs until its stdin ends
     UNTIL_READY = "until-ready"  # long-running, until every step of the set-up is ready
@@ -33,7 +34,7 @@ class Step:
     `env` are the *names* of variables in its client's environment; `needs` are the steps that must be ready before it
     starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then what `stdin_from` prints.
     `undo` removes what the step may have made. `skip_if` is a command whose success makes the step needless, `present`
-    whether the engine has said so already.
+    whether the engine has said so already. The failure of an `optional` step is an answer like another.
     """
 
     name: str
@@ -48,11 +49,17 @@ class Step:
     undo: Argv = ()
     skip_if: Argv = ()
     present: bool = False
+    optional: bool = False
 
     @property
     def runs_long(self) -> bool:
         """Return whether the step is ready at its first line of output and runs on until its stdin ends."""
         return self.kind in (Kind.LONG_RUNNING, Kind.UNTIL_READY)
+
+    @property
+    def removes_itself(self) -> bool:
+        """Return whether nothing is left to undo once the step's client has succeeded."""
+        return self.runs_long or self.kind is Kind.ONE_SHOT
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def table(plan: Plan) -> Table:
         _bottle(plan),
         _rules(plan, "lock", plan.name, firewall.lock(plan), needs=("bottle",)),
         _rules(plan, "gate", plan.sidecar, firewall.gate(plan), needs=("sidecar-start",)),
-        *_certificates(plan),
+        _home(plan),
         *_clone(plan),
         *_proof(plan),
     )
@@ -172,7 +179,12 @@ def _unlocks(plan: Plan) -> tuple[tuple[Key, Step], ...]:
 def _bottle(plan: Plan) -> Step:
     needs = ("network", *(("key-volume",) if plan.keys else ()))
     undo = _remove(plan.name)
-    return Step("bottle", agent.run(plan), Kind.LONG_RUNNING, stdin=plan.home, needs=needs, undo=undo)
+    return Step("bottle", agent.run(plan), Kind.LONG_RUNNING, needs=needs, undo=undo)
+
+
+def _home(plan: Plan) -> Step:
+    # After the lock, as the clone: what an image's own programs do is shut in.
+    return Step("home", agent.fill(plan), stdin=plan.home, needs=("bottle",), stdin_after=("lock",))
 
 
 def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
@@ -181,39 +193,34 @@ def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, .
     return Step(role, argv, Kind.UNTIL_READY, stdin=rules, stdin_is_text=True, needs=needs, undo=_remove(name))
 
 
-def _certificates(plan: Plan) -> tuple[Step, ...]:
-    if not plan.certificates:
-        return ()
-    argv = ("docker", "exec", "--interactive", "--user", "0:0", plan.name)
-    append = ("bash", "-c", "cat >> /etc/ssl/certs/ca-certificates.crt")
-    return (Step("certificates", argv + append, stdin=plan.certificates, needs=("bottle",)),)
-
-
 def _clone(plan: Plan) -> tuple[Step, ...]:
     if not plan.repository:
         return ()
     taken, head = plan.repository, clone.head(plan.repository, plan.branch)
-    argv = ("docker", "exec", "--interactive", plan.name, *clone.command(taken, plan.branch))
-    # After the lock: what an image's own git does as it checks files out is shut in, too.
-    after, feed = ("lock",), clone.pack(taken)
+    argv = clone.command(plan.name, taken, plan.branch)
+    after, feed = ("lock", "home"), clone.pack(taken)
     return (Step("clone", argv, stdin=head, stdin_from=feed, needs=("bottle",), stdin_after=after),)
 
 
 def _proof(plan: Plan) -> tuple[Step, ...]:
     # Nothing else may start in the bottle meanwhile: what docker has just started is not confined yet.
-    whole = ("lock", "sidecar-start", *(step.name for step in (*_certificates(plan), *_clone(plan))))
+    filled = ("home", *(step.name for step in _clone(plan)))
+    whole = ("lock", "sidecar-start", *filled)
     program = receipt.probe_input(plan, plan.known)
+    probe, undo = receipt.probe_argv(plan), _remove(receipt.probe_name(plan))
     holder = ("key-holder",) if plan.keys else ()
     return (
         # Beside the gate, of which nothing can be seen from inside the bottle.
-        Step("selftest", receipt.probe_argv(plan), stdin=program, needs=("bottle",), stdin_after=whole),
+        Step("selftest", probe, Kind.ONE_SHOT, stdin=program, needs=("bottle",), stdin_after=whole, undo=undo),
         Step("inspect", receipt.inspect_argv(plan), needs=("bottle", "sidecar-start", *holder)),
+        # Optional, since not every engine's ps can do it; the probe sees the same.
+        Step("processes", receipt.processes_argv(plan), needs=filled, optional=True),
     )
 
 
 def _claude(plan: Plan) -> Step:
     rest = (step.name for step in (*_keys(plan), *(step for _, step in _unlocks(plan)), *_clone(plan)))
-    needs = ("gate", "selftest", "inspect", *rest)
+    needs = ("gate", "selftest", "inspect", "processes", *rest)
     return Step("claude", agent.claude(plan), Kind.INTERACTIVE, env=plan.env_names, needs=needs)
 
 

@@ -41,7 +41,7 @@ def measure(ground: Ground, objects: int = OBJECTS) -> Journey:
     if started is None:
         raise SystemExit(f"bench: a session with a repository failed: {launch.end()}")
     [session] = ground.sessions()
-    docker("exec", f"claude-bottle-{session}", "bash", "-c", "echo new > new")
+    docker("exec", "--user", "1000:1000", f"claude-bottle-{session}", "bash", "-c", "echo new > new")
     ended = time.monotonic()
     problem = launch.end()
     back = time.monotonic() - ended

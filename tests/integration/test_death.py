@@ -1,5 +1,7 @@
 """The launcher dies, and its watchdog too: nothing of its session is left, and nothing of another's is touched."""
 
+import contextlib
+import json
 import os
 import random
 import re
@@ -9,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +29,8 @@ from tests.support.matrix import (
     write,
 )
 from tests.support.sessions import CLI, GUARD, SESSION, Bench, docker
+
+ALONE = 30  # seconds until a test gives up waiting for a bottle to end; 5 are enough on a machine that is not busy
 
 
 @pytest.fixture
@@ -111,6 +116,44 @@ def orphaned(bench: Bench, name: str) -> list[str]:
     kinds = [one.partition(" ")[0] for one in left if not one.startswith("/")]
     assert sorted(kinds) == ["network", "ps", "volume", "volume"]  # the sidecar, its volume, and the key-holder's
     return left
+
+
+def test_a_bottle_ends_by_its_lifeline_alone_whatever_its_agent_has_done_to_it(matrix: Matrix) -> None:
+    """Launcher, watchdog and docker's clients are killed at once; nobody else looks after sessions of this machine."""
+    bench = matrix.bench()
+    write(bench, "attack")
+    try:
+        with running((*machine(bench.name), str(CLI), "start", bench.name, "--yes"), bench.environ) as run:
+            assert run.process.stdout
+            told = b""
+            while not told.endswith(b"]>"):
+                told += run.process.stdout.read(1)
+            others, _, done = told.decode().removeprefix("<attacked ").removesuffix(">").partition(" ")
+            assert int(others) >= 2, told  # it has seen its guard
+            [session] = bench.sessions()
+            for pid in (*watchdogs(run.process.pid), run.process.pid, *clients(session)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            since = time.monotonic()
+            ending = {f"ps {session} claude-bottle-{session}{part}" for part in ("", "-key-holder")}
+            while left := ending & set(things(bench)):
+                assert time.monotonic() < since + ALONE, left
+                time.sleep(0.1)
+            run.end()
+        assert json.loads(done) == []
+    finally:
+        bench.remove_left()
+
+
+def clients(session: str) -> list[int]:
+    """Return the process ids of docker's clients that have to do with a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(b"docker") and session.encode() in b" ".join(words):
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.mark.xdist_group("egress")  # cleanup removes the default egress network between its uses

@@ -21,6 +21,7 @@ from claude_bottle.process.engine import Engine
 from claude_bottle.process.liveness import this_process
 from claude_bottle.selftest import network_checks
 from claude_bottle.selftest import receipt as selftest
+from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt, Verdict
 from claude_bottle.session import planning, steps
 from claude_bottle.session.runner import Runner
@@ -98,11 +99,6 @@ def fed(step: Step, stdin: bytes) -> Step:
     return dataclasses.replace(step, stdin=stdin, argv=tuple(word.replace(*lengths) for word in step.argv))
 
 
-def unfilled(_: Plan, step: Step) -> Step:
-    """Leave the home as it is: root without a capability cannot write there."""
-    return fed(step, home.archive([], 1000))
-
-
 def config(*names: str, mode: str = "strict", uid: int = 65534) -> Edit:
     """Give the sidecar another file."""
     text = allowlist.config(names).replace(b"mode: strict", b"mode: " + mode.encode())
@@ -127,6 +123,9 @@ DOCKER0 = {"network": ORDINARY, "lock": rule(f"ip daddr {HERE.docker0} tcp dport
 DROP, NO_NEW = ("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges")
 PROXY = ("--env", "https_proxy=http://pipelock:8888")
 MEMORY = ("--memory", str(4 << 30), "--memory-swap", str(4 << 30))
+GUARD = ("--user", "65532:65532")
+UNSEEN = {"guard", "userland", "docker-socket"}  # what the probe does not see if the first process is another user's
+ROOT = ("exec", "--user", "0", "{plan.name}")
 SOCKET = "type=bind,src=/var/run/docker.sock,dst=/tmp/docker.sock"
 SIDECAR = "{plan.name}-sidecar"
 
@@ -175,7 +174,7 @@ CASES = {
     "seccomp": Case(
         {"seccomp", "privileges"}, "no seccomp filter", {"bottle": plus("--security-opt", "seccomp=unconfined")}
     ),
-    "root": Case({"user"}, "is root's", {"bottle": both(instead(("--user", "1000:1000"), "--user", "0"), unfilled)}),
+    "root": Case({"user", *UNSEEN}, "is root's", {"bottle": instead(GUARD, "--user", "0")}),
     "privileged": Case(
         {"capabilities", "seccomp", "privileges"}, "is privileged", {"bottle": plus("--privileged")}
     ),
@@ -184,10 +183,30 @@ CASES = {
     ),
     "a socket's place": Case(
         {"docker-socket"}, "/run/docker.sock",
-        more=("exec", "--user", "0", "{plan.name}", "touch", "/run/docker.sock"),
+        more=(*ROOT, "touch", "/run/docker.sock"),
     ),
     "a process's variable": Case(
-        {"secrets"}, "has GH_TOKEN", more=("exec", "--detach", "--env", "GH_TOKEN=x", "{plan.name}", "sleep", "99")
+        {"secrets", "guard"}, "has GH_TOKEN",
+        more=("exec", "--detach", "--env", "GH_TOKEN=x", "{plan.name}", "sleep", "99"),
+    ),
+    # What holds it.
+    "the agent's": Case(UNSEEN, "runs as 1000:1000", {"bottle": instead(GUARD, "--user", "1000:1000")}),
+    "the image's": Case({"guard"}, "first process is the image's", {"bottle": instead(("--init",))}),
+    "not alone": Case({"guard"}, "has the guard's user", more=("exec", "--detach", "{plan.name}", "sleep", "99")),
+    "another's process": Case(
+        {"guard"}, "has another user", more=("exec", "--detach", "--user", "7:7", "{plan.name}", "sleep", "99")
+    ),
+    "root's process": Case(
+        {"user", "guard"}, "the engine's process",
+        more=("exec", "--detach", "--user", "0", "{plan.name}", "sleep", "99"),
+    ),
+    # The programs that are run in it.
+    "another program": Case({"userland"}, "/usr/bin/git is not", more=(*ROOT, "rm", "/usr/bin/git")),
+    "another library": Case({"userland"}, "/etc/ld.so.preload is not", more=(*ROOT, "touch", "/etc/ld.so.preload")),
+    "another module": Case({"userland"}, "/json* is not", more=(*ROOT, "touch", "/usr/lib/python3.11/json.so")),
+    "another cache": Case(
+        {"userland"}, "ld.so.cache",
+        more=(*ROOT, "bash", "-c", "mkdir /x; cp /usr/lib/*/libz.so.1 /x; echo /x > /etc/ld.so.conf; ldconfig"),
     ),
     # The bottle's container.
     "key": Case({"secrets", "environment"}, "SOME_API_KEY of the bottle", {"bottle": plus("--env", "SOME_API_KEY=x")}),
@@ -240,17 +259,18 @@ def receipt(plan: Plan, case: Case) -> Receipt:
     """Run a session up to the self-test, edited, and judge it."""
     plan = dataclasses.replace(plan, known=case.known)
     edited = (case.edits.get(step.name, _same)(plan, step) for step in steps.table(plan).setup)
-    *rows, probe, inspect = (step for step in edited if step)
-    assert (probe.name, inspect.name) == ("selftest", "inspect")
+    *rows, probe, inspect, processes = (step for step in edited if step)
+    proof = (probe, inspect, processes)
+    assert [step.name for step in proof] == ["selftest", "inspect", "processes"]
     if case.more:
         words = (word.format(plan=plan) for word in case.more)
         rows.append(Step("more", ("docker", *words), needs=tuple(step.name for step in rows)))
     needs = tuple(step.name for step in rows)
-    table = [*rows, *(dataclasses.replace(step, needs=needs, stdin_after=()) for step in (probe, inspect))]
+    table = [*rows, *(dataclasses.replace(step, needs=needs, stdin_after=()) for step in proof)]
     with Teardown() as undo:
         results = Runner(undo, os.environ, lambda _: None).run(table)
     assert orphans.listed(os.environ, plan.session) == ()  # however it was edited
-    return selftest.judge(plan, case.known, results["selftest"].stdout, results["inspect"].stdout, 0.2)
+    return selftest.judge(plan, case.known, Seen(*(results[step.name].stdout for step in proof)), 0.2)
 
 
 def _same(_: Plan, step: Step) -> Step:

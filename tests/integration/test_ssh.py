@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from claude_bottle.manifest import private_key
+from claude_bottle.process import container
 from tests.support import keys
 from tests.support.hunt import Watch, on_disk, told_by_docker
 from tests.support.matrix import running, stays, write
@@ -117,7 +118,7 @@ def test_clone_commit_and_push_by_claude_code_itself(bench: Bench) -> None:
     assert f"  git     {me}\n" in ended.err
     assert "  egress  8 hosts allowed (" in ended.err
     assert "  ports   22, 443, each open on every allowed host\n" in ended.err
-    assert "isolation  25 checks passed" in ended.err
+    assert "isolation  27 checks passed" in ended.err
 
 
 def test_several_hosts_keys_and_an_identity_of_its_own(bench: Bench) -> None:
@@ -161,7 +162,7 @@ def test_the_key_is_nowhere_but_in_its_holder(bench: Bench) -> None:
         session = bench.held()
         remembered = b"in-memory-" + bench.name[2:].encode()
         words = [*needles, bench.token.encode(), public.encode(), remembered]
-        asked = ("docker", "exec", "--interactive", f"claude-bottle-{session}", "python3", "-I", "-c", SEARCH)
+        asked = container.execute(f"claude-bottle-{session}", "/usr/bin/python3", "-I", "-c", SEARCH)
         stdin = " ".join(word.hex() for word in words).encode()
         stays = subprocess.Popen((*asked[:-1], REMEMBERS), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert stays.stdin

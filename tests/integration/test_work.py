@@ -61,7 +61,7 @@ def working(bench: Bench, user: Repo, *words: str) -> Iterator[tuple[Running, st
 
 def inside(session: str, script: str) -> str:
     """Run a script in a bottle, as its agent does."""
-    return docker("exec", "--interactive", f"claude-bottle-{session}", "bash", "-ec", script)
+    return docker("exec", "--interactive", "--user", "1000:1000", f"claude-bottle-{session}", "bash", "-ec", script)
 
 
 def untouched(user: Repo, before: dict[str, tuple[int, bytes]], *branches: str) -> None:

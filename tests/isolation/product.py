@@ -68,7 +68,7 @@ class Session:
 
     def shell(self, *words: str) -> tuple[str, ...]:
         """Return the docker command that runs bash as the agent."""
-        return ("exec", "--interactive", self.bottle, "bash", *words)
+        return ("exec", "--interactive", "--user", "1000:1000", self.bottle, "bash", *words)
 
 
 @contextmanager

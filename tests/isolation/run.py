@@ -103,7 +103,7 @@ def _keep(machine: Machine, container: str, name: str, argv: tuple[str, ...], un
     """Keep a program running in a container; what it prints becomes the machine's log of this name."""
     with (machine.folder / f"{name}.log").open("wb") as out:
         program = subprocess.Popen(
-            ("docker", "exec", container, *argv),
+            ("docker", "exec", "--user", "1000:1000", container, *argv),
             env=os.environ | machine.env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
     undo.callback(program.wait)

@@ -8,22 +8,27 @@ from claude_bottle import REFUSED
 from claude_bottle.bottle import docker_flags
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.host.addresses import Addresses
-from claude_bottle.selftest import network_checks
+from claude_bottle.selftest import network_checks, userland_checks
 from claude_bottle.selftest import receipt as selftest
+from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
 
 KNOWN = Addresses(("172.17.0.1", "192.168.7.9", "fe80::42"), "172.17.0.1")
 REFUSAL = f"HTTP/1.0 403 Forbidden\r\n\r\nCONNECT blocked: domain not in allowlist: {REFUSED}\n"
 IMAGE_ENV = ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
 NO_DNS = "HTTP/1.0 403 Forbidden\r\n\r\nSSRF check failed: DNS resolution error for api.anthropic.com"
+LISTED = b"PID RUID EUID SUID\n4711 65532 65532 65532\n4799 65532 65532 65532\n"  # by the engine
 BOTTLE, SIDECAR = 0, 1  # their places in what is shown
 
 
 def answers(plan: Plan) -> dict[str, Any]:
     """What the probe says in a bottle that is as it should be."""
     asked: Any = network_checks.question(plan, KNOWN)
-    status = {name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
-    status |= {"Uid": ["1000"] * 4, "NoNewPrivs": ["1"], "Seccomp": ["2"], "names": ["PATH", "HOME"]}
+    status: dict[str, object] = {name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    status |= {"PPid": ["0"], "Uid": ["65532"] * 4, "Gid": ["65532"] * 4, "NoNewPrivs": ["1"], "Seccomp": ["2"]}
+    status |= {"names": ["PATH", "HOME"], "exe": "/usr/sbin/docker-init"}
+    shell = copy.deepcopy(status) | {"PPid": ["1"], "exe": "/usr/bin/bash"}
+    compared = (*userland_checks.PROGRAMS, *userland_checks.FILES, "/usr/lib/python3.11/subprocess.py")
     return {
         "resolved": [],
         "health": 'HTTP/1.0 200 OK\r\n\r\n{"mode": "strict"}',
@@ -33,8 +38,10 @@ def answers(plan: Plan) -> dict[str, Any]:
         "udp": {target: "EADDRNOTAVAIL" if "::" in target else "EPERM" for target in asked["udp"]},
         "dns": {"udp": "EPERM", "tcp": "ECONNREFUSED"},
         "ipv6": [],
-        "processes": {"self": "9", "1": copy.deepcopy(status), "9": copy.deepcopy(status)},
+        "processes": {"self": "9", "1": copy.deepcopy(status), "7": shell, "9": copy.deepcopy(status)},
         "sockets": [],
+        "shell": "/usr/bin/bash",
+        "userland": {path: [f"{path} 0123", f"{path} 0123"] for path in compared},
         "cgroup2": True,
     }
 
@@ -50,20 +57,20 @@ def shown(plan: Plan) -> list[Any]:
     planned = [word for word in docker_flags.proxy_variables("http://pipelock:8888") if "=" in word]
     own = {plan.name: {"IPAddress": str(plan.bottle_address)}}
     bottle = {
-        "Name": f"/{plan.name}", "Mounts": [], "HostConfig": config,
-        "Config": {"Env": [*planned, *IMAGE_ENV]}, "NetworkSettings": {"Networks": own},
+        "Name": f"/{plan.name}", "Mounts": [], "HostConfig": {**config, "Init": True}, "State": {"Pid": 4711},
+        "Config": {"User": "65532:65532", "Env": [*planned, *IMAGE_ENV]}, "NetworkSettings": {"Networks": own},
     }  # fmt: skip
     sidecar = {
         "Name": f"/{plan.name}-sidecar", "Mounts": [{"Type": "volume", "Destination": "/config"}],
         "HostConfig": copy.deepcopy(config), "Config": {"User": "65534:65534", "Env": None},
         "NetworkSettings": {"Networks": {**own, plan.egress.name: {}}},
     }  # fmt: skip
-    return [bottle, sidecar, {"RepoTags": [plan.image.tag], "Config": {"Env": IMAGE_ENV}}]
+    return [bottle, sidecar, {"Id": "sha256:0", "RepoTags": [plan.image.tag], "Config": {"Env": IMAGE_ENV}}]
 
 
-def judged(plan: Plan, said: object, seen: object, known: Addresses = KNOWN) -> Receipt:
+def judged(plan: Plan, said: object, seen: object, known: Addresses = KNOWN, listed: bytes = LISTED) -> Receipt:
     """Judge answers that were made up."""
-    return selftest.judge(plan, known, json.dumps(said).encode(), json.dumps(seen).encode(), 0.31)
+    return selftest.judge(plan, known, Seen(json.dumps(said).encode(), json.dumps(seen).encode(), listed), 0.31)
 
 
 def put(data: Any, path: tuple[Any, ...], value: object) -> None:

@@ -18,13 +18,21 @@ from claude_bottle.repository.fetch import Bottle
 OWNER = Owner("owner", "boot", 1, "2")
 SESSION = "demo-0a1b2c3d"
 BRANCH = f"bottle/{SESSION}"
-# Runs what `docker exec --interactive NAME` is given, with the bottle's folder where /work stands.
+# Runs what `docker exec --interactive --user USER NAME` is given, with the bottle's folder where /work stands, and its
+# home; programs are found where the test has them.
 DOCKER = """#!/bin/bash
 [ "$1" = version ] && echo 28.2.2 20.10.24 && exit
-shift 3
+shift 5
 words=()
-for word; do [ "$word" = /work ] && word=$BOTTLE; words+=("$word"); done
-cd "$BOTTLE" && HOME=$BOTTLE_HOME TMPDIR=$BOTTLE_HOME exec "${words[@]}"
+for word; do
+  case $word in
+    /work) word=$BOTTLE ;;
+    HOME=/home/agent) words+=("TMPDIR=$BOTTLE_HOME" "GIT_CONFIG_NOSYSTEM=1"); word=HOME=$BOTTLE_HOME ;;
+    PATH=*) word=PATH=$PATH ;;
+  esac
+  words+=("$word")
+done
+cd "$BOTTLE" && exec "${words[@]}"
 """
 CONFIG = """\
 [user]
@@ -99,7 +107,7 @@ class Ground:
         """Take a repository, the user's if none is given, into the bottle."""
         taken = taken or self.survey()
         (self.folder / "genie" / ".gitconfig").write_bytes(taken.author.config())
-        client = start(("docker", "exec", "--interactive", "x", *clone.command(taken, BRANCH)), self.env)
+        client = start(clone.command("x", taken, BRANCH), self.env)
         fed = git.environment(self.env)
         result = stream.piped(client, clone.head(taken, BRANCH), clone.pack(taken), fed, what="", seconds=60)
         assert result.ok, result

@@ -28,11 +28,13 @@ STEPS = {
     "sidecar-config": "cp -",
     "sidecar-connect": "network connect",
     "sidecar-start": "start claude",
-    "bottle": "tar --extract",
+    "bottle": f"--name {NAME} ",
     "lock": "-lock --pull",
     "gate": "-gate --pull",
-    "selftest": "python3 -I -",
+    "home": "tar --extract",
+    "selftest": "-probe --pull",
     "inspect": f"inspect {NAME}",
+    "processes": f"top {NAME}",
     "claude": "claude --dangerously",
 }
 UNDO: dict[str, Argv] = {
@@ -41,6 +43,7 @@ UNDO: dict[str, Argv] = {
     "bottle": ("docker", "rm", "--force", "--volumes", NAME),
     "lock": ("docker", "rm", "--force", "--volumes", f"{NAME}-lock"),
     "gate": ("docker", "rm", "--force", "--volumes", f"{NAME}-gate"),
+    "selftest": ("docker", "rm", "--force", "--volumes", f"{NAME}-probe"),
 }
 USUAL = [UNDO["sidecar"], UNDO["network"]]  # the end of its stdin ends what holds, and takes all of it along
 

@@ -23,7 +23,7 @@ OWNERS = {
     "pexpect": {"process.terminal"},
     "ruamel": {"documents.yaml_document"},
     "signal": {"cleanup.stack", "cleanup.watchdog", "process.terminal"},
-    "subprocess": {"process.command", "repository.exporter"},
+    "subprocess": {"process.command", "repository.exporter", "selftest.probe"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
 SEARCHES = {"count", "endswith", "find", "findall", "fullmatch", "index", "match", "search", "startswith"}

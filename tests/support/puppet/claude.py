@@ -1,14 +1,19 @@
 #!/usr/bin/python3
 """Stands where claude stands: the first word of the prompt names what it does, all else it tells as JSON."""
 
+import ctypes
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import termios
 import tty
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from types import FrameType
 
 BLOCK = 1 << 20
@@ -70,9 +75,54 @@ def stay() -> None:
         signal.pause()
 
 
+def hostile(pid: int) -> dict[str, Callable[[], object]]:
+    """Return what one process can try to do to another, each under a name."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    limits = (resource.RLIMIT_CPU, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_AS)
+
+    def traced(request: int) -> None:
+        if libc.ptrace(request, pid, 0, 0):
+            raise OSError(ctypes.get_errno(), "ptrace")
+
+    return {
+        **{f"signal {number}": partial(os.kill, pid, number) for number in signal.valid_signals()},
+        **{f"limit {limit}": partial(resource.prlimit, pid, limit, (0, 0)) for limit in limits},
+        "attach": partial(traced, 16),
+        "seize": partial(traced, 0x4206),
+        "nice": partial(os.setpriority, os.PRIO_PROCESS, pid, 19),
+        "stdin": partial(os.open, f"/proc/{pid}/fd/0", os.O_RDONLY | os.O_NONBLOCK),
+        "memory": partial(os.open, f"/proc/{pid}/mem", os.O_RDWR),
+    }
+
+
+def attack() -> None:
+    """Do to every process that it sees what a user can do to one, leave no room for another, and stay."""
+    others = [each.name for each in Path("/proc").glob("[0-9]*") if each.name != str(os.getpid())]
+    done = []
+    for pid in others:
+        for name, act in hostile(int(pid)).items():
+            with suppress(OSError, ValueError):
+                act()
+                done.append(f"{pid} {name}")
+    with suppress(OSError):
+        while os.fork():
+            pass
+        while True:
+            signal.pause()
+    say(f"attacked {len(others)} {json.dumps(done)}")
+    while True:
+        signal.pause()
+
+
 def main() -> None:
     name, *words = sys.argv[-1].split()
-    programs: dict[str, Callable[..., None]] = {"flood": flood, "die": die, "listen": listen, "stay": stay}
+    programs: dict[str, Callable[..., None]] = {
+        "flood": flood,
+        "die": die,
+        "listen": listen,
+        "stay": stay,
+        "attack": attack,
+    }
     if name in programs:
         programs[name](*words)
     else:

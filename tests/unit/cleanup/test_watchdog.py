@@ -155,6 +155,6 @@ def test_a_launcher_that_is_killed_in_a_step_leaves_nothing_to_do(scene: Scene) 
     while [call for call in asked(scene) if call in LISTINGS] != [*LISTINGS, *LISTINGS]:
         time.sleep(0.01)
     undone = [call for call in asked(scene) if "rm" in call[:2]]
-    assert undone == [UNDO[step][1:] for step in ("gate", "lock", "bottle", "sidecar", "network")]
+    assert undone == [UNDO[step][1:] for step in ("selftest", "gate", "lock", "bottle", "sidecar", "network")]
     ended = [event for event in scene.log if event.ends(STEPS["bottle"]) or event.ends(STEPS["sidecar"])]
     assert ended == []

@@ -150,3 +150,19 @@ def test_networks_that_cannot_be_listed_are_one_line(scene: Scene, what: dict[st
         scene.rule(match, **answer)
     with pytest.raises(DockerError):
         Engine(scene.environ).subnets()
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["all there", "one by one"])
+def test_the_path_of_each_image_that_is_there_is_known(scene: Scene, together: bool) -> None:
+    lines = {"one": '["A=1","PATH=/x:/bin"]', "two": "null", "three": '["PATH=/bin"]', "four": "no JSON"}
+    names = list(lines)
+    if together:
+        scene.rule("Config.Env}} one two", stdout="".join(f"{line}\n" for line in lines.values()))
+    else:
+        scene.rule("Config.Env}} one two", code=1, stdout=f"{lines['one']}\n", stderr="No such image: two\n")
+        scene.rule("Config.Env}} two", code=1, stderr="No such image: two\n")
+        for name, line in lines.items():
+            scene.rule(f"Config.Env}}}} {name}", stdout=f"{line}\n")
+    found = Engine(scene.environ).facts(names)
+    assert found.paths == {"one": "/x:/bin", "three": "/bin"}
+    assert set(names) - found.present == (set() if together else {"two"})

@@ -148,7 +148,7 @@ def give(ground: Ground, data: bytes) -> None:
     (ground.folder / "given").write_bytes(data)
     docker = ground.folder / "bin" / "docker"
     instead = f'[[ "$*" = *" - bundle "* ]] && exec cat {ground.folder}/given\n'
-    docker.write_text(docker.read_text().replace("shift 3", f"{instead}shift 3"))
+    docker.write_text(docker.read_text().replace("shift 5", f"{instead}shift 5"))
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -36,7 +36,7 @@ CRLF = "\r\n"
         (("processes", "1", "CapBnd"), ["00000000a80425fb"], "capabilities", "process 1 has CapBnd 00000000a80425fb"),
         (("processes", "1", "NoNewPrivs"), ["0"], "no-new-privileges", "process 1 can gain privileges"),
         (("processes", "9", "Seccomp"), ["0"], "seccomp", "process 9 has no seccomp filter"),
-        (("processes", "1", "Uid"), ["1000", "0", "0", "0"], "user", "process 1 is root's"),
+        (("processes", "9", "Uid"), ["65532", "0", "0", "0"], "user", "process 9 is root's"),
         (("processes", "1", "names"), ["GH_TOKEN"], "secrets", "process 1 has GH_TOKEN"),
         (("sockets",), ["/run/docker.sock"], "docker-socket", "/run/docker.sock"),
     ],

@@ -1,5 +1,6 @@
 """What a user reads before a session starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,20 @@ def test_nothing_that_a_manifest_says_can_steer_the_terminal(tmp_path: Path) -> 
     assert text.replace("\n", "").isprintable()
     assert r"A \x1b[31mred\x1b[0m \u202egenie\u2066, \u200bunseen\x07" in text
     assert text.count("\n") == 8
+
+
+@pytest.mark.parametrize(
+    ("paths", "shown"),
+    [
+        ({}, []),
+        ({plans.OWN.tag: "/opt/bin:/usr/bin"}, []),  # without the base image's there is nothing to compare it with
+        ({plans.BASE.tag: "/usr/bin"}, []),  # it is still to be built
+        ({plans.BASE.tag: "/usr/bin", plans.OWN.tag: "/usr/bin"}, []),
+        ({plans.BASE.tag: "/usr/bin", plans.OWN.tag: "/x\x1b:/usr/bin"}, ["  path    /x\\x1b:/usr/bin"]),
+    ],
+)
+def test_a_changed_path_of_the_image_is_shown(tmp_path: Path, paths: dict[str, str], shown: list[str]) -> None:
+    plan = plans.plan(plans.everything(tmp_path), Run(terminal=True), HOST_KEY="x")
+    plan = replace(plan, facts=replace(plan.facts, paths=paths))
+    lines = preflight.summary(plan, "").splitlines()
+    assert [line for line in lines if line.startswith("  path ")] == shown

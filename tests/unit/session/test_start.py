@@ -67,7 +67,7 @@ def test_a_dry_run_prints_the_commands_of_a_session_and_calls_no_docker(scene: S
     shown, run = ([argv for argv in argvs if argv[1] != "image"] for argvs in (shown, run))
     made = [argv for argv in shown if argv[1] in ("build", "pull") or EGRESS in " ".join(argv)]  # exists already
     assert _owned(run) == _owned([argv for argv in shown if argv not in made] + USUAL)
-    assert undos == [UNDO["gate"], UNDO["lock"], UNDO["bottle"], *scene.undone]
+    assert undos == [UNDO["selftest"], UNDO["gate"], UNDO["lock"], UNDO["bottle"], *scene.undone]
     rules = [event.more["stdin"] for event in scene.log if event.ends("nft --file -")]
     for ran, written in zip(sorted(rules), sorted(texts), strict=True):
         more, less = (
@@ -114,7 +114,7 @@ def test_a_signal_at_any_step_runs_the_undos_armed_by_then(scene: Scene, step: s
     _hold_teardown(scene)
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step != "claude"])
+@pytest.mark.parametrize("step", [step for step in STEPS if step not in ("claude", "processes")])
 def test_a_killed_client_fails_its_step_which_is_undone_too(scene: Scene, step: str) -> None:
     scene.rule(STEPS[step], code=-9)
     code, _, err = scene.run(*START, patches=TRUSTING)
@@ -123,14 +123,25 @@ def test_a_killed_client_fails_its_step_which_is_undone_too(scene: Scene, step: 
     _hold_teardown(scene)
 
 
+def test_an_engine_that_cannot_list_processes_is_none_that_cannot_be_used(scene: Scene) -> None:
+    scene.rule(STEPS["processes"], code=1, stderr="Error response from daemon: ps: bad -o argument 'ruid'\n")
+    code, _, err = scene.run(*START)
+    assert (code, "ruid" in err) == (0, False), err
+
+
 def _hold_teardown(scene: Scene) -> None:
     """Assert that each started step with an undo is undone, in reverse order, and that nothing else runs then."""
     log = scene.log
     started = {step for step in UNDO if any(event.starts(STEPS[step]) for event in log)}
-    gone = {step for step in ("lock", "gate", "bottle") if any(event.succeeds(STEPS[step]) for event in log)}
-    undone = [step for step in ("gate", "lock", "bottle", "sidecar", "network") if UNDO[step] in scene.undone]
+    gone = {
+        step for step in ("lock", "gate", "bottle", "selftest") if any(event.succeeds(STEPS[step]) for event in log)
+    }
+    undone = [
+        step for step in ("selftest", "gate", "lock", "bottle", "sidecar", "network") if UNDO[step] in scene.undone
+    ]
     assert [UNDO[step] for step in undone] == scene.undone
-    assert started - gone <= set(undone) <= started
+    early = {"selftest"}  # starts long before it is given its question, and may be ended before it writes to the log
+    assert started - gone <= set(undone) <= started | early
     first = next(place for place, event in enumerate(log) if event.argv in UNDO.values())
     assert {event.argv for event in log[first:] if event.kind == "start"} <= set(UNDO.values())
 
@@ -214,7 +225,7 @@ def test_a_failed_build_prints_its_own_output(scene: Scene) -> None:
 
 
 def test_only_missing_images_and_networks_are_created(scene: Scene) -> None:
-    scene.rule("image inspect --format {{.Id}} claude-bottle:", code=1, stderr="Error: No such image\n")
+    scene.rule("image inspect --format {{json .Config.Env}} claude-bottle:", code=1, stderr="Error: No such image\n")
     scene.rule("network inspect", code=1, stderr="Error: No such network\n")
     assert scene.run(*START)[0] == 0
     made = [event.argv[1:3] for event in scene.log if event.starts("docker build") or event.starts("docker pull")]

@@ -93,7 +93,7 @@ def test_every_step_that_makes_something_of_the_session_undoes_it(tmp_path: Path
     made = [step for step in steps.table(plans.plan(plans.manifests(tmp_path), TERMINAL)) if "--label" in step.argv]
     owned = [step for step in made if any("claude-bottle.session=" in word for word in step.argv)]
     assert [step.name for step in owned if not step.undo] == []
-    assert {"network", "sidecar", "bottle", "lock", "gate"} <= {step.name for step in owned}
+    assert {"network", "sidecar", "bottle", "lock", "gate", "selftest"} <= {step.name for step in owned}
 
 
 def test_needs_name_steps_that_come_before(tmp_path: Path) -> None:
