@@ -61,7 +61,7 @@ class Client:
 
     process: subprocess.Popen[bytes] = field(repr=False)
     argv: tuple[str, ...]
-    _finishing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def pid(self) -> int:
@@ -73,7 +73,7 @@ class Client:
         try:
             out, err = self.process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
-            self.end()
+            self.terminate()
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
@@ -82,7 +82,7 @@ class Client:
         threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
         out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # it is a pipe: see start()
         if not select.select([out], [], [], timeout)[0]:
-            self.end()
+            self.terminate()
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         if out.readline():
             return Result(0)
@@ -101,9 +101,9 @@ class Client:
             return False
         return True
 
-    def finish(self, grace: float = 2) -> None:
+    def close_stdin(self, grace: float = 2) -> None:
         """Close the container process's stdin and wait for the client; terminate it after `grace` seconds."""
-        with self._finishing:  # teardown may come while the monitor is at it
+        with self._closing:  # teardown may come while the monitor is at it
             if self.process.stdin is not None:
                 with contextlib.suppress(OSError):
                     self.process.stdin.close()
@@ -111,12 +111,12 @@ class Client:
             try:
                 self.process.communicate(timeout=grace)  # unlike wait() it does not poll for the end every 50 ms
             except subprocess.TimeoutExpired:
-                self.end(grace)
+                self.terminate(grace)
                 for pipe in (self.process.stdout, self.process.stderr):
                     if pipe is not None:
                         pipe.close()
 
-    def end(self, grace: float = 2) -> None:
+    def terminate(self, grace: float = 2) -> None:
         """Terminate the client, by force after `grace` seconds; the engine still carries out its request."""
         self.process.terminate()
         if not self.ended_within(grace):
@@ -181,7 +181,7 @@ def lines(
             whole = chunk.endswith(b"\n")
         ended(process.wait())
     finally:
-        Client(process, tuple(argv)).end()
+        Client(process, tuple(argv)).terminate()
         process.stdout.close()  # type: ignore[union-attr]
 
 
@@ -193,7 +193,7 @@ def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
         return code if code >= 0 else 128 - code
     finally:
         if process.poll() is None:
-            Client(process, tuple(argv)).end()
+            Client(process, tuple(argv)).terminate()
 
 
 def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:

@@ -98,7 +98,7 @@ class Engine:
             return [client.wait(stdin, timeout=timeout or _TIMEOUT) for client in clients]
         finally:
             for client in clients:
-                client.end()
+                client.terminate()
 
     def _versions(self) -> Versions:
         """Query the engine for what any engine can say; EngineError if that fails."""

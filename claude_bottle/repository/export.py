@@ -124,7 +124,7 @@ def _cleared(bottle: Bottle) -> bool:
 
 def _kept(bottle: Bottle) -> Kept:
     client = _started(bottle, "keep", bottle.work.start, str(FILE))
-    result = stream.converse(client, what="committing what was left", seconds=_KEEPING, head=program())
+    result = stream.pump(client, what="committing what was left", seconds=_KEEPING, head=program())
     said = answers.read(result.stdout, whole=result.ok)
     tip = said.tip or ("HEAD" if said.tip is None and result.timed_out else "")
     if not tip:
@@ -175,7 +175,7 @@ def leave(
         into.chmod(0o600)
         try:
             client = _started(bottle, "bundle", bottle.work.commit, tip, OUT, *beyond)
-            result = stream.converse(
+            result = stream.pump(
                 client, what="fetching the work", seconds=seconds, head=program(), into=file, limit=limit
             )
         except stream.TooMuch:

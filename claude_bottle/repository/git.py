@@ -49,7 +49,7 @@ class Git:
     ) -> Result:
         """Run a command to its end, with `more` in its environment; EngineError where there is no git."""
         env = {**self.env, **more}
-        return stream.converse(
+        return stream.pump(
             command.start(self.argv(*words), env), what=self.what, seconds=timeout, head=stdin, limit=_MOST
         )
 

@@ -75,7 +75,7 @@ class Quarantine:
             *("-c", _STREAMED, "index-pack", "--stdin", "--fix-thin", "--strict"),
             f"--max-input-size={BUNDLE}",
         )
-        unpacked = stream.converse(command.start(argv, self.git.env), what=_CHECKING, seconds=_SECONDS, source=bundle)
+        unpacked = stream.pump(command.start(argv, self.git.env), what=_CHECKING, seconds=_SECONDS, source=bundle)
         if not unpacked.ok:
             raise RepositoryError(f"git refuses the bundle: {git.reason(unpacked)}")
         self._weigh()
@@ -160,7 +160,7 @@ class Quarantine:
     def _ask(self, *words: str, source: Path | IO[bytes], into: IO[bytes]) -> None:
         """Have git read one file and write another."""
         with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
-            result = stream.converse(
+            result = stream.pump(
                 command.start(self.git.argv(*words), self.git.env),
                 what=_CHECKING,
                 seconds=_SECONDS,
