@@ -122,7 +122,7 @@ class Teardown:
         if self._done:
             self.late = self.late or number
             if number in (signal.SIGINT, signal.SIGTERM):  # a terminal that closes sends others, and more than one
-                stream.hurry()
+                stream.request_abort()
         if self._signal or self._done:
             return  # teardown has begun or is about to
         self._signal = number

@@ -1,4 +1,4 @@
-"""What the sidecar lets out: host names, ports, the line that sums them up, and the sidecar's own YAML."""
+"""What the sidecar lets out: host names, ports, their one-line summary, and the sidecar's own YAML."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -51,19 +51,19 @@ def parse_host(text: str) -> Host:
 def _refuse_more(text: str) -> None:
     """Refuse what is more, or less, than a name and a port."""
     if not text or " " in text or harmless(text) != text:
-        raise ValueError(f'"{harmless(text)}": a host name is not empty and has no spaces or control characters')
+        raise ValueError(f'"{harmless(text)}": a host name must not be empty or contain spaces or control characters')
     if "://" in text:
-        raise ValueError(f'"{text}": leave out "{text.partition("://")[0]}://"; only the name of the host is wanted')
+        raise ValueError(f'"{text}": leave out "{text.partition("://")[0]}://"; give only the host name')
     if "/" in text:
-        raise ValueError(f'"{text}": leave out "/" and what follows; a host is allowed as a whole')
+        raise ValueError(f'"{text}": leave out "/" and everything after it; only whole hosts can be allowed')
     if "@" in text:
-        raise ValueError(f'"{text}": leave out "@" and what stands before it')
+        raise ValueError(f'"{text}": leave out "@" and everything before it')
     if text.count(":") > 1 or "[" in text:
-        raise ValueError(f'"{text}": only names can be allowed, no IPv6 addresses')
+        raise ValueError(f'"{text}": only names can be allowed, not IPv6 addresses')
 
 
 def _punycode(name: str, port: str) -> str:
-    """Return a hint at the form of `name` that is allowed, if there is one."""
+    """Return a hint at the ASCII form of `name`, if it has one."""
     try:
         ascii_form = name.encode("idna").decode("ascii").lower() + port
         parse_host(ascii_form)
@@ -77,15 +77,15 @@ def _check_name(text: str, name: str, *, wildcard: bool) -> None:
     if name == "*":
         raise ValueError(f'"{text}" would allow every host; name the hosts, or "*.name.tld"')
     if "*" in name:
-        raise ValueError(f'"{text}": "*" can only stand in front, as in "*.name.tld"')
+        raise ValueError(f'"{text}": "*" is only allowed at the front, as in "*.name.tld"')
     if _NUMBER.fullmatch(labels[-1]):
-        raise ValueError(f'"{text}": only names can be allowed, no IP addresses in any notation')
+        raise ValueError(f'"{text}": only names can be allowed, not IP addresses in any notation')
     if name.startswith(".") or name.endswith("."):
         raise ValueError(f'"{text}": leave out the dot at the {"start" if name.startswith(".") else "end"}')
     if len(labels) == 1 and wildcard:
         raise ValueError(f'"{text}" would allow a whole top-level domain; write at least "*.name.{name}"')
     if len(labels) == 1 or labels[-1] == "localhost":
-        raise ValueError(f'"{text}" is no name of the internet, and a bottle reaches nothing else; write it in full')
+        raise ValueError(f'"{text}" is not a public name, and a bottle reaches nothing else; write it in full')
     if len(name) > _LONGEST or not all(_LABEL.fullmatch(label) for label in labels):
         parts = f"1 to 63 letters, digits and inner hyphens, {_LONGEST} characters in all at most"
         raise ValueError(f'"{text}": each part of a name must be {parts}')
@@ -119,7 +119,7 @@ def ports(extra: Iterable[Host]) -> tuple[int, ...]:
 
 
 def summary(names: Sequence[str]) -> str:
-    """Return the egress line: how many names, and the first three of the sorted list."""
+    """Return a one-line summary: how many names, and the first three in order."""
     shown = sorted(names)[:_SHOWN]
     rest = [f"+{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
     return f"{len(names)} host{'' if len(names) == 1 else 's'} allowed ({', '.join(shown + rest)})"
@@ -131,7 +131,7 @@ def config(names: Iterable[str]) -> bytes:
 
 
 def configured(config: bytes) -> tuple[str, ...]:
-    """Return the names in what `config` made; ValueError where it has none."""
+    """Return the names in what `config` made; ValueError if there are none."""
     return tuple(parse_host(line.strip(' -"')).name for line in _halves(config)[1].splitlines())
 
 

@@ -1,6 +1,6 @@
-"""What the sidecar's log says of a session's requests: events, tallies, the report at the end; values in, values out.
+"""A session's requests as the sidecar's log records them: events, tallies, the report at the end. Pure.
 
-The log is pipelock's: one JSON object a line, in which hosts are whatever the agent asked for, up to 200 KB of it.
+The log is pipelock's: one JSON object a line, in which a host is whatever the agent requested, up to 200 KB long.
 """
 
 import json
@@ -13,8 +13,8 @@ from claude_bottle.documents.yaml_edit import scalar
 from claude_bottle.egress.allowlist import HTTPS, Host, parse_host
 
 ALLOWED, BLOCKED, UNRESOLVED, FAILED = "allowed", "blocked", "unresolved", "failed"
-_OTHERS = "other hosts"  # what is not told apart any more
-_DISTINCT = 1000  # hosts that are told apart, so that a flood of names does not fill the memory
+_OTHERS = "other hosts"  # hosts beyond the limit, counted together
+_DISTINCT = 1000  # hosts that are counted one by one: a flood of names must not fill the memory
 _SHOWN = 10  # hosts named in a report
 _LONGEST = 259  # characters of a host; no name with a port is longer
 _REASON = 200  # characters of a reason
@@ -23,7 +23,7 @@ _DIGITS = 8  # of the number of a request; a bit is kept for each
 
 @dataclass(frozen=True)
 class Event:
-    """What became of one request, in printable ASCII; `unlisted`: the host would be let through if it were allowed."""
+    """The outcome of one request, in printable ASCII; `unlisted` if it was refused for want of its host on the list."""
 
     time: str
     verdict: str
@@ -38,7 +38,7 @@ class Event:
 
 
 def parse(line: bytes) -> Event | None:
-    """Read one line of the sidecar's log; None where it says nothing about a request of the agent's."""
+    """Parse one line of the sidecar's log; None if it is not about a request of the agent's."""
     fields = _fields(line)
     verdict = _verdict(fields)
     if verdict is None or _host(fields) == REFUSED:
@@ -54,14 +54,14 @@ def parse(line: bytes) -> Event | None:
 
 
 def reloaded(line: bytes) -> str | None:
-    """Return the SHA-256 of the configuration that a line says is in force now, None where it says no such thing."""
+    """Return the SHA-256 of the configuration that a line reports as in force now; None if it reports none."""
     fields = _fields(line)
     done = fields.get("event") == "config_reload" and fields.get("status") == "success"
     return fields.get("config_hash") if done else None
 
 
 class Tally:
-    """Counts events, each request once: following a log that is being rotated repeats lines on some engines."""
+    """Counts events, each request once: some engines repeat lines when a followed log is rotated."""
 
     def __init__(self) -> None:
         """Start with nothing counted."""
@@ -71,7 +71,7 @@ class Tally:
         self._seen = bytearray()
 
     def add(self, line: bytes) -> Event | None:
-        """Count one line of the log; return its event, None where there is nothing to count."""
+        """Count one line of the log; return its event, None if there is nothing to count."""
         event = parse(line)
         if event is None or not self._is_new(event.request):
             return None
@@ -118,7 +118,7 @@ class Tally:
             try:
                 found += [parse_host(name)] if name in self._unlisted else []
             except ValueError:
-                continue  # not a name of the internet: an address, or whatever else the agent wrote
+                continue  # not a public name: an address, or whatever else the agent requested
         return tuple(found)
 
     def _is_new(self, request: str) -> bool:
@@ -133,7 +133,7 @@ class Tally:
 
 
 def report(tally: Tally, bottle: object) -> str:
-    """Return what a session's end tells of its egress; `bottle` is the path of its bottle's manifest."""
+    """Return the egress report of a session's end; `bottle` is the path of its bottle's manifest."""
     groups = {"refused": tally.refused, "no such name": tally.unresolved, "failed": tally.failed}
     told = [f"{name}: {_counted(hosts)}" for name, hosts in groups.items() if hosts]
     text = f"egress  {'; '.join([_many(tally.allowed, 'request') + ' allowed', *told])}\n"
@@ -174,7 +174,7 @@ def _verdict(fields: Mapping[str, str]) -> str | None:
     if event == "blocked":
         unknown = fields.get("scanner") == "ssrf" and "DNS resolution error" in fields.get("reason", "")
         return UNRESOLVED if unknown else BLOCKED
-    # Its third category, timeout, is any tunnel whose client closes, or waits, without a word.
+    # Its third category, timeout, is any tunnel whose client closes or waits without sending anything.
     if event == "sni_mismatch" and fields.get("category") in ("mismatch", "malformed_tls"):
         return BLOCKED
     return FAILED if event == "error" and "target" in fields else None
@@ -188,7 +188,7 @@ def _reason(fields: Mapping[str, str]) -> str:
 
 
 def _host(fields: Mapping[str, str]) -> str:
-    """Return `name`, `name:port` where the port is not 443, or `http://name` where it was no CONNECT."""
+    """Return `name`, `name:port` if the port is not 443, or `http://name` if it was not a CONNECT."""
     target = fields.get("target") or fields.get("connect_host", "")
     if not target:
         scheme, _, rest = fields.get("url", "").partition("://")
@@ -201,7 +201,7 @@ def _host(fields: Mapping[str, str]) -> str:
 
 
 def _ascii(text: str, longest: int) -> str:
-    """Return foreign text as printable ASCII, cut where it is too long."""
+    """Return foreign text as printable ASCII, cut if it is too long."""
     plain = text[: longest + 1].encode("ascii", "backslashreplace").decode("ascii")
     return _cut(harmless(plain), longest)
 

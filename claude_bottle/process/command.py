@@ -1,4 +1,4 @@
-"""Run docker's command line, and what little else is run: the only module that starts processes."""
+"""Run docker's command line and a few other programs; the only module that starts processes."""
 
 import contextlib
 import os
@@ -24,11 +24,11 @@ class Result:
     returncode: int
     stdout: bytes = b""
     stderr: str = ""
-    seconds: float = 0.0  # that it took
+    seconds: float = 0.0  # how long it took
 
     @property
     def ok(self) -> bool:
-        """Tell whether the command succeeded."""
+        """Return whether the command succeeded."""
         return self.returncode == 0
 
     @property
@@ -46,12 +46,12 @@ class Result:
 
     @property
     def timed_out(self) -> bool:
-        """Tell whether the command was ended because it took too long."""
+        """Return whether the command was terminated because it took too long."""
         return self.returncode == _TIMED_OUT
 
     @property
     def reason(self) -> str:
-        """Return what docker said, in one line."""
+        """Return docker's own explanation, in one line."""
         return wording.gist("docker", self.stderr) or f"exit status {self.returncode}"
 
 
@@ -61,7 +61,7 @@ class Client:
 
     process: subprocess.Popen[bytes] = field(repr=False)
     argv: tuple[str, ...]
-    _finishing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def pid(self) -> int:
@@ -69,11 +69,11 @@ class Client:
         return self.process.pid
 
     def wait(self, stdin: bytes = b"", timeout: float | None = None) -> Result:
-        """Feed `stdin`, wait for the end and return the result; end the client after `timeout` seconds."""
+        """Feed `stdin`, wait for the end and return the result; terminate the client after `timeout` seconds."""
         try:
             out, err = self.process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
-            self.end()
+            self.terminate()
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
@@ -82,49 +82,49 @@ class Client:
         threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
         out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # it is a pipe: see start()
         if not select.select([out], [], [], timeout)[0]:
-            self.end()
+            self.terminate()
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         if out.readline():
             return Result(0)
         return self.wait(timeout=timeout)
 
     def _feed(self, stdin: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # who does not want it has ended
+        with contextlib.suppress(OSError, ValueError):  # a process that does not read it has ended
             self.process.stdin.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
             self.process.stdin.flush()  # type: ignore[union-attr]
 
     def beat(self) -> bool:
-        """Send a line to the process in the container; tell whether its client still took it."""
+        """Send a line to the process in the container; return whether its client still took it."""
         try:
             os.write(self.process.stdin.fileno(), b"\n")  # type: ignore[union-attr]
         except (OSError, ValueError):
             return False
         return True
 
-    def finish(self, grace: float = 2) -> None:
-        """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
-        with self._finishing:  # teardown may come while the monitor is at it
+    def close_stdin(self, grace: float = 2) -> None:
+        """Close the container process's stdin and wait for the client; terminate it after `grace` seconds."""
+        with self._closing:  # teardown may come while the monitor is at it
             if self.process.stdin is not None:
                 with contextlib.suppress(OSError):
                     self.process.stdin.close()
                 self.process.stdin = None
             try:
-                self.process.communicate(timeout=grace)  # unlike wait() it does not look for the end every 50 ms
+                self.process.communicate(timeout=grace)  # unlike wait() it does not poll for the end every 50 ms
             except subprocess.TimeoutExpired:
-                self.end(grace)
+                self.terminate(grace)
                 for pipe in (self.process.stdout, self.process.stderr):
                     if pipe is not None:
                         pipe.close()
 
-    def end(self, grace: float = 2) -> None:
-        """End the client, by force after `grace` seconds; what it asked of the engine goes on."""
+    def terminate(self, grace: float = 2) -> None:
+        """Terminate the client, by force after `grace` seconds; the engine still carries out its request."""
         self.process.terminate()
         if not self.ended_within(grace):
             self.process.kill()
             self.ended_within(grace)
 
     def ended_within(self, grace: float) -> bool:
-        """Wait for the client's end, at most `grace` seconds; tell whether it came."""
+        """Wait at most `grace` seconds for the client to exit; return whether it did."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
         return self.process.returncode is not None
@@ -133,8 +133,8 @@ class Client:
 def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -> Client:
     """Start a docker command with `env` as its whole environment.
 
-    `shown` sends what it prints to this process's stderr, as progress, instead of collecting it.
-    Raises EngineError where there is no docker command.
+    `shown` sends its output to this process's stderr, as progress, instead of collecting it.
+    Raises EngineError if there is no docker command.
     """
     pipe = None if shown else subprocess.PIPE
     out = 2 if shown else subprocess.PIPE
@@ -142,12 +142,12 @@ def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", timeout: float | None = None) -> Result:
-    """Run a docker command to its end and collect what it prints."""
+    """Run a docker command to its end and collect its output."""
     return start(argv, env).wait(stdin, timeout)
 
 
 def output(argv: Sequence[str], env: Mapping[str, str]) -> bytes:
-    """Return what another program of this host prints; nothing where there is none, it fails or does not end."""
+    """Return the stdout of another program of this machine; nothing if it is missing, fails or does not end."""
     try:
         result = run(argv, env, timeout=_OTHERS)
     except EngineError:
@@ -165,23 +165,23 @@ def lines(
 ) -> Iterator[bytes]:
     """Yield each line of a docker command's stdout, split at LF alone and cut after `longest` bytes; stderr is dropped.
 
-    It is given `stdin`, no more than a pipe takes at once, and is ended when nobody asks for more; `started` hears its
-    pid, `ended` its exit code.
+    `stdin` must fit into a pipe's buffer. The command is terminated when the iterator is closed. `started` is called
+    with its pid, `ended` with its exit code.
     """
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     process = _popen(argv, env, stdin=pipe, stdout=pipe, stderr=null)
     started(process.pid)
-    whole = True  # what was read last ended its line
+    whole = True  # the last chunk ended its line
     try:
         with contextlib.suppress(OSError), process.stdin as given:  # type: ignore[union-attr]  # it is a pipe, too
             given.write(stdin)
-        while chunk := process.stdout.readline(longest):  # type: ignore[union-attr]  # it is a pipe: asked for above
+        while chunk := process.stdout.readline(longest):  # type: ignore[union-attr]  # it is a pipe: see above
             if whole:
                 yield chunk.removesuffix(b"\n")
             whole = chunk.endswith(b"\n")
         ended(process.wait())
     finally:
-        Client(process, tuple(argv)).end()
+        Client(process, tuple(argv)).terminate()
         process.stdout.close()  # type: ignore[union-attr]
 
 
@@ -193,15 +193,15 @@ def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
         return code if code >= 0 else 128 - code
     finally:
         if process.poll() is None:
-            Client(process, tuple(argv)).end()
+            Client(process, tuple(argv)).terminate()
 
 
 def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
     """Start a helper that outlives this process and its terminal; return the pipe that is its stdin."""
     null = subprocess.DEVNULL
     process = _popen(argv, env, stdin=subprocess.PIPE, stdout=null, stderr=null, bufsize=0)
-    process.returncode = 0  # nobody waits for it: no warning that it still runs
-    pipe: IO[bytes] = process.stdin  # type: ignore[assignment]  # it is a pipe: asked for above
+    process.returncode = 0  # nobody waits for it: avoids the warning that it still runs
+    pipe: IO[bytes] = process.stdin  # type: ignore[assignment]  # it is a pipe: see above
     return pipe
 
 

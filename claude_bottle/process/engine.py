@@ -1,4 +1,4 @@
-"""What the engine says before a session: its version, what is already there, which addresses are taken."""
+"""Query the engine: whether it can be used, its version, what exists on it, which addresses are taken."""
 
 import grp
 import json
@@ -29,7 +29,7 @@ _UNIX = "unix://"
 
 @dataclass(frozen=True)
 class Egress:
-    """The network of the sidecar's way out; `subnet` and `gateway` are set where the user chose it."""
+    """The network of the sidecar's way out; `subnet` and `gateway` are set if the user chose it."""
 
     name: str
     subnet: IPv4Network | None = None
@@ -84,7 +84,7 @@ class Engine:
         return result
 
     def _ask_all(self, questions: Iterable[Argv], stdin: bytes = b"", timeout: float | None = None) -> list[Result]:
-        """Ask side by side, without threads: a signal is to end this at once, whether the engine answers or not."""
+        """Query side by side, without threads: a signal must end this at once, whether the engine answers or not."""
         results = self._run_all(questions, stdin, timeout)
         for result in results:
             if result.timed_out:
@@ -99,7 +99,7 @@ class Engine:
             return [client.wait(stdin, timeout=timeout or _TIMEOUT) for client in clients]
         finally:
             for client in clients:
-                client.end()
+                client.terminate()
 
     def _versions(self) -> Versions:
         """Query the engine for what any engine can say; EngineError if that fails."""
@@ -143,9 +143,9 @@ class Engine:
         return _egress(chosen, self._ask_all([network_query(chosen)])[0])
 
     def is_local(self, *, ask: bool = True) -> bool:
-        """Tell whether the engine is reached through a socket of this machine.
+        """Return whether the engine is reached through a socket of this machine.
 
-        Only docker knows where a context leads; where it must not be asked, to this machine.
+        Only docker knows where a context leads; without `ask` it is assumed to lead to this machine.
         """
         return self._endpoint(ask=ask).startswith((_UNIX, "npipe://"))
 
@@ -173,7 +173,7 @@ class Engine:
         return ""
 
     def _current_context(self) -> str:
-        """Read docker's own configuration: asking docker would cost each start another process."""
+        """Read docker's own configuration: querying docker would cost each start another process."""
         folder = self._env.get("DOCKER_CONFIG") or Path(self._env.get("HOME", "/")) / ".docker"
         try:
             return str(json.loads(Path(folder, "config.json").read_bytes()).get("currentContext", ""))
@@ -181,7 +181,7 @@ class Engine:
             return ""
 
     def subnets(self) -> tuple[IPv4Network, ...]:
-        """Return the IPv4 subnets of every docker network; DockerError where they cannot be listed."""
+        """Return the IPv4 subnets of every docker network; DockerError if they cannot be listed."""
         listed = self.ask("network", "ls", "--quiet")
         names = listed.stdout.decode(errors="replace").split()
         # One that vanishes meanwhile makes the exit status 1 and leaves the others' lines.

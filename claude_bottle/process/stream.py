@@ -1,4 +1,4 @@
-"""Much data into and out of a docker command or git, at any length, with progress and an end to each wait."""
+"""Stream data of any length into and out of a docker command or git, with progress and a time limit."""
 
 import contextlib
 import os
@@ -15,28 +15,28 @@ from claude_bottle.process import command
 from claude_bottle.process.command import NO_ANSWER, Client, Result
 
 _BLOCK = 1 << 18  # bytes
-_WORDS = 1 << 16  # bytes that are kept of what a command says on stderr
-_TICK = 1.0  # seconds between two looks at the time
+_WORDS = 1 << 16  # bytes of a command's stderr that are kept
+_TICK = 1.0  # seconds between two checks of the clock
 
 Taken = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
 class Feed:
-    """A command of this machine whose output is the input of another; `stdin` is what it reads itself."""
+    """A command of this machine whose output is another's input; `stdin` is its own."""
 
     argv: tuple[str, ...]
     stdin: bytes
 
 
 class _Patience:
-    """How often the user has asked, during a teardown, that it end sooner; and how much of that they know we heard."""
+    """How often the user has requested an abort during a teardown, and how many of these have been acknowledged."""
 
     asked = told = 0
 
 
-def hurry() -> None:
-    """Hear that the user wants to wait no longer: told at first, obeyed when it comes again; for signal handlers."""
+def request_abort() -> None:
+    """Note that the user wants to wait no longer: acknowledged at first, obeyed if repeated. For signal handlers."""
     _Patience.asked += 1
 
 
@@ -46,10 +46,10 @@ def given_up() -> bool:
 
 
 class TooMuch(RepositoryError):
-    """A command printed more than was to be taken."""
+    """A command printed more than its limit."""
 
 
-def converse(
+def pump(
     client: Client,
     *,
     what: str,
@@ -59,10 +59,10 @@ def converse(
     into: IO[bytes] | None = None,
     limit: int = 1 << 24,
 ) -> Result:
-    """Give a client `head` and then all of the file or pipe `source`; end it after `seconds`.
+    """Give a client `head` and then all of the file or pipe `source`; terminate it after `seconds`.
 
-    What it prints, `limit` bytes at most, goes `into` a file or else into the result; TooMuch where there is more.
-    `what` names it while it takes longer than a second.
+    Its output, at most `limit` bytes, goes `into` a file or else into the result; raises TooMuch if there is more.
+    `what` names it in the progress that is shown after a second.
     """
     out = bytearray()
     take = _whole(into) if into else out.extend
@@ -77,31 +77,31 @@ def converse(
 
 
 def piped(client: Client, head: bytes, feed: Feed, env: Mapping[str, str], *, what: str, seconds: float) -> Result:
-    """Give a client `head` and then all that a command prints; the first fault counts."""
+    """Give a client `head` and then all output of a command; the first fault counts."""
     feeder = command.start(feed.argv, env)
     said: list[bytes] = []
     with feeder.process as process:
         listener = threading.Thread(target=lambda: said.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
         listener.start()
         with contextlib.suppress(OSError):
-            process.stdin.write(feed.stdin)  # type: ignore[union-attr]  # they are pipes: see docker.start()
+            process.stdin.write(feed.stdin)  # type: ignore[union-attr]  # they are pipes: see command.start()
             process.stdin.close()  # type: ignore[union-attr]
         try:
-            result = converse(client, what=what, seconds=seconds, head=head, source=process.stdout)
+            result = pump(client, what=what, seconds=seconds, head=head, source=process.stdout)
         finally:
             if process.stdout:
                 process.stdout.close()  # it ends, if it still writes
             if not feeder.ended_within(_TICK):
-                feeder.end()
+                feeder.terminate()
             listener.join()
-    # One that could not write to the end says nothing of interest: the client says why.
+    # A feeder that was cut off has nothing to report: the client says why.
     if process.returncode > 0 and b"".join(said).strip():
         return Result(process.returncode, b"", b"".join(said).decode(errors="replace"))
     return result
 
 
 class _Talk:
-    """Both directions of one client's pipes, none of which ever waits for another."""
+    """Both directions of one client's pipes, none of which ever waits for the other."""
 
     def __init__(self, client: Client, head: bytes, source: IO[bytes] | None, take: Taken, told: Progress) -> None:
         self.client, self.process = client, client.process
@@ -112,7 +112,7 @@ class _Talk:
             os.set_blocking(self.process.stdin.fileno(), False)
 
     def go(self, deadline: float) -> bool:
-        """Go on until all is said; tell whether that took too long."""
+        """Copy until both directions are done; return whether that took too long."""
         while self.open or self.process.stdin:
             if time.monotonic() > deadline:
                 return True
@@ -126,7 +126,7 @@ class _Talk:
             self.told.tick()
             self._be_patient()
             if not self.open and self.process.poll() is not None:
-                return False  # whatever is still to be written
+                return False  # whatever has not been written
         return not self.client.ended_within(max(1.0, deadline - time.monotonic()))
 
     def _be_patient(self) -> None:
@@ -137,9 +137,9 @@ class _Talk:
             self.told.say("Ctrl-C again gives it up")
 
     def close(self) -> None:
-        """End a client that has not come to its end, and leave no pipe open."""
+        """Terminate a client that still runs, and leave no pipe open."""
         if self.process.poll() is None:
-            self.client.end()
+            self.client.terminate()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe:
                 with contextlib.suppress(OSError):

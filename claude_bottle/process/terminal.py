@@ -20,7 +20,7 @@ from claude_bottle.errors import EngineError
 if TYPE_CHECKING:
     from pexpect import spawn
 
-_FULL = 1 << 18  # bytes; a buffer that holds as many is not added to
+_FULL = 1 << 18  # bytes in a buffer, at which reading into it pauses
 _GONE = 128 + signal.SIGHUP
 # What a full-screen program switches on and would have switched off itself: mouse (1000 to 1006) and focus reports,
 # bracketed paste, the keyboard's extended codes, the alternate screen; and the cursor back (xterm's ctlseqs, kitty's).
@@ -32,11 +32,11 @@ _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 def run(argv: Sequence[str], env: Mapping[str, str], shown: int = 1, *, full_screen: bool = True) -> int:
     """Run `argv` on the user's terminal, descriptors 0 and `shown`; return its exit code, 128+n after a signal n.
 
-    Main thread only. `argv` has at least two words, `env` is the child's whole environment. Where the user's terminal
-    goes away the child is ended and the answer is 129. HUP, INT, QUIT and TERM end the child too; their own handlers
-    are called once the terminal is put back, so what they raise comes out of here. A `full_screen` program that did
-    not end by itself has its screen put back; any other only gets its line ended. Raises EngineError where `argv`
-    cannot be started.
+    Main thread only. `argv` has at least two words, `env` is the child's whole environment. If the user's terminal goes
+    away, the child is terminated and the result is 129. HUP, INT, QUIT and TERM terminate the child, too; their own
+    handlers are called once the terminal is restored, so what they raise is raised here. After a `full_screen` program
+    that did not end by itself the screen is restored; after any other only the line is ended. Raises EngineError if
+    `argv` cannot be started.
     """
     try:
         with _Signals() as signals, _raw(0), _reopened(shown) as screen, _started(argv, env) as child:
@@ -49,7 +49,7 @@ def run(argv: Sequence[str], env: Mapping[str, str], shown: int = 1, *, full_scr
 
 
 def _copy(child: "spawn[bytes]", keys: int, screen: int, signals: "_Signals") -> int:
-    """Copy both ways until the child has ended and all that it wrote is on the screen; the answer is that of `run`."""
+    """Copy both ways until the child has ended and all its output is on the screen; return as `run` does."""
     typed, shown = bytearray(), bytearray()
     fd = child.child_fd
     talking = True
@@ -61,7 +61,7 @@ def _copy(child: "spawn[bytes]", keys: int, screen: int, signals: "_Signals") ->
             *([keys] if talking and len(typed) < _FULL else []),
         ]
         writes = [*([fd] if talking and typed else []), *([screen] if shown else [])]
-        # A child that has closed its terminal and not ended yet can only be asked.
+        # A child that has closed its terminal but not ended yet can only be polled.
         readable, writable, _ = select.select(reads, writes, [], None if talking or shown else 0.001)
         if signals.fd in readable:
             if number := signals.read():
@@ -80,7 +80,7 @@ def _copy(child: "spawn[bytes]", keys: int, screen: int, signals: "_Signals") ->
 
 
 def _read(fd: int, buffer: bytearray) -> bool:
-    """Add what can be read now; False at the end, which a terminal without another side tells by an error."""
+    """Append what can be read now; False at the end, which a terminal closed on the other side reports as an error."""
     try:
         data = os.read(fd, 1 << 16)
     except BlockingIOError:
@@ -92,9 +92,9 @@ def _read(fd: int, buffer: bytearray) -> bool:
 
 
 def _write(fd: int, buffer: bytearray) -> bool:
-    """Write, and take from the buffer, what fits now; False where nobody can read it any more."""
+    """Write, and remove from the buffer, what fits now; False if nobody can read it any more."""
     try:
-        # No more than can be written without blocking where `fd` blocks.
+        # No more than can be written without blocking if `fd` is a blocking one.
         del buffer[: os.write(fd, buffer[: select.PIPE_BUF])]
     except BlockingIOError:
         pass
@@ -105,7 +105,7 @@ def _write(fd: int, buffer: bytearray) -> bool:
 
 @contextlib.contextmanager
 def _started(argv: Sequence[str], env: Mapping[str, str]) -> Iterator["spawn[bytes]"]:
-    """Start the child, and see that it has ended at the end."""
+    """Start the child; terminate it at the end if it still runs."""
     import pexpect
 
     try:
@@ -121,9 +121,9 @@ def _started(argv: Sequence[str], env: Mapping[str, str]) -> Iterator["spawn[byt
 
 
 def _raw_input() -> None:
-    """Let what is typed before the child sets up its terminal reach it as it is: unechoed, and Ctrl-C as a byte.
+    """Pass on unchanged what is typed before the child sets up its terminal: unechoed, and Ctrl-C as a byte.
 
-    Output keeps its line ends until the child says otherwise.
+    Output keeps its line ends until the child changes that.
     """
     output = termios.tcgetattr(0)[tty.OFLAG]
     tty.setraw(0, termios.TCSANOW)
@@ -133,7 +133,7 @@ def _raw_input() -> None:
 
 
 def _end(child: "spawn[bytes]") -> None:
-    """End the child if it has not ended, and reap it."""
+    """Terminate the child if it still runs, and reap it."""
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
         child.kill(number)
         deadline = time.monotonic() + 1
@@ -173,7 +173,7 @@ def _reopened(fd: int) -> Iterator[int]:
 
 
 class _Signals:
-    """Signals as a descriptor to select on, so that none cuts a fork or a clean-up in half."""
+    """Signals as a descriptor to select on, so that none interrupts a fork or a clean-up."""
 
     def __enter__(self) -> Self:
         self.fd, self._writer = os.pipe()
@@ -181,7 +181,7 @@ class _Signals:
         for end in (self.fd, self._writer):
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        # One that is ignored, or that Python did not set, stays as it is.
+        # A signal that is ignored, or whose handler Python did not set, is left alone.
         old = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGWINCH)}
         self._old = {number: handler for number, handler in old.items() if handler not in (signal.SIG_IGN, None)}
         self._ending = self._old.keys() - {signal.SIGWINCH}
@@ -190,7 +190,7 @@ class _Signals:
         return self
 
     def read(self) -> int | None:
-        """Take what has come; the first signal that ends a session, if there was one."""
+        """Read the signals that have arrived; return the first that ends a session, if any."""
         with contextlib.suppress(BlockingIOError):
             self._caught += (number for number in os.read(self.fd, 1 << 16) if number in self._ending)
         return self._caught[0] if self._caught else None
@@ -207,4 +207,4 @@ class _Signals:
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """Leave the byte in the wakeup pipe to say it."""
+    """Do nothing: the byte in the wakeup pipe is notice enough."""

@@ -17,8 +17,8 @@ Named = Literal["docker", "git"]  # whose sentences are quoted to the user
 class Phrase:
     """A fragment of a sentence, the program that prints it, and the versions of that program in which it was seen.
 
-    `recorded` marks what only other versions or kernels print than those the contract test runs on
-    (tests/integration/test_wording.py).
+    `recorded` marks a phrase that the contract test (tests/integration/test_wording.py) cannot provoke: only other
+    versions or kernels print it.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Wording:
-    """One cause, and every phrase for it."""
+    """One cause of failure, and every phrase for it."""
 
     name: str
     phrases: tuple[Phrase, ...]
@@ -65,7 +65,7 @@ ANSWER = Wording(
     (Phrase("error response from daemon", "docker", ("20.10.24", "26.1.5", "28.2.2", "28.5.2", "29.7.2")),),
 )
 REMOVAL_UNDER_WAY = Wording(
-    "somebody else is removing it", (Phrase("is already in progress", "dockerd", ("20.10.24",)),)
+    "another client is removing it", (Phrase("is already in progress", "dockerd", ("20.10.24",)),)
 )
 SUBNET_TAKEN = Wording(
     "another network has the subnet, or the bridge's name",
@@ -75,7 +75,7 @@ SUBNET_TAKEN = Wording(
     ),
 )
 MADE_MEANWHILE = Wording(
-    "somebody else has made it",
+    "another client has made it",
     (Phrase("already exists", "dockerd", ("20.10.24",)), *SUBNET_TAKEN.phrases),
 )
 NO_BR_NETFILTER = Wording(
@@ -115,7 +115,7 @@ TABLE = (
     *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT),
 )
 
-# Lines that do not say what went wrong, and how those that do begin.
+# How lines of advice begin, and the prefixes of those that explain a failure.
 _ADVICE: dict[Named, tuple[str, ...]] = {"docker": ("See 'docker", "Run 'docker"), "git": ("hint:",)}
 _OPENINGS: dict[Named, tuple[str, ...]] = {
     "docker": ("docker: ", "Error response from daemon: "),
@@ -124,7 +124,7 @@ _OPENINGS: dict[Named, tuple[str, ...]] = {
 
 
 def gist(by: Named, said: str) -> str:
-    """Return what a program said of its failure, in one line: the last two that are no advice, made harmless."""
+    """Return a program's explanation of its failure, in one line: its last two lines but advice, escaped."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_ADVICE[by])]
     short = harmless(" ".join(lines[-2:]))

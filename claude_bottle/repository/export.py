@@ -71,7 +71,7 @@ class Bottle:
         seconds = self.deadline.left(most)
         client = command.start(argv, self.env)
         self.started(client.pid)
-        return stream.converse(client, what=what, seconds=seconds, head=head, into=into, limit=limit)
+        return stream.pump(client, what=what, seconds=seconds, head=head, into=into, limit=limit)
 
 
 @dataclass(frozen=True)

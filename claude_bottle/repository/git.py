@@ -64,9 +64,7 @@ class Git:
         """
         seconds = self.deadline.left(timeout)
         client = command.start(self.argv(*words), {**self.env, **more})
-        return stream.converse(
-            client, what=self.what, seconds=seconds, head=stdin, source=source, into=into, limit=limit
-        )
+        return stream.pump(client, what=self.what, seconds=seconds, head=stdin, source=source, into=into, limit=limit)
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:
         """Return a command's output without the newline at its end; raises RepositoryError if it fails."""

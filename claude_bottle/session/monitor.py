@@ -81,7 +81,7 @@ class Monitor:
     def _end(self, reason: BottleError | None) -> None:
         self.ended = reason
         self.last()
-        self._bottle.finish()
+        self._bottle.close_stdin()
 
     def _why(self) -> BottleError | None:
         """Return why the log has ended; None if the sidecar still runs, and only its log's client has ended.

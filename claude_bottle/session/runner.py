@@ -79,7 +79,7 @@ class Runner:
                 self._settle(steps)
             raise
         for client in [self._clients[step.name] for step in steps if step.kind is Kind.UNTIL_READY]:
-            threading.Thread(target=client.finish, args=(_PARTING,), daemon=True).start()
+            threading.Thread(target=client.close_stdin, args=(_PARTING,), daemon=True).start()
         return results
 
     def client(self, name: str) -> Client:
@@ -115,7 +115,7 @@ class Runner:
 
     def _result(self, step: Step, client: Client) -> Result:
         if step.stdin_after and not self._given(step):
-            client.end()
+            client.terminate()
         if step.runs_long:
             return client.ready(step.stdin, _SILENCE)
         if step.stdin_from:
@@ -153,18 +153,18 @@ class Runner:
         end = time.monotonic() + _SETTLE
         for name, worker in self._workers.items():
             if name in shown and worker.is_alive():
-                self._clients[name].end()
+                self._clients[name].terminate()
         for name, worker in self._workers.items():
             worker.join(max(0.0, end - time.monotonic()))
             if worker.is_alive():
-                self._clients[name].end()
+                self._clients[name].terminate()
         while not self._ended.empty():  # results after the failure are discarded
             self._ended.get()
 
     def _undo(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
         if step.runs_long and client is not None:
-            client.finish()  # stops the container faster than `rm --force`
+            client.close_stdin()  # stops the container faster than `rm --force`
         # With --rm, docker's client exits only after the removal.
         if step.removes_itself and client is not None and client.process.returncode == 0:
             return None

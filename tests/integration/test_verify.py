@@ -54,6 +54,17 @@ def test_doctor_tells_what_a_start_finds(bench: Bench) -> None:
     assert {*wanted, "AF_VSOCK", "debug log", "nf_tables", "subnets", "leftovers"} == findings.keys()
 
 
+def test_an_engine_that_would_log_the_token_is_warned_of(bench: Bench) -> None:
+    """The engine of these tests is not to be switched, so its client says that it was."""
+    bench.puppet("hello")
+    debug = bench.wrap("info*Debug*) echo true; exit ;;")
+    ended = bench.run((str(CLI), "doctor"), {"PATH": debug})
+    [line] = [line for line in ended.out.decode().splitlines() if " debug log " in line]
+    assert (ended.code, line.split()[0]) == (0, "open"), ended
+    started = bench.start("--yes", PATH=debug)
+    assert (started.code, started.err.count("\nwarning the engine runs in debug mode")) == (0, 1), started
+
+
 def test_doctor_says_why_a_start_cannot_work(bench: Bench) -> None:
     no_token = run(bench, "doctor")
     silent = bench.run((str(CLI), "doctor"), {"DOCKER_HOST": "unix:///nonexistent"})

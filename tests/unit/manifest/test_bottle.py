@@ -8,7 +8,7 @@ from tests.support.manifests import CERTIFICATE, Place, bottle_faults
 
 PIDS = "want a whole number of processes, from 64 (claude and its tools need some) to 4194304"
 SIZE = "want a size such as 4g, 512m or a number of bytes"
-NAME = "a host name is not empty and has no spaces or control characters"
+NAME = "a host name must not be empty or contain spaces or control characters"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def end(monkeypatch: pytest.MonkeyPatch) -> End:
     """
     skipped = 0.0
     monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + skipped))
-    start, converse = command.start, stream.converse
+    start, pump = command.start, stream.pump
 
     def ending(part: str, how: str, nth: int = 1) -> list[str]:
         seen, late = 0, list[str]()
@@ -55,19 +55,19 @@ def end(monkeypatch: pytest.MonkeyPatch) -> End:
         def conversing(client: Client, *, seconds: float, **more: Any) -> Result:
             nonlocal seen, skipped
             if seen == nth or part not in " ".join(client.argv):
-                return converse(client, seconds=seconds, **more)
+                return pump(client, seconds=seconds, **more)
             seen += 1
             if seen < nth:
-                return converse(client, seconds=seconds, **more)
+                return pump(client, seconds=seconds, **more)
             if how == "given up":
                 monkeypatch.setattr(stream._Patience, "told", 1)
                 monkeypatch.setattr(stream._Patience, "asked", 2)
-            result = converse(client, seconds=0.0 if how == "cut off" else seconds, **more)
+            result = pump(client, seconds=0.0 if how == "cut off" else seconds, **more)
             skipped = fetch.BUDGET
             return result
 
         monkeypatch.setattr(command, "start", starting)
-        monkeypatch.setattr(stream, "converse", conversing)
+        monkeypatch.setattr(stream, "pump", conversing)
         return late
 
     return ending
