@@ -1,4 +1,4 @@
-"""Sessions as the labels of their containers tell them; there is no other record of what runs."""
+"""Sessions by the labels of their containers; there is no other record of what runs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from claude_bottle.process.engine import Engine
 
 # In the order of the fields of `Session`.
 _KEYS = ("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "proof", "role")
-_UNKNOWN = "-"  # of a session whose agent container is not there, yet or any more
+_UNKNOWN = "-"  # of a session without its agent's container: it is starting or ending
 UNPROVEN = "no label proves that this user started {}"
 _READERS = 8  # logs that are read at the same time
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -59,7 +59,7 @@ class Session:
         return proof.is_proof(self.proof, key, self.id, self.role, self.name, str(self.owner), *stated)
 
     def age(self) -> int:
-        """Return for how many seconds it has run, by the clocks of this machine and of the engine's."""
+        """Return its age in seconds, by the clocks of this machine and of the engine's."""
         return max(0, int((datetime.now(UTC) - self.started).total_seconds()))
 
 
@@ -90,7 +90,7 @@ def find(sessions: Sequence[Session], prefix: str) -> Session:
 
 
 def egress(env: Mapping[str, str], sidecar: str) -> Tally:
-    """Return what a sidecar's log says so far; nothing where there is no such container."""
+    """Return the tally of a sidecar's log so far; an empty one if there is no such container."""
     return Tally().add_all(command.lines(("docker", "logs", sidecar), env))
 
 
@@ -101,7 +101,7 @@ def all_egress(env: Mapping[str, str], sessions: Sequence[Session]) -> list[Tall
 
 
 def duration(seconds: int) -> str:
-    """Return a time as a person would say it."""
+    """Return a time in its largest whole unit."""
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds // size} {unit}"
@@ -120,6 +120,6 @@ def _parsed(stdout: bytes) -> Iterator[Session]:
             continue
         session, label, *more = (json.loads(value) or _UNKNOWN for value in labels)
         if owner := Owner.parse(label):
-            # The name of the time zone, which follows its offset, is nothing that can be read back.
+            # The name of the time zone, which follows its offset, cannot be parsed.
             started = datetime.strptime(created[:25], "%Y-%m-%d %H:%M:%S %z")
             yield Session(session, owner, started, *more)
