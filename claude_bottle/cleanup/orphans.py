@@ -1,4 +1,4 @@
-"""What sessions have made, found by its labels, and its removal where the owner is dead."""
+"""Find what sessions have made by its labels, and remove it if its owner is dead."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ class Leftover:
     role: str = ""
 
     def __str__(self) -> str:
-        """Return what a person would call it."""
+        """Return its kind and name."""
         return f"{self.kind} {self.name}"
 
 
@@ -55,7 +55,7 @@ def listed(env: Mapping[str, str], session: str | None = None) -> tuple[Leftover
 
 
 def stage_dirs() -> Iterator[Leftover]:
-    """Yield this user's stage dirs on this host; without owner where the launcher was killed before it noted it."""
+    """Yield this user's stage dirs on this host; without owner if the launcher was killed before it wrote that."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
         try:
             if not own_file.owns_folder(folder):  # anybody can make names in /tmp, and any file in such a folder
@@ -79,7 +79,7 @@ def dead(items: Iterable[Leftover], observer: Owner) -> tuple[Leftover, ...]:
 
 
 def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[str], None]) -> bool:
-    """Remove things in the order given; `told` hears of each failure. Return whether all are gone."""
+    """Remove things in the order given; `told` is called with each failure. Return whether all are gone."""
     clean = True
     for item in items:
         reason = _remove(env, item)

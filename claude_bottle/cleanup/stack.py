@@ -18,21 +18,21 @@ from claude_bottle.process.engine import Engine
 from claude_bottle.process.liveness import is_launcher, liveness
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_TIMEOUT = 60.0  # seconds for one undo: an engine that does not answer must not hold the user for ever
+_TIMEOUT = 60.0  # seconds for one undo: an engine that does not answer must not keep the user waiting for ever
 _HURRY = 2.0  # seconds for those that come after one that got no answer; the watchdog goes on trying
 
-Undo = Callable[[], str | None]  # returns why it failed, None on success
+Undo = Callable[[], str | None]  # returns the reason of a failure, None on success
 
 
 class Teardown:
     """Undo, in reverse order, what was armed: once, whole, uninterruptible; used as a context manager.
 
     Within it INT, TERM, HUP and QUIT raise SystemExit(128 + n), once. What could not be removed is raised as
-    LeftBehindError at the end, or only told where a signal ends the program.
+    LeftBehindError at the end, or only printed if a signal ends the program.
     """
 
     def __init__(self, note: Callable[[str], None] = lambda _: None) -> None:
-        """Start with nothing armed; `note` hears of each undo before it runs."""
+        """Start with nothing armed; `note` is called with the name of each undo before it runs."""
         self.note = note
         self._undos: dict[str, tuple[int, Undo]] = {}
         self._done = False
@@ -52,7 +52,7 @@ class Teardown:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Undo everything; whoever catches `error` tells it, what is left behind is told here."""
+        """Undo everything; `error` is printed by whoever catches it, what is left behind is printed here."""
         if self._signal == signal.SIGTERM:  # unlike the others it is no doing of the terminal
             console.say(f"ended by SIGTERM, which {installation.command('stop')} sends")
         left = self.run()
@@ -131,7 +131,7 @@ class Teardown:
 
 
 def remove(argv: tuple[str, ...], env: Mapping[str, str], timeout: float | None = None) -> str | None:
-    """Run an undo's docker command: absence is success, a removal under way is waited for; return why it failed."""
+    """Run an undo's docker command: absence is success, a removal under way is awaited; return why it failed."""
     timeout = timeout or _TIMEOUT
     end = time.monotonic() + timeout
     while True:

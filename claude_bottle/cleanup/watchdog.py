@@ -1,6 +1,6 @@
-"""The watchdog: a detached process that tears a session down where its launcher was killed.
+"""The watchdog: a detached process that tears a session down if its launcher is killed.
 
-It reads lines of JSON from a pipe whose other end the launcher alone holds: what undoes the session, each client.
+It reads lines of JSON from a pipe whose other end only the launcher holds: what undoes the session, and each client.
 A pipe that ends without the word "dismissed" means that the launcher is gone.
 """
 
@@ -50,7 +50,7 @@ class Watchdog:
     """The launcher's end of the pipe; used as a context manager around a session's teardown."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
-        """Speak to a watchdog through the pipe that is its stdin."""
+        """Write to a watchdog through `pipe`, its stdin."""
         self._pipe = pipe
         self._reap = threading.Timer(_IN_PASSING, self.tell, ("reap",))
         self._reap.daemon = True
@@ -74,11 +74,11 @@ class Watchdog:
         self.tell("client", pid, stamp(pid))
 
     def reap(self) -> None:
-        """Have it remove in passing, a little later, what dead launchers have left."""
+        """Have it remove what dead launchers have left, a little later."""
         self._reap.start()
 
     def close(self, *, clean: bool) -> None:
-        """Let it go; where the launcher's own teardown was not `clean`, it has another try."""
+        """Let it go; if the launcher's own teardown was not `clean`, it tries again."""
         if self._reap.is_alive():
             self._reap.cancel()
             self.tell("reap")
@@ -89,7 +89,7 @@ class Watchdog:
 
 
 def main(label: str, said: Iterable[str]) -> None:
-    """Be the watchdog, which has heard the lines `said`: wait for the launcher's end, and clean up after it."""
+    """Run the watchdog, which has read the lines `said`: wait for the launcher's end, and clean up after it."""
     owner = Owner.parse(label)
     assert owner  # noqa: S101  (the launcher's own label)
     env = read_machine(owner).environ
@@ -116,7 +116,7 @@ def main(label: str, said: Iterable[str]) -> None:
 
 
 def _reap(env: Mapping[str, str], owner: Owner) -> None:
-    """Remove in passing what dead launchers have left; whatever goes wrong here is for `cleanup` to tell."""
+    """Remove what dead launchers have left; what fails here is left for `cleanup` to report."""
     with contextlib.suppress(BottleError):
         found = (*orphans.listed(env), *orphans.stage_dirs())
         orphans.remove(env, orphans.dead(found, owner), _unheard)
@@ -150,4 +150,4 @@ def _tear_down(env: Mapping[str, str], session: str, undos: Iterable[Sequence[st
 
 
 def _unheard(message: str) -> None:
-    del message  # there is nobody any more who could read it
+    del message  # nobody is left to read it

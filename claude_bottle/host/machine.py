@@ -13,7 +13,7 @@ TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
 
 @dataclass(frozen=True)
 class Machine:
-    """Who starts a session and from where; `environ` may hold secrets and is kept out of the repr."""
+    """Who starts a session, and where; `environ` may hold secrets and is left out of the repr."""
 
     environ: Mapping[str, str] = field(repr=False)
     home: Path
@@ -22,7 +22,7 @@ class Machine:
     key: bytes = field(default=b"", repr=False)  # of this user's proofs; nothing before the first start
 
     def setting(self, name: str) -> str | None:
-        """Return the value of CLAUDE_BOTTLE_<name>, None where it is unset or empty."""
+        """Return the value of CLAUDE_BOTTLE_<name>, None if it is unset or empty."""
         return self.environ.get(f"CLAUDE_BOTTLE_{name}") or None
 
     @property
@@ -43,7 +43,7 @@ class Machine:
 
     @property
     def has_token(self) -> bool:
-        """Tell whether an OAuth token is there to be handed on."""
+        """Return whether there is an OAuth token."""
         return bool(self.environ.get(TOKEN_VARIABLE))
 
 
@@ -51,7 +51,7 @@ def read_machine(owner: Owner) -> Machine:
     """Read environment, home, terminal and key of this process, which is the owner of what it makes."""
     machine = Machine(
         environ=dict(os.environ),
-        home=Path(os.path.expanduser("~")),  # noqa: PTH111  (Path.home() raises where there is none)
+        home=Path(os.path.expanduser("~")),  # noqa: PTH111  (Path.home() raises if there is none)
         interactive=os.isatty(0),
         owner=owner,
     )

@@ -2,11 +2,13 @@
 
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 UNKNOWN = "-"  # of what the system does not show
 PROC = Path("/proc")
+MACHINE_ID = Path("/etc/machine-id")  # machine-id(5)
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,15 @@ class Owner:
         return cls(machine, boot, int(pid), started)
 
 
-def this_machine() -> str:
-    """Return what distinguishes this machine, and this part of it in which a pid means something, on one engine."""
-    identity = _line(Path("/etc/machine-id"))  # machine-id(5)
-    if identity == UNKNOWN:
+def this_machine(hardware: Callable[[], str] = str) -> str:
+    """Return what distinguishes this machine, and this part of it in which a pid means something, on one engine.
+
+    `hardware` returns an id of the machine itself, if the system has one; it is called only without /etc/machine-id.
+    """
+    host, identity = socket.gethostname(), _line(MACHINE_ID)
+    if identity == UNKNOWN and (own := hardware()):
+        host, identity = UNKNOWN, own  # on macOS the host's name and its hardware address change with the network
+    elif identity == UNKNOWN:
         import uuid
 
         identity = f"{uuid.getnode():012x}"  # a hardware address; without one, a number that nobody else has
@@ -46,7 +53,7 @@ def this_machine() -> str:
     except OSError:
         namespace = UNKNOWN
     # Into a label of a --mount, too, in which a comma or a quotation mark has a meaning.
-    return re.sub(r"[^\w./ -]", "-", f"{socket.gethostname()}/{identity[:12]}/{namespace}", flags=re.ASCII)
+    return re.sub(r"[^\w./ -]", "-", f"{host}/{identity[:12]}/{namespace}", flags=re.ASCII)
 
 
 def this_boot() -> str:

@@ -1,4 +1,4 @@
-"""The stage dir: the folder on the host that holds what is about to be copied."""
+"""The stage dir: the folder on the host for what is about to be copied."""
 
 import contextlib
 import shutil
@@ -13,19 +13,19 @@ from claude_bottle.host.owner import Owner
 
 @dataclass(frozen=True)
 class StageDir:
-    """The folder on the host that holds what is about to be copied; mode 700, its files 600."""
+    """The folder on the host for what is about to be copied; mode 700, its files 600."""
 
     path: Path
 
     @classmethod
     def make(cls, session: str, folder: Path | None = None) -> "StageDir":
-        """Make it in `folder`, else in the temporary directory, by a name that tells its session."""
+        """Make it in `folder`, else in the temporary directory; its name contains its session."""
         return cls(Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{session}-", dir=folder)))
 
     @classmethod
     @contextlib.contextmanager
     def held(cls, session: str, owner: Owner, folder: Path | None = None) -> "Iterator[StageDir]":
-        """Have one for as long as the block takes; where its process is killed, it is removed as its `owner`'s."""
+        """Yield one, removed at the end of the block; if the process is killed, `cleanup` removes it by its `owner`."""
         made = cls.make(session, folder)
         try:
             made.write("owner", str(owner).encode())
@@ -34,16 +34,16 @@ class StageDir:
             made.remove()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that its user alone can read."""
+        """Write a file that only its user can read; raises OSError with its path."""
         path = self.path / name
         path.touch(mode=0o600)
         try:
             path.write_bytes(data)
-        except OSError as error:  # which, of a full disk, does not name the file
+        except OSError as error:  # of a full disk, it does not name the file
             raise OSError(error.errno, error.strerror, str(path)) from None
 
     def remove(self) -> None:
-        """Remove the folder; absence is success."""
+        """Remove the folder; absence is success. Raises OSError if it is still there."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self.path.exists():
             raise OSError(f"{self.path} could not be removed")

@@ -20,6 +20,9 @@ _ENDED = ("Z", "X")  # the first letter of the state of a process that has ended
 # What POSIX lacks, BSD's, macOS's and Linux's ps have. Without PATH: the system's own, in /bin or /usr/bin.
 _PS = ("ps", "-ww", "-o", "stat=", "-o", "lstart=", "-o", "command=", "-p")
 _ENV = {"LC_ALL": "C", "TZ": "UTC"}  # names of months are English, and no hour comes twice
+_IOREG = ("/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
+_HARDWARE = re.compile(rb'"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"')
+_SHOWN = 4096  # characters of a command line that are looked at
 # A Python that runs our program, which starts a session by either command.
 _LAUNCHER = re.compile(r"^.*python[^/\n]*\s.*?(?<![^\s/])(cli\.py|claude-bottle)\s+(start|verify)(?!\S)", re.I | re.S)
 
@@ -62,7 +65,7 @@ def is_same(pid: int, stamp: str) -> bool:
 
 def this_process() -> Owner:
     """Return this very process as an owner."""
-    return Owner(this_machine(), this_boot(), os.getpid(), start_time(os.getpid()))
+    return Owner(this_machine(_hardware), this_boot(), os.getpid(), start_time(os.getpid()))
 
 
 def liveness(owner: Owner, observer: Owner) -> Liveness:
@@ -95,8 +98,14 @@ def is_dead(owner: Owner, observer: Owner) -> bool:
 
 def is_launcher(pid: int) -> bool:
     """Return whether a process may be a launcher: False if its command line is seen to be another program's."""
-    seen = look(pid).command
+    seen = look(pid).command[:_SHOWN]
     return not seen or bool(_LAUNCHER.search(seen))
+
+
+def _hardware() -> str:
+    """Return macOS's id of the hardware; nothing on other systems."""
+    found = _HARDWARE.search(command.output(_IOREG, _ENV))
+    return found[1].decode().replace("-", "").lower() if found else ""
 
 
 def _has_proc() -> bool:

@@ -72,8 +72,7 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
         raise DockerError(f"cannot list the engine's containers: {result.reason}")
     found: dict[str, Session] = {}
     for session in _parsed(result.stdout):
-        # By its name, which no two containers have: anybody can give another one the labels of an agent.
-        if session.name == session.container or session.id not in found:
+        if session.id not in found or _rank(session) > _rank(found[session.id]):
             found[session.id] = session
     return tuple(sorted(found.values(), key=lambda session: (session.started, session.id)))
 
@@ -110,6 +109,11 @@ def duration(seconds: int) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def _rank(session: Session) -> int:
+    """Return how much the labels count: by the name of their container, which no two have, unlike its labels."""
+    return {session.sidecar: 1, session.container: 2}.get(session.name, 0)
 
 
 def _parsed(stdout: bytes) -> Iterator[Session]:

@@ -49,11 +49,13 @@ def test_stop_all_leaves_what_nobody_proves_alone(scene: Scene) -> None:
     assert scene.undone == []
 
 
-def test_the_labels_of_an_agent_count_on_its_own_container_alone(scene: Scene) -> None:
+@pytest.mark.parametrize("role", ["agent", "sidecar"])  # while a session starts or ends, its sidecar is alone
+def test_the_labels_of_an_agent_count_on_its_own_container_alone(scene: Scene, role: str) -> None:
     with launcher() as (process, owner):
-        own = row("demo-1", owner)
+        own = row("demo-1", owner, role)
         forged = row("demo-1", replace(owner, pid=os.getpid(), started=OBSERVER.started), key=STRANGER)
-        scene.rule(LIST, stdout=own + forged.replace('"claude-bottle-demo-1"', '"another"'))
+        another = forged.replace('"claude-bottle-demo-1"', '"another"')
+        scene.rule(LIST, stdout=another + own + another)
         code, out, _ = scene.run("stop", "demo-1")
         assert (code, out, process.wait()) == (0, "stopped demo-1\n", -15)
 

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.process import liveness as alive
-from claude_bottle.process.liveness import Process, is_dead, is_launcher, is_same, liveness, look, stamp, start_time
+from claude_bottle.process.liveness import (
+    Process,
+    is_dead,
+    is_launcher,
+    is_same,
+    liveness,
+    look,
+    stamp,
+    start_time,
+    this_process,
+)
 from tests.support.owners import ELSEWHERE, OBSERVER, REBOOTED, launcher
 
 MACOS = (
@@ -124,6 +134,22 @@ def test_the_systems_own_ps_shows_what_proc_does(monkeypatch: pytest.MonkeyPatch
         assert process.pid >= 0
         assert int(seen.started) > 1_700_000_000
         assert is_launcher(process.pid)
+
+
+def test_macos_is_known_by_its_hardware_whatever_its_network(
+    ps: Ps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("claude_bottle.host.owner.MACHINE_ID", tmp_path / "none")
+    monkeypatch.setattr("uuid.getnode", lambda: 7)
+    found = set()
+    ps.prints = b'    "IOPlatformUUID" = "01234567-89AB-CDEF-0123-456789ABCDEF"\n'
+    for name in ("home.local", "work.example"):
+        monkeypatch.setattr("socket.gethostname", lambda name=name: name)
+        found.add(this_process().machine)
+    assert len(found) == 1
+    assert found.pop().startswith("-/0123456789ab/")
+    ps.prints = b""
+    assert this_process().machine.startswith("work.example/000000000007/")
 
 
 def test_a_stamp_distinguishes_a_process_from_a_later_one_with_its_number(ps: Ps) -> None:
