@@ -21,8 +21,12 @@ from claude_bottle.repository.clone import Repository
 
 
 def client_environment(machine: Machine) -> dict[str, str]:
-    """Return the environment of every docker client but claude's: the user's, without the token."""
-    return {name: value for name, value in machine.environ.items() if name != TOKEN_VARIABLE}
+    """Return the environment of every docker client but claude's: the user's, without the token.
+
+    Without content trust as well: nobody signs what is built here, and what is pulled is pinned by its digest.
+    """
+    without = (TOKEN_VARIABLE, "DOCKER_CONTENT_TRUST")
+    return {name: value for name, value in machine.environ.items() if name not in without}
 
 
 def images(
