@@ -62,9 +62,15 @@ def set_up() -> None:
         import venv  # noqa: F401
     except ImportError:
         fail("this Python cannot make virtual environments: install its venv module (Debian: apt install python3-venv)")
+    gone = os.path.lexists(PYTHON) and not os.path.exists(PYTHON)
+    why = ", because its Python, %s, is gone" % os.path.realpath(PYTHON) if gone else ""
     if not os.access(HERE, os.W_OK):
-        fail("the first use makes .venv and so must be able to write to %s" % HERE)
-    say("setting up %s, on first use or when requirements.txt changed; this takes some seconds" % VENV)
+        fail(
+            "the first use makes .venv%s and so must be able to write to %s"
+            % (" anew" + why + "," if gone else "", HERE)
+        )
+    say("setting up %s%s; this takes some seconds"
+        % (VENV, " anew" + why if gone else ", on first use or when requirements.txt changed"))  # fmt: skip
     try:
         with open(REQUIREMENTS, "r+b") as lock:  # flock on NFS wants it writable; a script could not be started then
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,5 +1,6 @@
 """YAML text to plain data that knows where each part stands; the only user of ruamel.yaml, imported when used."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +17,8 @@ Place: TypeAlias = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
 _KEPT_AS_TEXT = frozenset({f"{_TAG}str", f"{_TAG}timestamp"})  # a date is text here: nothing wants a date
 _CONVERTED = frozenset({f"{_TAG}int", f"{_TAG}float", f"{_TAG}bool", f"{_TAG}null"})
+_SPECIAL = ("*", "&", "@", "`", "%", "!")  # no plain text begins with one
+_WORD = re.compile(r"[^\s,\]}\"]{1,80}")
 _MARKS = ("\n", "\r", ",", ": ", "[", "{")  # each value has one of them beside it, or nearly
 _MOST_MARKS = 20_000  # half a million values in 1 MiB would take ruamel.yaml half a minute
 
@@ -142,6 +145,12 @@ def _explain(error: "YAMLError", text: str) -> YamlError:
         what = ", ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        start = error.context_mark or mark
+        if start and text[start.index : start.index + 1] in _SPECIAL:
+            word = _WORD.match(text, start.index)
+            quoted = word[0] if word else text[start.index]
+            hint = f'{quoted[0]} has a meaning in YAML: quote it, as in "{quoted}"'
+            return YamlError(start.line + 1, start.column + 1, hint)
         return YamlError(line, column, " ".join(f"not YAML: {what}".split()))
     if isinstance(error, ReaderError):
         return YamlError(*_place(text[: error.position]), "holds a character that YAML does not allow")

@@ -118,10 +118,14 @@ CHECKED_OUT = Wording(
     "a branch is checked out, and so cannot be fetched into",
     (Phrase("refusing to fetch", "git", ("2.39.5",)),),
 )
+ANOTHERS = Wording(
+    "a repository belongs to another user",  # CVE-2022-24765
+    (Phrase("dubious ownership", "git", ("2.39.5",)), Phrase("unsafe repository", "git", ("2.35.2",), recorded=True)),
+)
 
 TABLE = (
     *(ABSENT, UNREACHABLE, REMOVAL_UNDER_WAY, SUBNET_TAKEN, MADE_MEANWHILE, NO_BR_NETFILTER, NO_IPV6, NO_TARGET),
-    *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT),
+    *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT, ANOTHERS),
 )
 
 # Lines that do not say what went wrong, and how those that do begin.
