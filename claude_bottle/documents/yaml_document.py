@@ -95,7 +95,7 @@ def load(path: Path) -> Document:
 def parse(text: str) -> Document:
     """Read one YAML document; raise `YamlError` where that cannot be done."""
     if sum(map(text.count, _MARKS)) > _MOST_MARKS:
-        raise YamlError(1, 1, f"holds more than {_MOST_MARKS:,} lines and values")
+        raise YamlError(1, 1, f"has more than {_MOST_MARKS:,} lines and values")
     root = _compose(text)
     builder = _Builder()
     try:
@@ -133,7 +133,7 @@ def _compose(text: str) -> "Node | None":
     except RecursionError:
         raise YamlError(1, 1, "nested too deeply") from None
     except (ValueError, OverflowError):  # ruamel lets chr() fail on an escape such as "\\U00110000"
-        raise YamlError(1, 1, "holds an escape for a character that does not exist") from None
+        raise YamlError(1, 1, "contains an escape for a character that does not exist") from None
     return root
 
 
@@ -153,7 +153,7 @@ def _explain(error: "YAMLError", text: str) -> YamlError:
             return YamlError(start.line + 1, start.column + 1, hint)
         return YamlError(line, column, " ".join(f"not YAML: {what}".split()))
     if isinstance(error, ReaderError):
-        return YamlError(*_place(text[: error.position]), "holds a character that YAML does not allow")
+        return YamlError(*_place(text[: error.position]), "contains a character that YAML does not allow")
     return YamlError(1, 1, " ".join(f"not YAML: {error}".split()))
 
 
@@ -190,14 +190,14 @@ class _Builder:
             return [self.build(item) for item in node.value]
         if isinstance(node, ScalarNode):
             return self._scalar(node)
-        raise YamlError(*_mark(node), f'the tag "{node.tag}" means nothing here')
+        raise YamlError(*_mark(node), f'the tag "{node.tag}" is not supported')
 
     def _mapping(self, node: "MappingNode") -> dict[str, Data]:
         result: dict[str, Data] = {}
         for key, value in node.value:
             name = _key(key)
             if name in result:
-                self.duplicates.append(YamlError(*_mark(key), f'the key "{name}" stands here a second time'))
+                self.duplicates.append(YamlError(*_mark(key), f'duplicate key "{name}"'))
                 continue
             result[name] = self.build(value)
         return result
@@ -206,11 +206,11 @@ class _Builder:
         if node.tag in _KEPT_AS_TEXT:
             return _text(node)
         if node.tag not in _CONVERTED:
-            raise YamlError(*_mark(node), f'the tag "{node.tag}" means nothing here')
+            raise YamlError(*_mark(node), f'the tag "{node.tag}" is not supported')
         try:
             value: Data = self._constructor.construct_object(node)
         except (ValueError, LookupError):
-            raise YamlError(*_mark(node), "not a value that can be read") from None
+            raise YamlError(*_mark(node), "is not a valid value") from None
         return value
 
 
@@ -227,5 +227,5 @@ def _text(node: "ScalarNode") -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise YamlError(*_mark(node), "holds half a character (a lone surrogate)") from None
+        raise YamlError(*_mark(node), "contains half a character (a lone surrogate)") from None
     return text

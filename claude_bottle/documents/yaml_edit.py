@@ -7,7 +7,7 @@ from typing import cast
 from claude_bottle.documents import yaml_document
 from claude_bottle.documents.yaml_document import Data, Document, Span
 
-_CANNOT = "its form leaves no safe place for an addition"
+_CANNOT = "cannot edit this file safely"
 
 
 def with_items(text: str, place: tuple[str, ...], items: Sequence[str]) -> str:
@@ -36,7 +36,7 @@ def scalar(item: str) -> str:
 def _extended(data: Data, place: tuple[str, ...], items: list[str]) -> Data:
     if not place:
         if not isinstance(data, list | None):
-            raise ValueError("what stands there is not a list")
+            raise ValueError("the value there is not a list")
         return [*(data or ()), *items]
     if not isinstance(data, dict | None):
         raise ValueError(f'what should hold "{place[0]}" is not a mapping')  # noqa: TRY004  (of the file, not of a call)

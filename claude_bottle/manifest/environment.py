@@ -65,7 +65,7 @@ def read_variable(name: str, value: Value, environ: Mapping[str, str]) -> EnvVar
 
 def _name_problem(name: str) -> str | None:
     if not _NAME.fullmatch(name):
-        return "a variable's name has only letters, digits and _, and no digit in front"
+        return "a variable's name has only letters, digits and _, and does not start with a digit"
     if name.upper() in _PROXIES or name in _OWNED or name.startswith(_OWNED_PREFIX):
         return "is set by claude-bottle itself"
     return None
@@ -73,7 +73,7 @@ def _name_problem(name: str) -> str | None:
 
 def _check_source(name: str, source: str, value: Value, environ: Mapping[str, str]) -> None:
     if name in _CLIENT or name.startswith(_CLIENT_PREFIXES):
-        value.fail("cannot come from the host: on its way it would change the docker client; write a literal")
+        value.fail("cannot come from the host, because it would change the docker client on its way; write a literal")
     if source not in environ:
         value.fail(f"{source} is not set on the host")
     elif not is_utf8(environ[source]):

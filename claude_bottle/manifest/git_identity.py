@@ -55,7 +55,7 @@ def settled(known: Identity, env: Mapping[str, str]) -> Identity:
 def _text(value: Value | None) -> str | None:
     text = value.text() if value else None
     if value and text is not None and (not text.strip() or harmless(text) != text):
-        value.fail("must not be empty or have control characters")
+        value.fail("must not be empty or contain control characters")
     return text
 
 

@@ -10,7 +10,7 @@ from claude_bottle.documents.escaping import harmless
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ManifestContext:
     """Where manifests come from: the agents' folder, and the host's environment and home that they may refer to."""
 
     folder: Path
@@ -48,15 +48,15 @@ class Value:
         line, column = self.document.where(self.at, key=key)
         self.faults.append(Fault(self.path, line, column, f"{name}: {message}" if name else message))
 
-    def want(self, wanted: str) -> None:
-        """Add the fault that `wanted` should stand here. The value itself is not shown: it may be a secret."""
-        self.fail(f"want {wanted}, found {_kind(self.data)}")
+    def expected(self, wanted: str, hint: str = "") -> None:
+        """Add the fault that the value is not `wanted`. The value itself is not shown: it may be a secret."""
+        self.fail(f"expected {wanted}, got {_kind(self.data)}{hint}")
 
     def entries(self) -> tuple["tuple[str, Value]", ...]:
         """Return the keys of a mapping with their values."""
         if isinstance(self.data, dict):
             return tuple((key, self._part(key, data)) for key, data in self.data.items())
-        self.want("a mapping (key: value)")
+        self.expected("a mapping (key: value)")
         return ()
 
     def keys(self, known: Iterable[str]) -> None:
@@ -65,7 +65,7 @@ class Value:
         for key, value in self.entries():
             if key not in known:
                 line, column = self.document.where(value.at, key=True)
-                hint = nearest(key, known) or f"; known here: {', '.join(known)}"
+                hint = nearest(key, known) or f"; known keys: {', '.join(known)}"
                 self.faults.append(Fault(self.path, line, column, f'unknown key "{_short(value.name())}"{hint}'))
 
     def name(self) -> str:
@@ -82,23 +82,23 @@ class Value:
         """Return the items of a list."""
         if isinstance(self.data, list):
             return tuple(self._part(index, data) for index, data in enumerate(self.data))
-        self.want("a list")
+        self.expected("a list")
         return ()
 
     def text(self) -> str | None:
         """Return a text; None, and a fault, for anything else and for what no file or argument can hold."""
         if not isinstance(self.data, str):
-            self.want("text" if isinstance(self.data, list | dict | None) else "text (quote it)")
+            self.expected("a string", "" if isinstance(self.data, list | dict | None) else " (add quotes)")
             return None
         if "\0" in self.data:
-            self.fail("holds a NUL character, which cannot be passed on")
+            self.fail("contains a NUL character, which cannot be passed on")
             return None
         return self.data
 
     def number(self) -> int | float | None:
         """Return a number; None, and a fault, for anything else."""
         if isinstance(self.data, bool) or not isinstance(self.data, int | float):
-            self.want("a number")
+            self.expected("a number")
             return None
         return self.data
 
@@ -171,5 +171,12 @@ def _short(text: str) -> str:
 
 
 def _kind(data: yaml_document.Data) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "a mapping",
+    }
     return names.get(type(data), "nothing")
