@@ -50,7 +50,7 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
         if session.id not in asked:
             _remove(env, session.id)
     left = _await_end(env, asked, _PATIENCE)
-    # One that has a repository brings its work back first: as long as that may take, if its launcher lives.
+    # A session with a repository brings its work back first; wait for that while its launcher is alive.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
     for name in working:
         console.say(f"{harmless(name)} is still bringing its work back; waiting")

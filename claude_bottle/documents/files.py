@@ -1,4 +1,4 @@
-"""Read files that others may have written: regular ones, and none that is larger than was agreed."""
+"""Read files that others may have written: regular files up to a given size."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from io import BufferedReader
 from pathlib import Path
 
 MIB = 1 << 20
-# Without O_NONBLOCK the opening of a pipe waits for its writer, for ever.
+# Without O_NONBLOCK, opening a pipe blocks until it has a writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 

@@ -1,4 +1,4 @@
-"""YAML text to plain data that knows where each part stands; the only user of ruamel.yaml, imported when used."""
+"""YAML text to plain data with the position of each part; the only user of ruamel.yaml, imported when used."""
 
 import re
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Document:
         return mark
 
     def span(self, path: Place, *, key: bool = False) -> "Span | None":
-        """Return where in the text the value at `path`, or its key, stands; None where there is none."""
+        """Return the place in the text of the value at `path`, or of its key; None if there is none."""
         label = node = self._root
         for step in path:
             label, node = (node and self._child(node, step)) or (None, None)
@@ -88,12 +88,12 @@ class Span:
 
 
 def load(path: Path) -> Document:
-    """Read the one YAML document in the file `path`; raise `YamlError` where that cannot be done."""
+    """Read the one YAML document in the file `path`; raises `YamlError` if that fails."""
     return parse(read(path))
 
 
 def parse(text: str) -> Document:
-    """Read one YAML document; raise `YamlError` where that cannot be done."""
+    """Read one YAML document; raises `YamlError` if that fails."""
     if sum(map(text.count, _MARKS)) > _MOST_MARKS:
         raise YamlError(1, 1, f"has more than {_MOST_MARKS:,} lines and values")
     root = _compose(text)
@@ -106,7 +106,7 @@ def parse(text: str) -> Document:
 
 
 def read(path: Path) -> str:
-    """Return the text of the file `path`, its line ends as they are; raise `YamlError` where it has none."""
+    """Return the text of the file `path`, its line ends unchanged; raises `YamlError` if that fails."""
     try:
         raw = files.read(path)
     except OSError as error:

@@ -11,10 +11,10 @@ _CANNOT = "cannot edit this file safely"
 
 
 def with_items(text: str, place: tuple[str, ...], items: Sequence[str]) -> str:
-    """Return `text` with `items` at the end of the list at `place`, a path of keys, which is made where it is missing.
+    """Return `text` with `items` at the end of the list at `place`, a path of keys, which is created if missing.
 
-    Raises ValueError (YamlError where `text` is no YAML), with a one-line message, where the outcome would not mean
-    exactly that.
+    Raises ValueError (YamlError if `text` is not YAML), with a one-line message, if the result would mean anything
+    else.
     """
     document = yaml_document.parse(text)
     wanted = _extended(document.data, place, list(items))
@@ -29,7 +29,7 @@ def with_items(text: str, place: tuple[str, ...], items: Sequence[str]) -> str:
 
 
 def scalar(item: str) -> str:
-    """Return an item as YAML; plain where that can only be text."""
+    """Return an item as YAML; plain if it can only be read as text."""
     return item if item[:1].isalpha() else json.dumps(item)
 
 

@@ -1,4 +1,4 @@
-"""Agents and their bottles, read from a folder of YAML files into frozen data, with all that is wrong told at once."""
+"""Agents and their bottles, read from a folder of YAML files into frozen data, with every fault reported at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def load_agents(folder: Path, *, environ: Mapping[str, str], home: Path) -> tupl
 
 
 class _Loader:
-    """Reads each file once and gathers the faults of all."""
+    """Reads each file once and collects the faults of all."""
 
     def __init__(self, context: ManifestContext) -> None:
         self.context = context
@@ -110,7 +110,7 @@ class _Loader:
         return self._read[name]
 
     def finish(self) -> None:
-        """Raise what was found, file by file in the order of reading, each from top to bottom."""
+        """Raise every fault, file by file in the order of reading, each from top to bottom."""
         order = {path: number for number, path in enumerate(dict.fromkeys(fault.path for fault in self.faults))}
         faults = sorted(self.faults, key=lambda fault: (order[fault.path], fault.line, fault.column))
         if faults:
@@ -188,7 +188,7 @@ def _skill(item: Value, context: ManifestContext) -> tuple[Skill, int] | None:
 
 
 def _folder_problem(folder: Path, home: Path | None) -> str | None:
-    """Return what is wrong with a skill's folder; one that came with the agents must not bring what lies elsewhere."""
+    """Return what is wrong with a skill's folder; a skill that came with the agents must not bring in other files."""
     if home and not inside(folder, home):
         return f"{folder} is a link that leads out of {home}"
     if file_problem(folder / "SKILL.md") or not inside(folder / "SKILL.md", folder):

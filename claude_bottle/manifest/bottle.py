@@ -40,7 +40,7 @@ class Bottle:
     limits: Limits = Limits()
     dockerfile: Path | None = None
     ssh: tuple[SshHost, ...] = ()
-    git: Identity | None = None  # None: nothing is said of it
+    git: Identity | None = None  # None: not set by the manifest
 
     @property
     def reach(self) -> tuple[allowlist.Host, ...]:
@@ -49,7 +49,7 @@ class Bottle:
 
 
 def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
-    """Check the manifest `top` and return its bottle, which holds only if no fault was added."""
+    """Check the manifest `top` and return its bottle, which is valid only if no fault was added."""
     top.keys(_KEYS)
     env, egress, certs, limits = (top.get(key) for key in ("env", "egress", "ca_certs", "limits"))
     image, ssh, git = (top.get(key) for key in ("image", "ssh", "git"))

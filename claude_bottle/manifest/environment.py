@@ -65,7 +65,7 @@ def read_variable(name: str, value: Value, environ: Mapping[str, str]) -> EnvVar
 
 def _name_problem(name: str) -> str | None:
     if not _NAME.fullmatch(name):
-        return "a variable's name has only letters, digits and _, and does not start with a digit"
+        return "a variable's name has only letters, digits and _, and no digit in front"
     if name.upper() in _PROXIES or name in _OWNED or name.startswith(_OWNED_PREFIX):
         return "is set by claude-bottle itself"
     return None

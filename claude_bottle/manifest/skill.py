@@ -37,7 +37,7 @@ class Part:
 
     @property
     def target(self) -> str | None:
-        """Return where a link leads, as it is written; None for anything else. Raises OSError."""
+        """Return a link's target, unresolved; None for anything else. Raises OSError."""
         return str(self.path.readlink()) if stat.S_ISLNK(self.mode) else None
 
     @property

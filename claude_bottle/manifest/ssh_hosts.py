@@ -1,4 +1,4 @@
-"""The ssh hosts of a bottle: read from its manifest, and what ssh inside the bottle is told of them."""
+"""The ssh hosts of a bottle: read from its manifest, written as configuration for the ssh inside the bottle."""
 
 import re
 from collections.abc import Iterable
@@ -57,7 +57,7 @@ class Key:
 
 
 def read_hosts(section: Value, context: ManifestContext) -> tuple[SshHost, ...]:
-    """Check the manifest's `ssh:`; the result holds only if no fault was added."""
+    """Check the manifest's `ssh:`; the result is valid only if no fault was added."""
     found: list[SshHost] = []
     items = section.items()
     if len(items) > _MOST_HOSTS:
@@ -241,7 +241,7 @@ def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]
 
 
 def _valid(pins: tuple[str, ...]) -> tuple[str, ...]:
-    """Leave out what is revoked elsewhere: to the key's constraint a pin is a pin."""
+    """Leave out keys that another line revokes: the key's constraint knows no revocation."""
     revoked = {pin.removeprefix("@revoked ") for pin in pins if _is_revoked(pin)}
     return tuple(pin for pin in pins if _is_revoked(pin) or pin.removeprefix("@cert-authority ") not in revoked)
 

@@ -1,4 +1,4 @@
-"""Look at a manifest part by part and collect what is wrong with it, each fault at its line and column."""
+"""Check a manifest part by part and collect its faults, each with line and column."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from claude_bottle.documents.escaping import harmless
 
 @dataclass(frozen=True)
 class ManifestContext:
-    """Where manifests come from: the agents' folder, and the host's environment and home that they may refer to."""
+    """What manifests are read with: the agents' folder, and the host's environment and home that they may refer to."""
 
     folder: Path
     environ: Mapping[str, str] = field(repr=False)
@@ -60,7 +60,7 @@ class Value:
         return ()
 
     def keys(self, known: Iterable[str]) -> None:
-        """Complain about each key that is not `known`."""
+        """Add a fault for each key that is not `known`."""
         known = tuple(known)
         for key, value in self.entries():
             if key not in known:
@@ -107,7 +107,7 @@ class Value:
 
 
 def read(path: Path, folder: Path, faults: list[Fault]) -> Value | None:
-    """Read the manifest `path`, which must lie in `folder`; None, and a fault, where that cannot be done."""
+    """Read the manifest `path`, which must lie in `folder`; return None and add a fault if that fails."""
     leads_out = None if inside(path, folder) else f"is a link that leads out of {folder}"
     if problem := name_problem(path.name) or leads_out or file_problem(path):
         faults.append(Fault(path, 1, 1, problem))
@@ -122,7 +122,7 @@ def read(path: Path, folder: Path, faults: list[Fault]) -> Value | None:
 
 
 def file_problem(path: Path) -> str | None:
-    """Return why `path` is no file that can be read, if so: a pipe, a device, something of more than 1 MiB."""
+    """Return why `path` cannot be read: it may be a pipe, a device, or larger than 1 MiB. None if it can."""
     try:
         files.opened(path).close()
     except OSError as error:
@@ -143,7 +143,7 @@ def file_path(value: Value, home: Path) -> Path | None:
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Tell whether `path` lies in `folder` once every link is followed."""
+    """Return whether `path` lies in `folder` after every link is followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a loop of links

@@ -79,8 +79,7 @@ def test_every_fault_of_agent_and_bottle_is_told_at_once_in_order(place: Place) 
         "a.yaml:3:9: prompt: expected a string, got a list",
         'a.yaml:4:1: duplicate key "skills"',
         "bottles/default.yaml:1:6: ssh: expected a list, got a number",
-        "bottles/default.yaml:3:3: env.A B: a variable's name has only letters, digits and _, and does not start with"
-        " a digit",
+        "bottles/default.yaml:3:3: env.A B: a variable's name has only letters, digits and _, and no digit in front",
         "bottles/default.yaml:4:6: env.N: expected a string, got a number (add quotes)",
         'bottles/default.yaml:5:10: unknown key "limits.cpu"; did you mean "cpus"?',
         'bottles/default.yaml:7:1: duplicate key "env"',
