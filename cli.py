@@ -62,9 +62,12 @@ def set_up() -> None:
         import venv  # noqa: F401
     except ImportError:
         fail("this Python lacks its venv module; install it (Debian: apt install python3-venv)")
+    gone = os.path.lexists(PYTHON) and not os.path.exists(PYTHON)
+    why = " anew, because its Python, %s, is gone" % os.path.realpath(PYTHON) if gone else ""
     if not os.access(HERE, os.W_OK):
-        fail("the first use creates .venv, so it must be able to write to %s" % HERE)
-    say("setting up %s (on first use, or after a change of requirements.txt); this takes some seconds" % VENV)
+        fail("the first use creates .venv%s, so it must be able to write to %s" % (why, HERE))
+    say("setting up %s%s; this takes some seconds"
+        % (VENV, why or " (on first use, or after a change of requirements.txt)"))  # fmt: skip
     try:
         # flock on NFS needs a writable file. Not cli.py: a script that is open for writing cannot be executed.
         with open(REQUIREMENTS, "r+b") as lock:

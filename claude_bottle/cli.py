@@ -53,9 +53,26 @@ def _many(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
+class _Text(click.ParamType[Any]):
+    """A text that is not empty: an unset variable of a script must not choose a default in silence."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value else self.fail("must not be empty", param, ctx)
+
+
+class _Folder(_Text):
+    """A path that is not empty: `Path("")` would be the current directory."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(super().convert(value, param, ctx))
+
+
 def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    kind = click.Path(path_type=Path)
-    return click.option("--agents", type=kind, metavar="DIR", help="Folder of the manifests.")(command)
+    return click.option("--agents", type=_Folder(), metavar="DIR", help="Folder of the manifests.")(command)
 
 
 def _completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -80,14 +97,20 @@ def main() -> None:
 @main.command()
 @click.argument("agent", shell_complete=_completer("agents"))
 @click.argument("claude_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CLAUDE_ARGUMENTS]")
-@click.option("--print", "question", metavar="QUESTION", help="Answer one question on stdout, without a terminal.")
+@click.option(
+    "--print", "question", type=_Text(), metavar="QUESTION", help="Answer one question on stdout, without a terminal."
+)
 @click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
 @click.option("--dry-run", is_flag=True, help="Print every docker command of the session and run none.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
-@click.option("--repo", type=click.Path(path_type=Path), metavar="PATH", help="Git repository to work on.")
+@click.option("--repo", type=_Folder(), metavar="PATH", help="Git repository to work on.")
 @click.option(
-    "--ref", metavar="REF", shell_complete=_completer("refs"), help="Revision to start from, instead of HEAD."
-)
+    "--ref",
+    type=_Text(),
+    metavar="REF",
+    shell_complete=_completer("refs"),
+    help="Revision to start from, instead of HEAD.",
+)  # fmt: skip
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
 @_agents_option
 def start(

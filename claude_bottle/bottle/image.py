@@ -5,14 +5,17 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.files import opened
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import installation
 
+_MOST_FILES, _MOST_BYTES = 100_000, 1 << 30  # of a build context, which is read whole at each start
 DOCKERFILE = installation.DATA / "Dockerfile"
 
 
@@ -41,17 +44,22 @@ def base(*, base_image: str | None, ca: bytes, pull: bool = False, no_cache: boo
 def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Image:
     """Describe a bottle's own image: `dockerfile`, its folder as the context, and `base` as the build arg BASE_IMAGE.
 
-    Docker reads the folder by itself, as it would for the user: a .dockerignore holds, and it is not in memory here.
-    There is no pull: `base` is on the engine alone, and a registry would be asked for it. Raises ManifestError if the
-    folder cannot be read.
+    Docker reads the folder by itself, as it would for the user: a .dockerignore holds, and it is not in memory here. If
+    its modes are not those that the usual umask gives, a copy with these is read: the image is the same whoever checked
+    the folder out. There is no pull: `base` is on the engine alone, and a registry would be asked for it.
+    Raises ManifestError if the folder cannot be read or is too large.
     """
-    args = _base_arg(base.tag)
+    folder, args = dockerfile.parent, _base_arg(base.tag)
     try:
-        tag = _tag(*args, dockerfile.name, _digest(dockerfile.parent))
+        files = sorted(_walk(folder), key=lambda file: file.name)
+        tag = _tag(*args, dockerfile.name, _digest(files))
     except OSError as error:
         raise ManifestError(f"{harmless(str(error.filename))}: {error.strerror}") from error
-    source = ("--file", str(dockerfile), str(dockerfile.parent))
-    return Image(tag, (*_build(tag, no_cache), *args, *source), b"")
+    build = (*_build(tag, no_cache), *args)
+    if all(file.has_usual_mode for file in files):
+        return Image(tag, (*build, "--file", str(dockerfile), str(folder)), b"")
+    script = "\n" + Path(__file__).with_name("build.sh").read_text(encoding="utf-8").partition("\n\n")[2]
+    return Image(tag, ("/bin/sh", "-c", script, "sh", str(folder), dockerfile.name, *build), b"")
 
 
 def _build(tag: str, no_cache: bool) -> tuple[str, ...]:
@@ -82,26 +90,62 @@ def _tar(*files: tuple[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _digest(folder: Path) -> str:
+@dataclass(frozen=True)
+class _File:
+    """Anything in a build context; `name` is its path there."""
+
+    name: bytes
+    path: Path
+    mode: int
+    size: int
+
+    @property
+    def usual_mode(self) -> int:
+        """Return its mode as the usual umask, 022, makes it: it must not depend on the user's."""
+        executable = stat.S_ISDIR(self.mode) or self.mode & 0o111
+        return stat.S_IFMT(self.mode) | (0o755 if executable else 0o644)
+
+    @property
+    def has_usual_mode(self) -> bool:
+        """Return whether its mode is that; of a link, or anything that docker does not copy, it does not matter."""
+        return self.mode == self.usual_mode or not (stat.S_ISREG(self.mode) or stat.S_ISDIR(self.mode))
+
+
+def _walk(folder: Path) -> Iterator[_File]:
+    """Yield a build context, itself first; links are not followed.
+
+    Raises OSError, or ManifestError if it is too large.
+    """
+    waiting, count, size = [_file(folder, b"")], 0, 0
+    while waiting:
+        file = waiting.pop()
+        count, size = count + 1, size + (file.size if stat.S_ISREG(file.mode) else 0)
+        if count > _MOST_FILES or size > _MOST_BYTES:
+            most = f"{_MOST_FILES:,} files or {_MOST_BYTES >> 30} GiB"
+            raise ManifestError(f"{harmless(str(folder))}: more than {most}; give the Dockerfile a folder of its own")
+        yield file
+        if stat.S_ISDIR(file.mode):
+            with os.scandir(file.path) as entries:
+                rest = islice(entries, _MOST_FILES)
+                waiting += [_file(Path(each.path), file.name + b"/" + os.fsencode(each.name)) for each in rest]
+
+
+def _file(path: Path, name: bytes) -> _File:
+    status = path.lstat()
+    return _File(name, path, status.st_mode, status.st_size)
+
+
+def _digest(files: Iterable[_File]) -> str:
     total = hashlib.sha256()
-    for path in sorted(_walk(folder), key=os.fsencode):
-        mode = path.lstat().st_mode
-        total.update(repr((os.fsencode(path.relative_to(folder)), mode, _content(path, mode))).encode())
+    for file in files:
+        total.update(repr((file.name, file.usual_mode, _content(file))).encode())
     return total.hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        raise error
-
-    for parent, folders, files in os.walk(folder, onerror=fail):  # does not follow links, but lists them
-        yield from (Path(parent, name) for name in (*folders, *files))
-
-
-def _content(path: Path, mode: int) -> bytes:
-    if stat.S_ISLNK(mode):
-        return os.fsencode(path.readlink())
-    if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
+def _content(file: _File) -> bytes:
+    if stat.S_ISLNK(file.mode):
+        return os.fsencode(file.path.readlink())
+    if not stat.S_ISREG(file.mode):
         return b""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    with opened(file.path, _MOST_BYTES, follow=False) as content:
+        return hashlib.file_digest(content, "sha256").digest()

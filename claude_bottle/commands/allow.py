@@ -19,6 +19,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
 from claude_bottle.errors import DockerError, ManifestError
+from claude_bottle.host import installation
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import liveness
 from claude_bottle.process.command import Result
@@ -89,6 +90,11 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
 def _saving(session: Session, hosts: Sequence[Host]) -> Saving:
     """Prepare to write hosts into the manifest of a session's bottle; ManifestError if that cannot be done."""
     path = Path(session.manifest).resolve()  # a link stays a link
+    if installation.shipped(path):
+        raise ManifestError(
+            f"{path}: not saved, it belongs to the program, whose next upgrade replaces it; nothing was allowed. Copy"
+            f" {installation.DATA / 'agents'} to ~/.config/claude-bottle/agents first"
+        )
     try:
         before = yaml_document.read(path)
         new = [host for host in hosts if host not in (*allowlist.defaults(), *_allowed(before))]

@@ -1,4 +1,4 @@
-"""Make text that others wrote fit for a terminal."""
+"""Make text that others wrote safe to print on a terminal."""
 
 import shlex
 from collections.abc import Sequence

@@ -1,13 +1,13 @@
-"""Read files that others may have written: regular ones, and none that is larger than was agreed."""
+"""Read files that others may have written: regular files up to a given size."""
 
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 MIB = 1 << 20
-# Without O_NONBLOCK the opening of a pipe waits for its writer, for ever.
+# Without O_NONBLOCK, opening a pipe blocks until it has a writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -23,7 +23,7 @@ def read(path: Path, most: int = MIB) -> bytes:
     return data
 
 
-def opened(path: Path, most: int = MIB, *, follow: bool = True) -> BinaryIO:
+def opened(path: Path, most: int = MIB, *, follow: bool = True) -> BufferedReader:
     """Open a regular file of at most `most` bytes, a link's target only if `follow`; raises OSError as `read` does."""
     descriptor = os.open(path, _FLAGS | (0 if follow else os.O_NOFOLLOW))
     try:

@@ -1,5 +1,6 @@
-"""YAML text to plain data that knows where each part stands; the only user of ruamel.yaml, imported when used."""
+"""YAML text to plain data with the position of each part; the only user of ruamel.yaml, imported when used."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +17,8 @@ Place: TypeAlias = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
 _KEPT_AS_TEXT = frozenset({f"{_TAG}str", f"{_TAG}timestamp"})  # a date is text here: nothing wants a date
 _CONVERTED = frozenset({f"{_TAG}int", f"{_TAG}float", f"{_TAG}bool", f"{_TAG}null"})
+_SPECIAL = ("*", "&", "@", "`", "%", "!")  # no plain text begins with one
+_WORD = re.compile(r"[^\s,\]}\"]{1,80}")
 _MARKS = ("\n", "\r", ",", ": ", "[", "{")  # each value has one of them beside it, or nearly
 _MOST_MARKS = 20_000  # half a million values in 1 MiB would take ruamel.yaml half a minute
 
@@ -50,7 +53,7 @@ class Document:
         return mark
 
     def span(self, path: Place, *, key: bool = False) -> "Span | None":
-        """Return where in the text the value at `path`, or its key, stands; None where there is none."""
+        """Return the place in the text of the value at `path`, or of its key; None if there is none."""
         label = node = self._root
         for step in path:
             label, node = (node and self._child(node, step)) or (None, None)
@@ -85,14 +88,14 @@ class Span:
 
 
 def load(path: Path) -> Document:
-    """Read the one YAML document in the file `path`; raise `YamlError` where that cannot be done."""
+    """Read the one YAML document in the file `path`; raises `YamlError` if that fails."""
     return parse(read(path))
 
 
 def parse(text: str) -> Document:
-    """Read one YAML document; raise `YamlError` where that cannot be done."""
+    """Read one YAML document; raises `YamlError` if that fails."""
     if sum(map(text.count, _MARKS)) > _MOST_MARKS:
-        raise YamlError(1, 1, f"holds more than {_MOST_MARKS:,} lines and values")
+        raise YamlError(1, 1, f"has more than {_MOST_MARKS:,} lines and values")
     root = _compose(text)
     builder = _Builder()
     try:
@@ -103,7 +106,7 @@ def parse(text: str) -> Document:
 
 
 def read(path: Path) -> str:
-    """Return the text of the file `path`, its line ends as they are; raise `YamlError` where it has none."""
+    """Return the text of the file `path`, its line ends unchanged; raises `YamlError` if that fails."""
     try:
         raw = files.read(path)
     except OSError as error:
@@ -130,7 +133,7 @@ def _compose(text: str) -> "Node | None":
     except RecursionError:
         raise YamlError(1, 1, "nested too deeply") from None
     except (ValueError, OverflowError):  # ruamel lets chr() fail on an escape such as "\\U00110000"
-        raise YamlError(1, 1, "holds an escape for a character that does not exist") from None
+        raise YamlError(1, 1, "contains an escape for a character that does not exist") from None
     return root
 
 
@@ -142,9 +145,15 @@ def _explain(error: "YAMLError", text: str) -> YamlError:
         what = ", ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        start = error.context_mark or mark
+        if start and text[start.index : start.index + 1] in _SPECIAL:
+            word = _WORD.match(text, start.index)
+            quoted = word[0] if word else text[start.index]
+            hint = f'{quoted[0]} has a meaning in YAML: quote it, as in "{quoted}"'
+            return YamlError(start.line + 1, start.column + 1, hint)
         return YamlError(line, column, " ".join(f"not YAML: {what}".split()))
     if isinstance(error, ReaderError):
-        return YamlError(*_place(text[: error.position]), "holds a character that YAML does not allow")
+        return YamlError(*_place(text[: error.position]), "contains a character that YAML does not allow")
     return YamlError(1, 1, " ".join(f"not YAML: {error}".split()))
 
 
@@ -181,14 +190,14 @@ class _Builder:
             return [self.build(item) for item in node.value]
         if isinstance(node, ScalarNode):
             return self._scalar(node)
-        raise YamlError(*_mark(node), f'the tag "{node.tag}" means nothing here')
+        raise YamlError(*_mark(node), f'the tag "{node.tag}" is not supported')
 
     def _mapping(self, node: "MappingNode") -> dict[str, Data]:
         result: dict[str, Data] = {}
         for key, value in node.value:
             name = _key(key)
             if name in result:
-                self.duplicates.append(YamlError(*_mark(key), f'the key "{name}" stands here a second time'))
+                self.duplicates.append(YamlError(*_mark(key), f'duplicate key "{name}"'))
                 continue
             result[name] = self.build(value)
         return result
@@ -197,11 +206,11 @@ class _Builder:
         if node.tag in _KEPT_AS_TEXT:
             return _text(node)
         if node.tag not in _CONVERTED:
-            raise YamlError(*_mark(node), f'the tag "{node.tag}" means nothing here')
+            raise YamlError(*_mark(node), f'the tag "{node.tag}" is not supported')
         try:
             value: Data = self._constructor.construct_object(node)
         except (ValueError, LookupError):
-            raise YamlError(*_mark(node), "not a value that can be read") from None
+            raise YamlError(*_mark(node), "is not a valid value") from None
         return value
 
 
@@ -218,5 +227,5 @@ def _text(node: "ScalarNode") -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise YamlError(*_mark(node), "holds half a character (a lone surrogate)") from None
+        raise YamlError(*_mark(node), "contains half a character (a lone surrogate)") from None
     return text

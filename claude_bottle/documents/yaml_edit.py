@@ -7,14 +7,14 @@ from typing import cast
 from claude_bottle.documents import yaml_document
 from claude_bottle.documents.yaml_document import Data, Document, Span
 
-_CANNOT = "its form leaves no safe place for an addition"
+_CANNOT = "cannot edit this file safely"
 
 
 def with_items(text: str, place: tuple[str, ...], items: Sequence[str]) -> str:
-    """Return `text` with `items` at the end of the list at `place`, a path of keys, which is made where it is missing.
+    """Return `text` with `items` at the end of the list at `place`, a path of keys, which is created if missing.
 
-    Raises ValueError (YamlError where `text` is no YAML), with a one-line message, where the outcome would not mean
-    exactly that.
+    Raises ValueError (YamlError if `text` is not YAML), with a one-line message, if the result would mean anything
+    else.
     """
     document = yaml_document.parse(text)
     wanted = _extended(document.data, place, list(items))
@@ -29,14 +29,14 @@ def with_items(text: str, place: tuple[str, ...], items: Sequence[str]) -> str:
 
 
 def scalar(item: str) -> str:
-    """Return an item as YAML; plain where that can only be text."""
+    """Return an item as YAML; plain if it can only be read as text."""
     return item if item[:1].isalpha() else json.dumps(item)
 
 
 def _extended(data: Data, place: tuple[str, ...], items: list[str]) -> Data:
     if not place:
         if not isinstance(data, list | None):
-            raise ValueError("what stands there is not a list")
+            raise ValueError("the value there is not a list")
         return [*(data or ()), *items]
     if not isinstance(data, dict | None):
         raise ValueError(f'what should hold "{place[0]}" is not a mapping')  # noqa: TRY004  (of the file, not of a call)

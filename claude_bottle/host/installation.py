@@ -35,3 +35,8 @@ def manifests(environ: Mapping[str, str], home: Path) -> Path:
     # XDG Base Directory Specification: a relative path is invalid and ignored.
     own = Path(base if base.startswith("/") else home / ".config", "claude-bottle", "agents")
     return own if INSTALLED and lexists(own) else DATA / "agents"
+
+
+def shipped(path: Path) -> bool:
+    """Return whether an installer wrote this file, so that the next upgrade replaces it."""
+    return INSTALLED and path.resolve().is_relative_to(DATA.resolve())

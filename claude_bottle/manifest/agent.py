@@ -1,4 +1,4 @@
-"""Agents and their bottles, read from a folder of YAML files into frozen data, with all that is wrong told at once."""
+"""Agents and their bottles, read from a folder of YAML files into frozen data, with every fault reported at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from claude_bottle.manifest.environment import EnvVar
 from claude_bottle.manifest.skill import Skill
 from claude_bottle.manifest.validation import (
     Fault,
-    Shelf,
+    ManifestContext,
     Value,
     file_path,
     file_problem,
@@ -52,7 +52,7 @@ def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Pat
         if f"{name}.yml" in _listing(folder):
             hint = f"; {name}.yml must be named {name}{_SUFFIX}"
         raise ManifestError(harmless(f'{folder}: no agent "{name}"{hint}'))
-    loader = _Loader(Shelf(folder, environ, home))
+    loader = _Loader(ManifestContext(folder, environ, home))
     agent = loader.agent(name)
     loader.finish()
     return cast("Agent", agent)  # without a fault there is an agent
@@ -60,7 +60,7 @@ def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Pat
 
 def load_agents(folder: Path, *, environ: Mapping[str, str], home: Path) -> tuple[Agent, ...]:
     """Return every agent of `folder`, by name; raise `ManifestError` with every fault of all agents and bottles."""
-    loader = _Loader(Shelf(folder, environ, home))
+    loader = _Loader(ManifestContext(folder, environ, home))
     agents = [loader.agent(name) for name in names(folder)]
     for name in loader.bottle_names:
         loader.bottle(name)
@@ -69,28 +69,28 @@ def load_agents(folder: Path, *, environ: Mapping[str, str], home: Path) -> tupl
 
 
 class _Loader:
-    """Reads each file once and gathers the faults of all."""
+    """Reads each file once and collects the faults of all."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self.shelf = shelf
-        self.bottles = shelf.folder / "bottles"
+    def __init__(self, context: ManifestContext) -> None:
+        self.context = context
+        self.bottles = context.folder / "bottles"
         self.bottle_names = _stems(_listing(self.bottles))
         self.faults: list[Fault] = []
         self._read: dict[str, Bottle | None] = {}
 
     def agent(self, name: str) -> Agent | None:
-        path = self.shelf.folder / f"{name}{_SUFFIX}"
-        top = read(path, self.shelf.folder, self.faults)
+        path = self.context.folder / f"{name}{_SUFFIX}"
+        top = read(path, self.context.folder, self.faults)
         if top is None:
             return None
         top.keys(_KEYS)
         description, prompt, wanted = (top.get(key) for key in ("description", "prompt", "skills"))
         bottle = self._bottle_of(top)
         line = " ".join((description.text() or "").split()) if description else ""
-        chosen = _skills(wanted, self.shelf) if wanted else ()
+        chosen = _skills(wanted, self.context) if wanted else ()
         first = _prompt(prompt) if prompt else None
         repo = top.get("repo")
-        taken = file_path(repo, self.shelf.home) if repo else None
+        taken = file_path(repo, self.context.home) if repo else None
         return Agent(name, path, line, bottle, chosen, first, taken) if bottle else None
 
     def _bottle_of(self, top: Value) -> Bottle | None:
@@ -105,12 +105,12 @@ class _Loader:
     def bottle(self, name: str) -> Bottle | None:
         if name not in self._read:
             path = self.bottles / f"{name}{_SUFFIX}"
-            top = read(path, self.shelf.folder, self.faults)
-            self._read[name] = read_bottle(name, top, self.shelf) if top else None
+            top = read(path, self.context.folder, self.faults)
+            self._read[name] = read_bottle(name, top, self.context) if top else None
         return self._read[name]
 
     def finish(self) -> None:
-        """Raise what was found, file by file in the order of reading, each from top to bottom."""
+        """Raise every fault, file by file in the order of reading, each from top to bottom."""
         order = {path: number for number, path in enumerate(dict.fromkeys(fault.path for fault in self.faults))}
         faults = sorted(self.faults, key=lambda fault: (order[fault.path], fault.line, fault.column))
         if faults:
@@ -125,7 +125,7 @@ def names(folder: Path) -> tuple[str, ...]:
         hint = "; --agents DIR or CLAUDE_BOTTLE_AGENTS names the folder of agents"
         raise ManifestError(harmless(f"{folder}: {error.strerror}{hint}")) from None
     if not found:
-        raise ManifestError(harmless(f"{folder}: holds no agent (a file <name>{_SUFFIX})"))
+        raise ManifestError(harmless(f"{folder}: contains no agent (a file <name>{_SUFFIX})"))
     return found
 
 
@@ -146,36 +146,36 @@ def _prompt(value: Value) -> str | None:
     if text is None:
         return None
     if not text.strip():
-        value.fail("is empty; leave it out, and claude waits for its first message")
+        value.fail("is empty; without it, claude waits for its first message")
     size = len(text.encode())
     if size > PROMPT_BYTES:
         value.fail(f"is {size} bytes long; {PROMPT_BYTES} is the most that fits into one argument")
     return text
 
 
-def _skills(section: Value, shelf: Shelf) -> tuple[Skill, ...]:
+def _skills(section: Value, context: ManifestContext) -> tuple[Skill, ...]:
     items = section.items()
     if len(items) > skills.MOST_SKILLS:
         section.fail(f"more than {skills.MOST_SKILLS} skills")
         return ()
-    found = dict.fromkeys(each for each in (_skill(item, shelf) for item in items) if each)
+    found = dict.fromkeys(each for each in (_skill(item, context) for item in items) if each)
     if sum(size for _, size in found) > skills.MOST_BYTES:
         section.fail(f"larger than {skills.MOST_BYTES // MIB} MiB together")
     return tuple(skill for skill, _ in found)
 
 
-def _skill(item: Value, shelf: Shelf) -> tuple[Skill, int] | None:
+def _skill(item: Value, context: ManifestContext) -> tuple[Skill, int] | None:
     """Return a skill and its size in bytes."""
     name = item.text()
     if name is None:
         return None
-    own, host = shelf.folder / "skills", shelf.home / ".claude" / "skills"
+    own, host = context.folder / "skills", context.home / ".claude" / "skills"
     travelling, at_home = _listing(own), _listing(host)
     folder = (own if name in travelling else host) / name
     problem = name_problem(name)
     if not problem and name not in (*travelling, *at_home):
         problem = f'no skill "{name}" in {own} or {host}{nearest(name, (*travelling, *at_home))}'
-    problem = problem or _folder_problem(folder, shelf.folder if name in travelling else None)
+    problem = problem or _folder_problem(folder, context.folder if name in travelling else None)
     if not problem:
         try:
             return skills.survey(name, folder.resolve())
@@ -188,9 +188,9 @@ def _skill(item: Value, shelf: Shelf) -> tuple[Skill, int] | None:
 
 
 def _folder_problem(folder: Path, home: Path | None) -> str | None:
-    """Return what is wrong with a skill's folder; one that came with the agents must not bring what lies elsewhere."""
+    """Return what is wrong with a skill's folder; a skill that came with the agents must not bring in other files."""
     if home and not inside(folder, home):
         return f"{folder} is a link that leads out of {home}"
     if file_problem(folder / "SKILL.md") or not inside(folder / "SKILL.md", folder):
-        return f"{folder} holds no SKILL.md of its own"
+        return f"{folder} has no SKILL.md of its own"
     return None

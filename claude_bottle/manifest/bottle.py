@@ -11,7 +11,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.manifest.environment import EnvVar, read_variable
 from claude_bottle.manifest.git_identity import Identity, read_identity
 from claude_bottle.manifest.ssh_hosts import SshHost, read_hosts
-from claude_bottle.manifest.validation import Shelf, Value, file_path, file_problem, inside
+from claude_bottle.manifest.validation import ManifestContext, Value, file_path, file_problem, inside
 
 _MOST_FILES = 16  # of certificates: each may have 1 MiB, and all are held in memory
 _KEYS = ("env", "ssh", "git", "egress", "ca_certs", "limits", "image")
@@ -40,7 +40,7 @@ class Bottle:
     limits: Limits = Limits()
     dockerfile: Path | None = None
     ssh: tuple[SshHost, ...] = ()
-    git: Identity | None = None  # None: nothing is said of it
+    git: Identity | None = None  # None: not set by the manifest
 
     @property
     def reach(self) -> tuple[allowlist.Host, ...]:
@@ -48,29 +48,29 @@ class Bottle:
         return (*self.allow, *(host.reach for host in self.ssh))
 
 
-def read_bottle(name: str, top: Value, shelf: Shelf) -> Bottle:
-    """Check the manifest `top` and return its bottle, which holds only if no fault was added."""
+def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
+    """Check the manifest `top` and return its bottle, which is valid only if no fault was added."""
     top.keys(_KEYS)
     env, egress, certs, limits = (top.get(key) for key in ("env", "egress", "ca_certs", "limits"))
     image, ssh, git = (top.get(key) for key in ("image", "ssh", "git"))
     socket = env.get("SSH_AUTH_SOCK") if env else None
     if ssh and socket:
-        socket.fail("is set by claude-bottle itself where the bottle has ssh hosts", key=True)
+        socket.fail("is set by claude-bottle itself if the bottle has ssh hosts", key=True)
     return Bottle(
         name,
         top.path,
-        env=_env(env, shelf) if env else (),
+        env=_env(env, context) if env else (),
         allow=_egress(egress) if egress else (),
-        ca_certs=_ca_certs(certs, shelf.home) if certs else (),
+        ca_certs=_ca_certs(certs, context.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
-        dockerfile=_dockerfile(image, shelf) if image else None,
-        ssh=read_hosts(ssh, shelf) if ssh else (),
+        dockerfile=_dockerfile(image, context) if image else None,
+        ssh=read_hosts(ssh, context) if ssh else (),
         git=read_identity(git) if git else None,
     )
 
 
-def _env(section: Value, shelf: Shelf) -> tuple[EnvVar, ...]:
-    pairs = (read_variable(name, value, shelf.environ) for name, value in section.entries())
+def _env(section: Value, context: ManifestContext) -> tuple[EnvVar, ...]:
+    pairs = (read_variable(name, value, context.environ) for name, value in section.entries())
     return tuple(pair for pair in pairs if pair)
 
 
@@ -104,16 +104,16 @@ def _limits(section: Value) -> Limits:
 def _cpus(value: Value) -> float:
     number = value.number()
     if number is not None and not 0.01 <= number <= 4096:  # the kernel's least quota is 1 ms of a period of 100 ms
-        value.fail("want a number of cpus, from 0.01 to 4096")
+        value.fail("must be from 0.01 to 4096")
     return number or 0
 
 
 def _memory(value: Value) -> int:
     size = _bytes(value.data)
     if size is None:
-        value.want("a size such as 4g, 512m or a number of bytes")
+        value.expected("a size such as 4g, 512m or a number of bytes")
     elif not 512 * MIB <= size <= 1024**5:  # claude alone takes about 275 MB when idle
-        value.fail("want at least 512m, below which claude does not run, and no more than 1024t")
+        value.fail("must be from 512m (claude needs that much) to 1024t")
     return size or 0
 
 
@@ -127,7 +127,7 @@ def _bytes(data: object) -> int | None:
 def _pids(value: Value) -> int:
     number = value.number()
     if number is not None and not (isinstance(number, int) and 64 <= number <= 4194304):  # the kernel's pid_max at most
-        value.fail("want a whole number of processes, from 64 (claude and its tools need some) to 4194304")
+        value.fail("must be a whole number, from 64 (claude and its tools need some) to 4194304")
     return int(number) if number and math.isfinite(number) else 0
 
 
@@ -150,25 +150,25 @@ def _ca_cert(item: Value, home: Path) -> Path | None:
         item.fail(f"{path} cannot be read: {error.strerror}")
         return None
     if b"PRIVATE KEY-----" in pem:
-        item.fail(f"{path} holds a private key, which has no business in a bottle")
+        item.fail(f"{path} contains a private key, which must not enter a bottle")
     elif b"-----BEGIN CERTIFICATE-----" not in pem:
-        item.fail(f"{path} holds no PEM certificate")
+        item.fail(f"{path} contains no PEM certificate")
     return path
 
 
-def _dockerfile(section: Value, shelf: Shelf) -> Path | None:
+def _dockerfile(section: Value, context: ManifestContext) -> Path | None:
     section.keys(("dockerfile",))
     value = section.get("dockerfile")
     if value is None:
         if section.data == {}:
-            section.fail('names no "dockerfile"')
+            section.fail('missing required key "dockerfile"')
         return None
-    path = file_path(value, shelf.home)
+    path = file_path(value, context.home)
     if path is None:
         return None
     # Its folder is the build context: agents from somebody else must not be able to name the user's home as one.
-    if not inside(path, shelf.folder):
-        value.fail(f"{path} lies outside of {shelf.folder}, and its folder would go into the image")
+    if not inside(path, context.folder):
+        value.fail(f"{path} is outside {context.folder}, and its folder would go into the image")
     elif problem := file_problem(path):
         value.fail(f"{path} {problem}")
     return path

@@ -73,7 +73,7 @@ def _name_problem(name: str) -> str | None:
 
 def _check_source(name: str, source: str, value: Value, environ: Mapping[str, str]) -> None:
     if name in _CLIENT or name.startswith(_CLIENT_PREFIXES):
-        value.fail("cannot come from the host: on its way it would change the docker client; write a literal")
+        value.fail("cannot come from the host, because it would change the docker client on its way; write a literal")
     if source not in environ:
         value.fail(f"{source} is not set on the host")
     elif not is_utf8(environ[source]):

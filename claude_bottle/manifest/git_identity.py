@@ -13,7 +13,7 @@ ASK = ("git", "-C", "/", "config", "--global", "--includes", "--null", "--get-re
 
 @dataclass(frozen=True)
 class Identity:
-    """A name and an address, each None where it is not known."""
+    """A name and an address, each None if unknown."""
 
     name: str | None = None
     email: str | None = None
@@ -27,7 +27,7 @@ class Identity:
         return Identity(self.name or other.name, self.email or other.email)
 
     def config(self) -> bytes:
-        """Return the git configuration that sets it; nothing where nothing is known."""
+        """Return the git configuration that sets it; empty if nothing is known."""
         pairs = [(key, value) for key, value in (("name", self.name), ("email", self.email)) if value]
         lines = "".join(f"\t{key} = {_quoted(value)}\n" for key, value in pairs)
         return f"[user]\n{lines}".encode() if lines else b""
@@ -39,23 +39,23 @@ def read_identity(section: Value) -> Identity:
     return Identity(*(_text(section.get(key)) for key in ("name", "email")))
 
 
-def told(output: bytes) -> Identity:
-    """Return what git answered to ASK; of several settings the last counts."""
+def parsed(output: bytes) -> Identity:
+    """Parse git's answer to ASK; the last of several settings counts."""
     lines = output.decode("utf-8", "replace").split("\0")
     found = {key: value.strip() for key, _, value in (line.partition("\n") for line in lines)}
     fit = {key: value for key, value in found.items() if value and harmless(value) == value}
     return Identity(fit.get("user.name"), fit.get("user.email"))
 
 
-def settled(known: Identity, env: Mapping[str, str]) -> Identity:
-    """Return what is `known`, what it lacks taken from the host's git, which gets `env` as its environment."""
-    return known if known.name and known.email else known.completed(told(command.output(ASK, env)))
+def completed_by_host(known: Identity, env: Mapping[str, str]) -> Identity:
+    """Return what is `known`, completed by the host's git, which runs with `env` as its environment."""
+    return known if known.name and known.email else known.completed(parsed(command.output(ASK, env)))
 
 
 def _text(value: Value | None) -> str | None:
     text = value.text() if value else None
     if value and text is not None and (not text.strip() or harmless(text) != text):
-        value.fail("must not be empty or have control characters")
+        value.fail("must not be empty or contain control characters")
     return text
 
 

@@ -1,4 +1,4 @@
-"""A private key's file: whether a bottle can use it, told without a passphrase and without keeping what is secret."""
+"""Private key files: check that a bottle can use one, without its passphrase and without keeping the secret."""
 
 import base64
 import re
@@ -27,7 +27,7 @@ class KeyFile:
 
 
 def read(path: Path) -> KeyFile:
-    """Look at the private key in the file `path`; ValueError, one line without a path, where a bottle cannot use it."""
+    """Read a private key's file; raises ValueError, one line without the path, if a bottle cannot use it."""
     try:
         text = files.read(path)
     except OSError as error:
@@ -43,7 +43,7 @@ def read(path: Path) -> KeyFile:
 
 
 def public(text: str) -> str | None:
-    """Return the public key, `type base64`, that a text begins with; None where there is none that holds together."""
+    """Return the public key, `type base64`, that a text begins with; None if there is no valid one."""
     match = _PUBLIC.match(text)
     if not match:
         return None
@@ -56,7 +56,7 @@ def public(text: str) -> str | None:
 
 
 def _own(path: Path, body: bytes) -> KeyFile:
-    """Read OpenSSH's own format, whose public half is in clear even where the rest is encrypted."""
+    """Read OpenSSH's own format, whose public half is in clear even if the rest is encrypted."""
     try:
         data = base64.b64decode(b"".join(body.split()), validate=True)
         cipher, rest = _string(data.removeprefix(_MAGIC))

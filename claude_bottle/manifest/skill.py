@@ -37,7 +37,7 @@ class Part:
 
     @property
     def target(self) -> str | None:
-        """Return where a link leads, as it is written; None for anything else. Raises OSError."""
+        """Return a link's target, unresolved; None for anything else. Raises OSError."""
         return str(self.path.readlink()) if stat.S_ISLNK(self.mode) else None
 
     @property
@@ -58,7 +58,7 @@ def parts(folder: Path) -> Iterator[Part]:
         is_folder = stat.S_ISDIR(part.mode)
         files, folders, size = files + (not is_folder), folders + is_folder, size + part.size
         if max(files, folders) > MOST_FILES:
-            raise ValueError(f"holds more than {MOST_FILES:,} {'files' if files > folders else 'folders'}")
+            raise ValueError(f"has more than {MOST_FILES:,} {'files' if files > folders else 'folders'}")
         if size > MOST_BYTES:
             raise ValueError(f"is larger than {MOST_BYTES // MIB} MiB")
         if is_folder and part.name.count("/") >= DEEPEST:

@@ -1,4 +1,4 @@
-"""The ssh hosts of a bottle: read from its manifest, and what ssh inside the bottle is told of them."""
+"""The ssh hosts of a bottle: read from its manifest, written as configuration for the ssh inside the bottle."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.manifest import known_hosts as knownhosts
 from claude_bottle.manifest import private_key
 from claude_bottle.manifest.private_key import KeyFile
-from claude_bottle.manifest.validation import Shelf, Value, file_path
+from claude_bottle.manifest.validation import ManifestContext, Value, file_path
 
 FOLDER = "/run/ssh-agent"  # the image's, its user's alone: a volume that is mounted there takes that over
 SOCKET = f"{FOLDER}/sock"
@@ -22,7 +22,7 @@ _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,249}")  # as it stands in ssh_config
 _MOST_HOSTS = 100
 _MOST_KNOWN = 16 * MIB  # of ~/.ssh/known_hosts
 _LONGEST = 250  # characters of a name, which is a file's as well: NAME.pub
-_PINNED = 'want the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
+_PINNED = 'must be the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ class Key:
     private: bytes = field(repr=False)
 
 
-def read_hosts(section: Value, shelf: Shelf) -> tuple[SshHost, ...]:
-    """Check the manifest's `ssh:`; the result holds only if no fault was added."""
+def read_hosts(section: Value, context: ManifestContext) -> tuple[SshHost, ...]:
+    """Check the manifest's `ssh:`; the result is valid only if no fault was added."""
     found: list[SshHost] = []
     items = section.items()
     if len(items) > _MOST_HOSTS:
         section.fail(f"more than {_MOST_HOSTS} hosts")
         return ()
     for item in items:
-        host = _host(item, shelf)
+        host = _host(item, context)
         if host and host.alias in (other.alias for other in found):
-            item.fail(f'"{host.alias}" stands here a second time: give one of them another name with "alias"')
+            item.fail(f'duplicate host "{host.alias}"; give one of them another name with "alias"')
         found += [host] if host else []
     return tuple(found)
 
@@ -137,19 +137,19 @@ def _named(pin: str, alias: str) -> str:
     return f"{marker} {alias} {key}".lstrip()
 
 
-def _host(item: Value, shelf: Shelf) -> SshHost | None:
+def _host(item: Value, context: ManifestContext) -> SshHost | None:
     item.keys(_KEYS)
     if not isinstance(item.data, dict):
         return None
     name, user, alias = _name(item), _word(item, "user", _USER, "git"), _word(item, "alias", _ALIAS, None)
-    port, key = _port(item.get("port")), _key(item, shelf.home)
+    port, key = _port(item.get("port")), _key(item, context.home)
     known = item.get("known_host")
-    pins = _pinned(known, name, port) if known else _looked_up(item, name, port, shelf.home) if name and port else ()
+    pins = _pinned(known, name, port) if known else _looked_up(item, name, port, context.home) if name and port else ()
     if alias and alias != name and pins:
         # A certificate is for the host's own name, and ssh would compare it with the alias.
         pins = tuple(pin for pin in pins if not _is_authority(pin))
         if not _usable(pins):
-            item.fail("a host that is known by a certificate authority takes no alias")
+            item.fail("a host known by a certificate authority cannot have an alias")
     if name and port and user and key and _usable(pins):
         return SshHost(alias or name, name, port, user, key, pins)
     return None
@@ -159,7 +159,7 @@ def _name(item: Value) -> str | None:
     value = item.get("host")
     text = value.text() if value else None
     if value is None:
-        item.fail('names no "host"')
+        item.fail('missing required key "host"')
     if value is None or text is None:
         return None
     try:
@@ -168,10 +168,10 @@ def _name(item: Value) -> str | None:
         value.fail(str(error))
         return None
     if ":" in text or "*" in text:
-        value.fail(f'"{text}": want one name, the port goes under "port"')
+        value.fail(f'"{text}": must be one name; the port goes under "port"')
         return None
     if len(text) > _LONGEST:
-        value.fail(f"want a name of at most {_LONGEST} characters")
+        value.fail(f"must be at most {_LONGEST} characters")
         return None
     return host.name
 
@@ -180,7 +180,7 @@ def _word(item: Value, key: str, pattern: re.Pattern[str], usual: str | None) ->
     value = item.get(key)
     text = value.text() if value else usual
     if value and text is not None and not pattern.fullmatch(text):
-        value.fail('want a name of letters (an alias: lower-case ones), digits, ".", "_" and "-"')
+        value.fail('must have only letters (an alias: lower-case ones), digits, ".", "_" and "-"')
     return text
 
 
@@ -191,14 +191,14 @@ def _port(value: Value | None) -> int | None:
     if isinstance(number, int) and 1 <= number <= 65535:
         return number
     if number is not None:
-        value.fail("want a port, from 1 to 65535")
+        value.fail("must be a port, from 1 to 65535")
     return None
 
 
 def _key(item: Value, home: Path) -> KeyFile | None:
     value = item.get("key")
     if value is None:
-        item.fail(f'names no "key"; {private_key.SUPPORTED}')
+        item.fail(f'missing required key "key"; {private_key.SUPPORTED}')
         return None
     path = file_path(value, home)
     try:
@@ -241,7 +241,7 @@ def _looked_up(item: Value, host: str, port: int, home: Path) -> tuple[str, ...]
 
 
 def _valid(pins: tuple[str, ...]) -> tuple[str, ...]:
-    """Leave out what is revoked elsewhere: to the key's constraint a pin is a pin."""
+    """Leave out keys that another line revokes: the key's constraint knows no revocation."""
     revoked = {pin.removeprefix("@revoked ") for pin in pins if _is_revoked(pin)}
     return tuple(pin for pin in pins if _is_revoked(pin) or pin.removeprefix("@cert-authority ") not in revoked)
 

@@ -1,4 +1,4 @@
-"""Look at a manifest part by part and collect what is wrong with it, each fault at its line and column."""
+"""Check a manifest part by part and collect its faults, each with line and column."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -10,8 +10,8 @@ from claude_bottle.documents.escaping import harmless
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Where manifests come from: the agents' folder, and the host's environment and home that they may refer to."""
+class ManifestContext:
+    """What manifests are read with: the agents' folder, and the host's environment and home that they may refer to."""
 
     folder: Path
     environ: Mapping[str, str] = field(repr=False)
@@ -48,24 +48,24 @@ class Value:
         line, column = self.document.where(self.at, key=key)
         self.faults.append(Fault(self.path, line, column, f"{name}: {message}" if name else message))
 
-    def want(self, wanted: str) -> None:
-        """Add the fault that `wanted` should stand here. The value itself is not shown: it may be a secret."""
-        self.fail(f"want {wanted}, found {_kind(self.data)}")
+    def expected(self, wanted: str, hint: str = "") -> None:
+        """Add the fault that the value is not `wanted`. The value itself is not shown: it may be a secret."""
+        self.fail(f"expected {wanted}, got {_kind(self.data)}{hint}")
 
     def entries(self) -> tuple["tuple[str, Value]", ...]:
         """Return the keys of a mapping with their values."""
         if isinstance(self.data, dict):
             return tuple((key, self._part(key, data)) for key, data in self.data.items())
-        self.want("a mapping (key: value)")
+        self.expected("a mapping (key: value)")
         return ()
 
     def keys(self, known: Iterable[str]) -> None:
-        """Complain about each key that is not `known`."""
+        """Add a fault for each key that is not `known`."""
         known = tuple(known)
         for key, value in self.entries():
             if key not in known:
                 line, column = self.document.where(value.at, key=True)
-                hint = nearest(key, known) or f"; known here: {', '.join(known)}"
+                hint = nearest(key, known) or f"; known keys: {', '.join(known)}"
                 self.faults.append(Fault(self.path, line, column, f'unknown key "{_short(value.name())}"{hint}'))
 
     def name(self) -> str:
@@ -82,23 +82,23 @@ class Value:
         """Return the items of a list."""
         if isinstance(self.data, list):
             return tuple(self._part(index, data) for index, data in enumerate(self.data))
-        self.want("a list")
+        self.expected("a list")
         return ()
 
     def text(self) -> str | None:
         """Return a text; None, and a fault, for anything else and for what no file or argument can hold."""
         if not isinstance(self.data, str):
-            self.want("text" if isinstance(self.data, list | dict | None) else "text (quote it)")
+            self.expected("a string", "" if isinstance(self.data, list | dict | None) else " (add quotes)")
             return None
         if "\0" in self.data:
-            self.fail("holds a NUL character, which cannot be passed on")
+            self.fail("contains a NUL character, which cannot be passed on")
             return None
         return self.data
 
     def number(self) -> int | float | None:
         """Return a number; None, and a fault, for anything else."""
         if isinstance(self.data, bool) or not isinstance(self.data, int | float):
-            self.want("a number")
+            self.expected("a number")
             return None
         return self.data
 
@@ -107,7 +107,7 @@ class Value:
 
 
 def read(path: Path, folder: Path, faults: list[Fault]) -> Value | None:
-    """Read the manifest `path`, which must lie in `folder`; None, and a fault, where that cannot be done."""
+    """Read the manifest `path`, which must lie in `folder`; return None and add a fault if that fails."""
     leads_out = None if inside(path, folder) else f"is a link that leads out of {folder}"
     if problem := name_problem(path.name) or leads_out or file_problem(path):
         faults.append(Fault(path, 1, 1, problem))
@@ -122,7 +122,7 @@ def read(path: Path, folder: Path, faults: list[Fault]) -> Value | None:
 
 
 def file_problem(path: Path) -> str | None:
-    """Return why `path` is no file that can be read, if so: a pipe, a device, something of more than 1 MiB."""
+    """Return why `path` cannot be read: it may be a pipe, a device, or larger than 1 MiB. None if it can."""
     try:
         files.opened(path).close()
     except OSError as error:
@@ -143,7 +143,7 @@ def file_path(value: Value, home: Path) -> Path | None:
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Tell whether `path` lies in `folder` once every link is followed."""
+    """Return whether `path` lies in `folder` after every link is followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a loop of links
@@ -171,5 +171,12 @@ def _short(text: str) -> str:
 
 
 def _kind(data: yaml_document.Data) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "a mapping",
+    }
     return names.get(type(data), "nothing")

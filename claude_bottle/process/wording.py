@@ -109,10 +109,14 @@ CHECKED_OUT = Wording(
     "a branch is checked out, and so cannot be fetched into",
     (Phrase("refusing to fetch", "git", ("2.39.5",)),),
 )
+ANOTHERS = Wording(
+    "a repository belongs to another user",  # CVE-2022-24765
+    (Phrase("dubious ownership", "git", ("2.39.5",)), Phrase("unsafe repository", "git", ("2.35.2",), recorded=True)),
+)
 
 TABLE = (
     *(ABSENT, ANSWER, REMOVAL_UNDER_WAY, SUBNET_TAKEN, MADE_MEANWHILE, NO_BR_NETFILTER, NO_IPV6, NO_TARGET),
-    *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT),
+    *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT, ANOTHERS),
 )
 
 # How lines of advice begin, and the prefixes of those that explain a failure.

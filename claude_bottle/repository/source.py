@@ -58,7 +58,7 @@ def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repos
         _named(git_, wanted.ref, commit),
         shallow=shallow(git_),
         origin=without_secret(_origin(known)),
-        author=git_identity.told(known),
+        author=git_identity.parsed(known),
         notes=(*_submodules(git_, commit), *_lfs(git_, commit)),
     )
     return _with_changes(git_, wanted, repository, owner)

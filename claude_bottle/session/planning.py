@@ -21,8 +21,12 @@ from claude_bottle.repository.clone import Repository
 
 
 def client_environment(machine: Machine) -> dict[str, str]:
-    """Return the environment of every docker client except claude's: the user's environment without the token."""
-    return {name: value for name, value in machine.environ.items() if name != TOKEN_VARIABLE}
+    """Return the environment of every docker client except claude's: the user's environment without the token.
+
+    Without content trust as well: images built here are not signed, and pulled ones are pinned by digest.
+    """
+    without = (TOKEN_VARIABLE, "DOCKER_CONTENT_TRUST")
+    return {name: value for name, value in machine.environ.items() if name not in without}
 
 
 def images(
@@ -58,7 +62,7 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
         base=base,
         image=own,
         token=os.urandom(4).hex(),
-        identity=git_identity.settled(identity, client_environment(machine)),
+        identity=git_identity.completed_by_host(identity, client_environment(machine)),
         repository=repository,
         remote=not local,
         known=addresses.read(local),

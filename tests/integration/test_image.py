@@ -31,10 +31,15 @@ echo "quiet: $DISABLE_AUTOUPDATER $CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
 """
 
 
-def docker(*args: str, builder: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the machine's own docker client; `builder` is "0" for the classic one, "1" for BuildKit."""
-    chosen = {"DOCKER_BUILDKIT": builder, "PATH": f"/usr/bin:{os.environ['PATH']}"} if builder else {}
-    return subprocess.run(("docker", *args), env=os.environ | chosen, capture_output=True, text=True, check=False)
+def docker(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run docker's client."""
+    return subprocess.run(("docker", *args), capture_output=True, text=True, check=False)
+
+
+def build(built: Image, builder: str) -> subprocess.CompletedProcess[str]:
+    """Build an image with the machine's own docker client; `builder` is "0" for the classic one, "1" for BuildKit."""
+    chosen = {"DOCKER_BUILDKIT": builder, "PATH": f"/usr/bin:{os.environ['PATH']}"}
+    return subprocess.run(built.argv, env=os.environ | chosen, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +92,7 @@ def test_bottle_builds_on_the_base(base: Image, tmp_path: Path, builder: str) ->
         "ARG BASE_IMAGE\nFROM $BASE_IMAGE\nUSER root\nRUN id -u > /root-was-here\nUSER agent\nCOPY . /opt/context\n"
     )
     built = image.for_bottle(tmp_path / "Dockerfile.mine", base)
-    result = docker(*built.argv[1:], builder=builder)
+    result = build(built, builder)
     try:
         assert result.returncode == 0, result.stdout + result.stderr
         look = "id -un; cat /root-was-here; ls -A /opt/context; cat /opt/context/note"
@@ -107,10 +112,48 @@ def test_failed_build_leaves_neither_container_nor_tag(base: Image, tmp_path: Pa
         f"ARG BASE_IMAGE\nFROM $BASE_IMAGE\nLABEL {mark}\nRUN echo no such luck; false\n"
     )
     built = image.for_bottle(tmp_path / "Dockerfile", base)
-    result = docker(*built.argv[1:], builder=builder)
+    result = build(built, builder)
     containers = docker("ps", "--all", "--quiet", "--filter", f"label={mark}")
     docker("image", "prune", "--force", "--filter", f"label={mark}")  # the classic builder's cache
     assert result.returncode != 0
     assert "no such luck" in result.stdout + result.stderr
     assert containers.stdout == ""
     assert docker("image", "inspect", built.tag).returncode != 0
+
+
+@pytest.mark.parametrize("builder", ["0", "1"], ids=["classic", "buildkit"])
+def test_image_does_not_depend_on_the_users_umask(base: Image, tmp_path: Path, builder: str) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "ARG BASE_IMAGE\nFROM $BASE_IMAGE\nCOPY tool /usr/local/bin/tool\nCOPY . /opt/context\n"
+    )
+    (tmp_path / "tool").write_text(f"#!/bin/sh\necho {secrets.token_hex(8)}\n")
+    (tmp_path / ".dockerignore").write_text("unwanted\n")
+    (tmp_path / "unwanted").touch()
+    for path in (tmp_path, *tmp_path.iterdir()):
+        path.chmod(0o700 if path.name == "tool" or path.is_dir() else 0o600)  # as a checkout under umask 077
+    built = image.for_bottle(tmp_path / "Dockerfile", base)
+    result = build(built, builder)
+    try:
+        assert result.returncode == 0, result.stdout + result.stderr
+        look = "tool; stat -c '%a %n' /opt/context/* /opt/context; ls -A /opt/context | grep unwanted"
+        seen = docker("run", "--rm", "--network", "none", built.tag, "sh", "-c", look)
+        word = (tmp_path / "tool").read_text().split()[-1]
+        modes = "644 /opt/context/Dockerfile 755 /opt/context/tool 755 /opt/context"
+        assert (seen.stdout.split(), seen.stderr) == ([word, *modes.split()], "")
+    finally:
+        docker("image", "rm", "--force", built.tag)
+
+
+def test_content_trust_does_not_break_what_is_built_here(base: Image, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"ARG BASE_IMAGE\nFROM $BASE_IMAGE\nLABEL x={secrets.token_hex(8)}\n")
+    built = image.for_bottle(tmp_path / "Dockerfile", base)
+    settings = os.environ | {"DOCKER_CONTENT_TRUST": "1"}
+    machine = Machine(settings, tmp_path, interactive=False, owner=this_process())
+    env = planning.client_environment(machine)
+    run = ("docker", "run", "--rm", "--network", "none", "--pull", "never", built.tag, "true")
+    try:
+        for argv in (built.argv, run):
+            done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        docker("image", "rm", "--force", built.tag)

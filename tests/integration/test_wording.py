@@ -198,6 +198,11 @@ def checked_out(ground: Ground) -> str:
     return ground.refused("git", "-C", second, "fetch", "--quiet", first, "main:refs/heads/main")
 
 
+def anothers(ground: Ground) -> str:
+    first, _ = ground.repositories()
+    return ground.refused("git", "-C", first, "status", more={"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"})
+
+
 def docker(*words: str, **more: str) -> Callable[[Ground], str]:
     """Return what provokes a sentence by one command of docker's."""
     return lambda ground: ground.refused("docker", *words, more=more)
@@ -229,6 +234,7 @@ CASES: dict[str, tuple[Callable[[Ground], str], set[Wording]]] = {
     "locked branch": (locked, {wording.LOCKED}),
     "locked file": (locked_file, {wording.LOCKED}),
     "checked out": (checked_out, {wording.CHECKED_OUT}),
+    "another user's": (anothers, {wording.ANOTHERS}),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from claude_bottle import __version__, cli, errors
 from claude_bottle.errors import BottleError
 from tests.support.clients import NO_ENGINE
-from tests.support.scene import ROOT, TRUSTING, Scene
+from tests.support.scene import ROOT, Scene
 
 
 def test_help_shows_each_commands_whole_sentence_at_80_columns(scene: Scene) -> None:
@@ -112,7 +112,8 @@ def test_the_readme_has_every_exit_code_once() -> None:
 def test_what_docker_would_change_on_its_way_is_refused_before_anything_starts(
     scene: Scene, words: tuple[str, ...], environ: dict[str, str], code: int, said: str, *, mode: str
 ) -> None:
-    done = scene.run("start", "demo", mode, *words, patches=TRUSTING, **environ)
+    scene.environ |= environ
+    done = scene.run("start", "demo", mode, *words)
     assert (done[0], done[1]) == (code, "")
     assert done[2].splitlines()[-1] == f"{said}, and docker passes on nothing else"
     assert [event for event in scene.log if event.starts("create") or event.starts("build")] == []
@@ -122,3 +123,10 @@ def test_a_shell_is_given_no_variable_that_docker_would_change(scene: Scene) -> 
     code, _, err = scene.run("shell", "demo", LANG="lat\udce9")
     assert (code, err) == (64, "LANG: not UTF-8 text, and docker passes on nothing else\n")
     assert scene.log == []
+
+
+@pytest.mark.parametrize("option", ["--repo", "--agents", "--ref", "--print"])
+def test_an_option_that_a_script_left_empty_is_an_error(scene: Scene, option: str) -> None:
+    code, out, err = scene.run("start", "demo", "--dry-run", option, "")
+    assert (code, out) == (2, "")
+    assert err.endswith(f"Error: Invalid value for '{option}': must not be empty\n")

@@ -111,6 +111,22 @@ def test_a_change_of_the_requirements_reinstalls_the_packages(tmp_path: Path, re
     assert (run(cli).stderr, leftovers(cli)) == ("", [".venv"])
 
 
+def test_a_venv_whose_python_is_gone_is_said_to_be_that(tmp_path: Path, ready: Path) -> None:
+    cli = Path(shutil.copytree(ready.parent, tmp_path / "upgraded", symlinks=True)) / "cli.py"
+    python = cli.parent / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to(tmp_path / "python3.11")
+    why = f" anew, because its Python, {tmp_path}/python3.11, is gone"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        env = index(closed)
+    done = run(cli, **env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == f"{SETTING_UP} {cli.parent}/.venv{why}; this takes some seconds"
+    done = run(cli)
+    assert (done.returncode, done.stdout) == (7, answer(cli))
+    assert done.stderr == f"{SETTING_UP} {cli.parent}/.venv{why}; this takes some seconds\n"
+
+
 def test_a_failed_set_up_prints_pips_errors_and_leaves_nothing_behind(tmp_path: Path) -> None:
     cli = checkout(tmp_path / "checkout")
     with socket.create_server(("127.0.0.1", 0)) as closed:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,15 @@ import pytest
 
 from claude_bottle.bottle import image
 from claude_bottle.errors import ManifestError
+from tests.support.scene import Scene
 
 CA = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+LOOK = """#!/bin/sh
+printf '%s\\n' "$@"
+eval "cd \\"\\${$#}\\""
+find . '(' -type f -o -type d ')' -printf '%m %p\\n' | sort -k 2 | paste -sd ,
+exit 3
+"""
 BASE = image.base(base_image=None, ca=b"")
 
 
@@ -26,6 +34,10 @@ def folder(tmp_path: Path) -> Path:
     (folder / "sub/file").chmod(0o644)
     (folder / "link").symlink_to("sub/file")
     (folder / "sub/up").symlink_to("..", target_is_directory=True)  # followed, it would never end
+    for path in (folder, folder / "sub"):
+        path.chmod(0o755)
+    for path in (folder / "Dockerfile", folder / "Dockerfile.other"):
+        path.chmod(0o644)
     os.mkfifo(folder / "fifo")  # opened, it would never end either
     return folder
 
@@ -89,6 +101,66 @@ def test_bottle_tag_follows_every_change_in_the_folder(folder: Path, change: Cal
     before = image.for_bottle(folder / "Dockerfile", BASE).tag
     change(folder)
     assert image.for_bottle(folder / "Dockerfile", BASE).tag != before
+
+
+def as_checked_out(folder: Path, umask: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            executable = path.is_dir() or path.name == "tool"
+            path.chmod((0o777 if executable else 0o666) & ~umask)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o007, 0o027, 0o077])
+def test_bottle_image_does_not_depend_on_the_users_umask(folder: Path, scene: Scene, umask: int) -> None:
+    (folder / "tool").write_text("#!/bin/sh\n")
+    as_checked_out(folder, 0o022)
+    usual = image.for_bottle(folder / "Dockerfile", BASE)
+    as_checked_out(folder, umask)
+    built = image.for_bottle(folder / "Dockerfile", BASE)
+    assert built.tag == usual.tag
+    scene.docker.write_text(LOOK)
+    environ = {**os.environ, "PATH": f"{scene.docker.parent}:{os.environ['PATH']}", "TMPDIR": str(scene.tmp)}
+    done = subprocess.run(built.argv, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, "docker's own exit code"
+    *options, place, modes = done.stdout.splitlines()
+    assert options == [*usual.argv[1:-2], place + "/Dockerfile"]
+    assert modes == "755 .,644 ./Dockerfile,644 ./Dockerfile.other,755 ./sub,644 ./sub/file,755 ./tool"
+    assert list(scene.tmp.iterdir()) == []
+
+
+def test_a_signal_ends_docker_and_removes_the_copy(folder: Path, scene: Scene) -> None:
+    folder.chmod(0o700)
+    built = image.for_bottle(folder / "Dockerfile", BASE)
+    scene.docker.write_text("#!/bin/sh\necho up\nexec sleep 600\n")
+    environ = {**os.environ, "PATH": f"{scene.docker.parent}:{os.environ['PATH']}", "TMPDIR": str(scene.tmp)}
+    with subprocess.Popen(built.argv, env=environ, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+        assert len(list(scene.tmp.iterdir())) == 1
+        child.terminate()
+        assert child.stdout.read() == "", "the pipe's end is docker's"
+    assert child.returncode == 143
+    assert list(scene.tmp.iterdir()) == []
+
+
+def test_a_copy_is_its_users_alone(folder: Path, scene: Scene) -> None:
+    folder.chmod(0o700)
+    scene.docker.write_text("#!/bin/sh\nstat -c %a $TMPDIR/*\n")
+    environ = {**os.environ, "PATH": f"{scene.docker.parent}:{os.environ['PATH']}", "TMPDIR": str(scene.tmp)}
+    argv = image.for_bottle(folder / "Dockerfile", BASE).argv
+    assert subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout == "700\n"
+
+
+def test_a_context_too_large_or_too_deep_is_a_fault_and_no_traceback(folder: Path) -> None:
+    os.truncate(folder / "sub/file", (1 << 30) + 1)
+    with pytest.raises(ManifestError, match=f"^{folder}: more than 100,000 files or 1 GiB; give the Dockerfile"):
+        image.for_bottle(folder / "Dockerfile", BASE)
+    (folder / "sub/file").unlink()
+    before = image.for_bottle(folder / "Dockerfile", BASE).tag
+    for depth in range(1, 1201):
+        os.mkdir(f"{folder}{'/d' * depth}")  # noqa: PTH102  (a Path of so many parts is slow)
+    assert image.for_bottle(folder / "Dockerfile", BASE).tag != before
+    subprocess.run(("rm", "-rf", folder / "d"), check=True)  # pytest could not: it descends by recursion
 
 
 def test_bottle_tag_is_the_same_wherever_and_whenever(folder: Path) -> None:

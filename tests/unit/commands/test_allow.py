@@ -6,7 +6,7 @@ from claude_bottle.commands.allow import Allowed
 from claude_bottle.egress.allowlist import parse_host
 from tests.support.labels import LIST, row
 from tests.support.owners import ELSEWHERE, OBSERVER
-from tests.support.scene import Scene
+from tests.support.scene import ROOT, Patches, Scene
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,18 @@ def test_a_manifest_of_another_machine_is_not_written_and_nothing_allowed(scene:
     assert (code, out) == (64, "")
     assert err == "/agents/bottles/default.yaml: not saved, it is on another machine; nothing was allowed\n"
     assert not [event for event in scene.log if event.starts("docker cp")]
+
+
+def test_a_manifest_that_came_with_the_program_is_not_written_and_nothing_allowed(scene: Scene) -> None:
+    path = ROOT / "agents" / "bottles" / "default.yaml"
+    before = path.read_bytes()
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER, manifest=str(path)))
+    installed: Patches = {"host.installation.INSTALLED": True}
+    code, out, err = scene.run("allow", "demo-1", "a.test", "--save", patches=installed)
+    assert (code, out, err.count("\n")) == (64, "", 1)
+    assert err.startswith(f"{path}: not saved, it belongs to the program, whose next upgrade replaces it; nothing was")
+    assert path.read_bytes() == before
+    assert not [event for event in scene.log if event.starts("cp")]
 
 
 def test_a_host_that_is_none_is_wrong_usage(scene: Scene) -> None:

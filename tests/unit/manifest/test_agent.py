@@ -76,13 +76,13 @@ def test_every_fault_of_agent_and_bottle_is_told_at_once_in_order(place: Place) 
         'a.yaml:1:1: unknown key "descriptoin"; did you mean "description"?',
         f'a.yaml:2:10: skills: no skill "ab" in {place.agents / "skills"} or {place.root}/home/.claude/skills; '
         'did you mean "abc"?'.replace(f"{place.agents}/", ""),
-        "a.yaml:3:9: prompt: want text, found a list",
-        'a.yaml:4:1: the key "skills" stands here a second time',
-        "bottles/default.yaml:1:6: ssh: want a list, found a number",
+        "a.yaml:3:9: prompt: expected a string, got a list",
+        'a.yaml:4:1: duplicate key "skills"',
+        "bottles/default.yaml:1:6: ssh: expected a list, got a number",
         "bottles/default.yaml:3:3: env.A B: a variable's name has only letters, digits and _, and no digit in front",
-        "bottles/default.yaml:4:6: env.N: want text (quote it), found a number",
+        "bottles/default.yaml:4:6: env.N: expected a string, got a number (add quotes)",
         'bottles/default.yaml:5:10: unknown key "limits.cpu"; did you mean "cpus"?',
-        'bottles/default.yaml:7:1: the key "env" stands here a second time',
+        'bottles/default.yaml:7:1: duplicate key "env"',
     ]
 
 
@@ -96,7 +96,7 @@ def test_all_agents_are_checked_and_bottles_that_nobody_uses(place: Place) -> No
         f'b.yaml:1:9: bottle: no bottle "Defualt" in {place.agents}/bottles; did you mean "default"?'.replace(
             f"{place.agents}/", ""
         ),
-        "c.yaml:1:1: want a mapping (key: value), found text",
+        "c.yaml:1:1: expected a mapping (key: value), got a string",
         "d.yaml:2:1: not YAML: while parsing a flow node, expected the node content, but found '<stream end>'",
         'bottles/unused.yaml:1:1: unknown key "Limits"; did you mean "limits"?',
     ]
@@ -107,7 +107,7 @@ def test_all_agents_are_checked_and_bottles_that_nobody_uses(place: Place) -> No
     ("agent", "reason"),
     [
         ("prompt: '  '", "a.yaml:1:9: prompt: is empty"),
-        ('prompt: "a\\0"', "a.yaml:1:9: prompt: holds a NUL character"),
+        ('prompt: "a\\0"', "a.yaml:1:9: prompt: contains a NUL character"),
         (f"prompt: {'é' * 60001}", "a.yaml:1:9: prompt: is 120002 bytes long; 120000 is the most"),
         ("bottle: none", 'a.yaml:1:9: bottle: no bottle "none" in '),
         ("bottle: ../a", 'a.yaml:1:9: bottle: "../a" is not a plain name'),
@@ -115,8 +115,8 @@ def test_all_agents_are_checked_and_bottles_that_nobody_uses(place: Place) -> No
         ("skills: [../../home/x]", 'a.yaml:1:10: skills: "../../home/x" is not a plain name'),
         ("skills: [.hidden]", 'a.yaml:1:10: skills: ".hidden" is not a plain name'),
         ('skills: ["a\\u202e"]', r'a.yaml:1:10: skills: "a\u202e" has control or invisible characters'),
-        ("skills: [bare]", "skills/bare holds no SKILL.md of its own"),
-        ("skills: [linked-file]", "skills/linked-file holds no SKILL.md of its own"),
+        ("skills: [bare]", "skills/bare has no SKILL.md of its own"),
+        ("skills: [linked-file]", "skills/linked-file has no SKILL.md of its own"),
         ("skills: [linked]", "skills/linked is a link that leads out of "),
         ("skills: [loop]", "skills/loop is a link that leads out of "),
     ],
@@ -174,7 +174,7 @@ def test_a_missing_or_empty_folder_is_one_clear_line(tmp_path: Path) -> None:
     hint = "--agents DIR or CLAUDE_BOTTLE_AGENTS names the folder of agents"
     assert place.faults() == place.faults(None) == [f"{place.agents}: No such file or directory; {hint}"]
     place.agents.mkdir()
-    assert place.faults() == place.faults(None) == [f"{place.agents}: holds no agent (a file <name>.yaml)"]
+    assert place.faults() == place.faults(None) == [f"{place.agents}: contains no agent (a file <name>.yaml)"]
     place.agents.rmdir()
     place.write("agents")
     assert place.faults() == [f"{place.agents}: Not a directory; {hint}"]

@@ -49,12 +49,12 @@ def test_a_skill_of_the_largest_size_is_fine(place: Place, folder: Path) -> None
 def test_too_many_files_or_folders_are_a_fault(place: Place, folder: Path) -> None:
     for number in range(skill.MOST_FILES):
         (folder / str(number)).touch()
-    assert faults(place) == ["a.yaml:1:10: skills: skills/s holds more than 1,000 files"]
+    assert faults(place) == ["a.yaml:1:10: skills: skills/s has more than 1,000 files"]
     for number in range(skill.MOST_FILES):
         (folder / str(number)).unlink()
     for number in range(skill.MOST_FILES + 1):
         (folder / str(number)).mkdir()
-    assert faults(place) == ["a.yaml:1:10: skills: skills/s holds more than 1,000 folders"]
+    assert faults(place) == ["a.yaml:1:10: skills: skills/s has more than 1,000 folders"]
 
 
 @pytest.mark.parametrize("depth", [skill.DEEPEST + 1, 1200, 5000])

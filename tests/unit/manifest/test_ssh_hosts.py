@@ -15,8 +15,8 @@ from claude_bottle.manifest.agent import Bottle
 from tests.support import golden, keys, plans
 from tests.support.keys import ELSEWHERE, HASHED, KEY, SUPPORTED
 
-NAME = 'want a name of letters (an alias: lower-case ones), digits, ".", "_" and "-"'
-PINNED = 'want the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
+NAME = 'must have only letters (an alias: lower-case ones), digits, ".", "_" and "-"'
+PINNED = 'must be the host\'s public key, such as "ssh-ed25519 AAAA...", or what `ssh-keyscan` prints of it'
 
 
 def bottle(folder: Path, text: str) -> Bottle:
@@ -94,20 +94,20 @@ git: {name: "", mail: x}
     unknown = f'has no "known_host" here and is not in {home}/.ssh/known_hosts: get its key with `ssh-keyscan -p 2200'
     publish = 'compare it with what its owner has published, and give "<type> <key>" as "known_host"'
     assert faults(tmp_path, text) == [
-        '2:12: ssh.host: "*.example.org": want one name, the port goes under "port"',
-        '3:5: ssh: names no "host"',
+        '2:12: ssh.host: "*.example.org": must be one name; the port goes under "port"',
+        '3:5: ssh: missing required key "host"',
         f"3:11: ssh.key: {home}/none cannot be read: No such file or directory: {ELSEWHERE}, {SUPPORTED}",
         '3:19: unknown key "ssh.prot"; did you mean "port"?',
-        '4:12: ssh.host: "git.example.org:22": want one name, the port goes under "port"',
+        '4:12: ssh.host: "git.example.org:22": must be one name; the port goes under "port"',
         f"4:38: ssh.user: {NAME}",
-        "4:49: ssh.port: want a port, from 1 to 65535",
+        "4:49: ssh.port: must be a port, from 1 to 65535",
         f"5:5: ssh: [other.example.org]:2200 {unknown} other.example.org`, {publish}",
-        '9:5: ssh: "git.example.org" stands here a second time: give one of them another name with "alias"',
-        f'10:5: ssh: names no "key"; {SUPPORTED}',
+        '9:5: ssh: duplicate host "git.example.org"; give one of them another name with "alias"',
+        f'10:5: ssh: missing required key "key"; {SUPPORTED}',
         f"10:36: ssh.alias: {NAME}",
         f"10:55: ssh.known_host: {PINNED}",
-        "11:5: ssh: want a mapping (key: value), found text",
-        "12:13: git.name: must not be empty or have control characters",
+        "11:5: ssh: expected a mapping (key: value), got a string",
+        "12:13: git.name: must not be empty or contain control characters",
         '12:17: unknown key "git.mail"; did you mean "email"?',
     ]
 
@@ -186,7 +186,7 @@ def test_a_key_is_handed_over_as_ssh_add_wants_it(tmp_path: Path, crooked: str, 
 def test_a_bottle_with_ssh_hosts_has_no_other_agent(tmp_path: Path) -> None:
     text = "env: {SSH_AUTH_SOCK: /x}\n"
     assert faults(tmp_path, f"{text}ssh: [{{host: git.example.org, key: ~/ssh/plain}}]\n") == [
-        "1:7: env.SSH_AUTH_SOCK: is set by claude-bottle itself where the bottle has ssh hosts"
+        "1:7: env.SSH_AUTH_SOCK: is set by claude-bottle itself if the bottle has ssh hosts"
     ]
     assert bottle(tmp_path / "without", text).ssh == ()
 
@@ -196,7 +196,7 @@ def test_names_are_no_longer_than_a_file_can_have(tmp_path: Path) -> None:
     long = ".".join([label] * 5)[:251]
     text = f"ssh: [{{host: {long}, alias: {long}, key: ~/ssh/plain, known_host: {KEY}}}]\n"
     assert [fault.partition(" ")[2] for fault in faults(tmp_path, text)] == [
-        "ssh.host: want a name of at most 250 characters",
+        "ssh.host: must be at most 250 characters",
         f"ssh.alias: {NAME}",
     ]
     assert bottle(tmp_path / "fits", text.replace(long, long[:250])).ssh[0].alias == long[:250]

@@ -47,6 +47,8 @@ SENTENCES: list[tuple[str, str, set[Wording]]] = [
     ),
     ("git 2.39.5", "fatal: Unable to create '/x/.git/shallow.lock': File exists.", {wording.LOCKED}),
     ("git 2.39.5", "error: cannot lock ref 'refs/heads/x': is at a but expected b", {wording.LOCKED}),
+    ("git 2.39.5", "fatal: detected dubious ownership in repository at '/x'", {wording.ANOTHERS}),
+    ("git 2.35.2", "fatal: unsafe repository ('/x' is owned by someone else)", {wording.ANOTHERS}),
     ("git 2.39.5", "fatal: refusing to fetch into branch 'refs/heads/x' checked out at '/x'", {wording.CHECKED_OUT}),
 ]
 OTHERS = [

@@ -239,3 +239,20 @@ def test_a_line_break_in_a_path_is_refused(ground: Ground) -> None:
     Repo(path, ground.env).commit()
     with pytest.raises(RepositoryError, match=r"a\\nb: paths with a line break are not supported"):
         ground.survey(path)
+
+
+@pytest.mark.parametrize("name", ["plain", "two words"])
+def test_a_repository_of_another_user_is_named_with_what_to_do(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = ground.folder / name
+    ground.user.git("clone", "--quiet", "--bare", ".", str(path))
+    monkeypatch.setattr("claude_bottle.repository.git._KEPT", ("GIT_TEST_ASSUME_DIFFERENT_OWNER",))
+    ground.env["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
+    with pytest.raises(RepositoryError) as caught:
+        ground.survey(path)
+    quoted = f"'{path}'" if " " in name else path
+    assert str(caught.value) == (
+        f"{path}: it belongs to another user, so git does not read it; if you trust it:"
+        f" `git config --global --add safe.directory {quoted}`"
+    )
