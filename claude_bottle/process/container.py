@@ -21,13 +21,14 @@ def execute(
 ) -> Argv:
     """Return the command that runs `program`, whose first word is an absolute path, in a container.
 
-    `env` is set besides PATH, HOME and LANG, and seen by everybody who lists processes: no secret may be in it. `flags`
-    are further flags of `docker exec`.
+    `env` is set besides PATH, HOME and the like; whoever lists processes sees it, so no secret may be in it. `flags` are
+    further flags of `docker exec`.
     """
     return ("docker", "exec", "--interactive", *flags, "--user", user, container, *clean(*program, env=env))
 
 
 def clean(*program: str, env: Mapping[str, str] | None = None) -> Argv:
-    """Return the words that run `program` with `env`, PATH, HOME and LANG as its whole environment."""
-    variables = {"PATH": PATH, "HOME": HOME, "LANG": "C.UTF-8", **(env or {})}
+    """Return the words that run `program` with `env`, PATH, HOME and the like as its whole environment."""
+    # OpenSSL's own file, the image's, could have a library loaded into Python.
+    variables = {"PATH": PATH, "HOME": HOME, "LANG": "C.UTF-8", "OPENSSL_CONF": "/dev/null", **(env or {})}
     return ("/usr/bin/env", "-i", *(f"{name}={value}" for name, value in variables.items()), *program)

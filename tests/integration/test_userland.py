@@ -43,7 +43,7 @@ def dockerfile(bench: Bench, lines: str, **files: str) -> Path:
         ("RUN mv /bin/bash /opt/bash\nCOPY bash /bin/bash\n", {"bash": "/opt/bash"}, "bash is not the base"),
         ("RUN mv /usr/bin/env /opt/env\nCOPY env /usr/bin/env\n", {"env": "/opt/env"}, "/usr/bin/env is not the base"),
         ("RUN echo libm.so.6 > /etc/ld.so.preload\n", {}, "/etc/ld.so.preload is not the base"),
-        ("RUN ln -sf /usr/bin/true /usr/bin/tar\n", {}, "/usr/bin/tar is not the base"),
+        ("RUN mv /usr/bin/tar /opt/tar\nCOPY tar /usr/bin/tar\n", {"tar": "/opt/tar"}, "/usr/bin/tar is not the base"),
     ],
     ids=["BASH_ENV", "LD_PRELOAD", "PYTHONPATH", "git", "bash", "env", "ld.so.preload", "tar"],
 )  # fmt: skip

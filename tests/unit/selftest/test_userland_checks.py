@@ -125,7 +125,7 @@ def test_what_was_not_looked_at_is_told(plan: Plan, path: str, detail: str) -> N
     ("image", "base", "told"),
     [
         ({}, {}, []),
-        ({"PATH": "/opt/bin:/usr/bin", "PYTHONUNBUFFERED": "1", "GIT_AUTHOR_NAME": "A", "LANGUAGE": "x"}, {}, []),
+        ({"PATH": "/opt/bin:/usr/bin", "PYTHONUNBUFFERED": "1", "GIT_PAGER": "cat", "LANGUAGE": "x"}, {}, []),
         ({"LD_PRELOAD": "/x.so"}, {}, ["LD_PRELOAD"]),
         ({"LD_PRELOAD": "/x.so"}, {"LD_PRELOAD": "/x.so"}, []),
         ({"LD_PRELOAD": "/x.so"}, {"LD_PRELOAD": "/y.so"}, ["LD_PRELOAD"]),
