@@ -73,6 +73,13 @@ class Bottle:
         self.started(client.pid)
         return stream.pump(client, what=what, seconds=seconds, head=head, into=into, limit=limit)
 
+    def checked(self, result: Result) -> Result:
+        """Return a command's result; EngineError if it failed because docker cannot be used.
+
+        Finding out takes another query, so not after the deadline, nor for a command that was cut off.
+        """
+        return result if result.timed_out or self.deadline.over else Engine(self.env).checked(result)
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -120,7 +127,7 @@ def keep(bottle: Bottle, *, last: bool) -> Kept:
 
 
 def _await(bottle: Bottle) -> None:
-    alive = Engine(bottle.env).checked(bottle.run(bottle.argv("exit 0"), _LOOKING, ALIVE))
+    alive = bottle.checked(bottle.run(bottle.argv("exit 0"), _LOOKING, ALIVE))
     if alive.ok:
         return
     if alive.absent or wording.says(wording.CONTAINER_ENDED, alive.stderr) or _limit(bottle) is None:
@@ -132,7 +139,7 @@ def _limit(bottle: Bottle) -> int | None:
     """Return how many processes a bottle may have, 0 if that is not known; None where it does not run any more."""
     form = "{{.State.Running}} {{.HostConfig.PidsLimit}}"
     argv = ("docker", "inspect", "--format", form, bottle.container)
-    said = Engine(bottle.env).checked(bottle.run(argv, _LOOKING, ALIVE))
+    said = bottle.checked(bottle.run(argv, _LOOKING, ALIVE))
     running, _, limit = said.stdout.decode(errors="replace").strip().partition(" ")
     if said.absent or (said.ok and running != "true"):
         return None
@@ -155,7 +162,7 @@ def _kept(bottle: Bottle) -> Kept:
     said = answers.read(result.stdout, whole=result.ok)
     tip = said.tip or ("HEAD" if said.tip is None and result.timed_out else "")
     if not tip:
-        Engine(bottle.env).checked(result)
+        bottle.checked(result)
         raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
     also = _also(said.commits, (f"branch bottle/{bottle.session}", tip))
     return Kept(
