@@ -21,8 +21,8 @@ def execute(
 ) -> Argv:
     """Return the command that runs `program`, whose first word is an absolute path, in a container.
 
-    `env` is set besides PATH, HOME and the like; whoever lists processes sees it, so no secret may be in it. `flags` are
-    further flags of `docker exec`.
+    `env` is set besides PATH, HOME and the like; it shows in every list of processes, so no secret may be in it.
+    `flags` are further flags of `docker exec`.
     """
     return ("docker", "exec", "--interactive", *flags, "--user", user, container, *clean(*program, env=env))
 
