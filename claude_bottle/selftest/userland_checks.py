@@ -48,11 +48,11 @@ def guard(seen: Evidence) -> Iterator[str]:
     """The first process and the shell that reads the lifeline, and that nothing else has their user."""
     if seen.bottle["Config"]["User"] != GUARD:
         yield f"the first process runs as {seen.bottle['Config']['User'] or 'root'}"
-    if seen.bottle["HostConfig"]["Init"] is not True:
+    if seen.bottle["HostConfig"].get("Init") is not True:
         yield "the first process is the image's"
     others = {pid: status for pid, status in seen.processes.items() if pid != seen.probe["processes"]["self"]}
     theirs = {pid: status for pid, status in others.items() if str(_GUARD) in (*status["Uid"], *status["Gid"])}
-    if set(theirs["1"]["Uid"]) | set(theirs["1"]["Gid"]) != {str(_GUARD)}:
+    if {user for key in ("Uid", "Gid") for user in others["1"][key]} != {str(_GUARD)}:
         yield "process 1 is not the guard's alone"
     shells = [pid for pid, status in theirs.items() if pid != "1" and _reads_the_lifeline(status, seen)]
     yield from (f"process {pid} has the guard's user" for pid in theirs if pid not in ("1", *shells[:1]))

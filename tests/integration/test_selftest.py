@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -258,8 +259,12 @@ def planned(world: World, agents_dir: Path) -> Plan:
 def receipt(plan: Plan, case: Case) -> Receipt:
     """Run a session up to the self-test, edited, and judge it."""
     plan = dataclasses.replace(plan, known=case.known)
-    edited = (case.edits.get(step.name, _same)(plan, step) for step in steps.table(plan).setup)
-    *rows, probe, inspect, processes = (step for step in edited if step)
+    edited = [case.edits.get(step.name, _same)(plan, step) for step in steps.table(plan).setup]
+    left = [step for step in edited if step]
+    names = {step.name for step in left}  # nothing waits for what was left out
+    *rows, probe, inspect, processes = (
+        dataclasses.replace(step, stdin_after=tuple(names.intersection(step.stdin_after))) for step in left
+    )
     proof = (probe, inspect, processes)
     assert [step.name for step in proof] == ["selftest", "inspect", "processes"]
     if case.more:
@@ -269,6 +274,9 @@ def receipt(plan: Plan, case: Case) -> Receipt:
     table = [*rows, *(dataclasses.replace(step, needs=needs, stdin_after=()) for step in proof)]
     with Teardown() as undo:
         results = Runner(undo, os.environ, lambda _: None).run(table)
+    for step in rows:
+        if step.removes_itself and "--rm" not in step.argv:  # it was told to stay
+            subprocess.run(step.undo, capture_output=True, check=True)
     assert orphans.listed(os.environ, plan.session) == ()  # however it was edited
     return selftest.judge(plan, case.known, Seen(*(results[step.name].stdout for step in proof)), 0.2)
 

@@ -33,7 +33,7 @@ def process(said: Any, **changes: object) -> dict[str, object]:
         ("7", {"PPid": ["1"], "exe": "/usr/local/bin/bash"},
          {"guard": "process 7 has the guard's user; nothing reads the lifeline"}),
         ("1", {"Uid": ["65532", "65532", "1000", "65532"]}, {"guard": "process 1 is not the guard's alone"}),
-        ("1", AGENTS, {"guard": "did not run (KeyError: '1')"}),
+        ("1", AGENTS, {"guard": "process 1 is not the guard's alone"}),
     ],
 )  # fmt: skip
 def test_processes_are_told(plan: Plan, pid: str, changes: dict[str, object], failed: dict[str, str]) -> None:
