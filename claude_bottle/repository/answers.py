@@ -16,8 +16,10 @@ _FIELDS = {
     "commit": ("oid", "below", "what"),
     "head": ("tip", "before"),
     "failed": ("why",),
+    "unread": ("why",),
     "nested": ("path",),
     "large": ("path",),
+    "special": ("path",),
 }
 _NAMES = {"oid": False, "below": True, "tip": True, "before": True}  # of objects, and whether there may be none
 
@@ -41,6 +43,8 @@ class Answers:
     failed: tuple[str, ...]
     nested: tuple[str, ...]
     large: tuple[str, ...]
+    unread: tuple[str, ...] = ()  # of branches and the like
+    special: tuple[str, ...] = ()  # sockets, FIFOs and devices
 
 
 def read(printed: bytes, *, whole: bool) -> Answers:
@@ -64,7 +68,8 @@ def read(printed: bytes, *, whole: bool) -> Answers:
         *(head.get("tip"), head.get("before", "")),
         tuple(Commit(each["oid"], each["below"], each["what"]) for each in of("commit")),
         *(tuple(each["why"] for each in of("failed")), tuple(each["path"] for each in of("nested"))),
-        tuple(each["path"] for each in of("large")),
+        *(tuple(each["path"] for each in of("large")), tuple(each["why"] for each in of("unread"))),
+        tuple(each["path"] for each in of("special")),
     )
 
 

@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -33,14 +34,21 @@ _LARGE = 20  # files that are listed, at most
 _COMMITS = 100  # that are listed of those without a branch, and as many branches, at most
 _PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before another try in a bottle without room for a process, as bash has them
 _NESTED = 1000  # repositories inside a work tree that are listed, at most
+_WHYS = 20  # things that git does not take that are named, at most
 _TEXT = 1000  # characters that are printed of a name, at most
+_EVERY_TIME = "fatal: adding files failed"  # git says so after what it says of the files
 _BLOCK = 1 << 16  # bytes
 _SETTINGS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=", "-c", "gc.auto=0"),
-    *("-c", "advice.addEmbeddedRepo=false"),
+    # Outside of a sparse checkout git would leave out what is there, if it is tracked without a word.
+    *("-c", "advice.addEmbeddedRepo=false", "-c", "core.sparseCheckout=false"),
 )
+# Of a status, whatever the agent has set.
+_EVERYTHING = ("--untracked-files=all", "--ignore-submodules=none")
+_REFS = ("for-each-ref", "--format=%(objectname)")  # one whose object is missing is no reason to do without the others
 _OWN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # what leads git away from the agent's repository
 _COPIED = ("packed-refs", "refs", "logs")
+_HELD = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)  # the kinds of file that git can hold
 _RAW = "-text -working-tree-encoding -ident"  # git refuses a file that these do not fit
 _UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 _MESSAGE = b"""Keep what was left uncommitted
@@ -48,6 +56,11 @@ _MESSAGE = b"""Keep what was left uncommitted
 Made by claude-bottle as the work was fetched out of the bottle: no commit of the agent's.
 """
 _IDENTITY = (("NAME", "claude-bottle"), ("EMAIL", "claude-bottle@localhost"))
+# What git says of something that has gone, which is no loss.
+_GONE = {os.strerror(code) for code in (errno.ENOENT, errno.ENOTDIR)}
+_BARRED = {os.strerror(code) for code in errno.errorcode} - _GONE
+_BROKEN = re.compile("^warning: ignoring broken ref .*$", re.MULTILINE)
+_UNOPENED = "warning: could not open directory "
 _LEFT = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) .*\tcheckout: moving from ([^ ]*) to .*")
 
 Done = subprocess.CompletedProcess  # of bytes
@@ -141,11 +154,15 @@ class WorkTree:
         self.index = ""  # the agent's own
         self.nested: list[str] = []  # repositories inside, whose files were put in their place
         self.said = self.why = ""  # by git, of the last thing and the first one that failed
+        self.refless = False  # the agent's refs cannot be read at all
+        self.barred: list[str] = []  # what git only warns of: it leaves something out, and succeeds
 
     @classmethod
     def opened(cls, folder: str, task: Task) -> WorkTree | None:
         """Return the bottle's main work tree; None if nothing can be done with it."""
-        git = Git(folder, {**os.environ, "PWD": folder})
+        permit(folder)
+        permit(_gitdir(folder))
+        git = Git(folder, _english({**os.environ, "PWD": folder}))
         top = git.toplevel()
         if not top:  # what the agent has set for itself may be at fault
             git.env.update(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1")
@@ -187,7 +204,8 @@ class WorkTree:
         for name in _COPIED:
             _remove(f"{made}/{name}")
             _copy(f"{self.theirs}/{name}", f"{made}/{name}")
-        if not self.git.ok("for-each-ref"):
+        if not self.git.ok(*_REFS):
+            self.refless = True
             for name in _COPIED:
                 _remove(f"{made}/{name}")
             with suppress(OSError):
@@ -222,14 +240,20 @@ class WorkTree:
 
         Return whether git took everything; if not, `said` is why not.
         """
-        done = add(self.git, self.task.size)
-        self.said = _text(done.stderr)
-        if done.returncode != 0:
+        self.barred = []
+        if not self._added(self.git):
             return False
         self.nested, self.said, good, over = [], "", True, list[str]()
         for at in sorted(self._folders(), key=os.fsencode):
             good = self._plain(at, over) and good
         return good
+
+    def _added(self, git: Git) -> bool:
+        """Put a work tree into its index; return whether git took what it can see, what else is in `barred`."""
+        done = add(git, self.task.size)
+        self.said = _text(done.stderr)
+        self.barred += barred(self.said)
+        return done.returncode == 0
 
     def _folders(self) -> Iterator[str]:
         """Yield where there are repositories inside this one, or would be submodules."""
@@ -278,9 +302,9 @@ class WorkTree:
         }
         inner = Git(folder, {**self.git.env, **own, "PWD": folder})
         inner.run("read-tree", self.git.name(f"HEAD:{at}"))
-        done = add(inner, self.task.size)
-        self.said += _text(done.stderr)
-        if done.returncode != 0:
+        before, good = self.said, self._added(inner)
+        self.said = before + self.said
+        if not good:
             return ""
         written = inner.run("write-tree")
         self.said += _text(written.stderr)
@@ -299,8 +323,10 @@ class WorkTree:
         came = self.git.name(f"{self.task.start}:{at}")
         if not came or came != alone.text("rev-parse", "HEAD"):
             return False
-        status = alone.run("status", "--porcelain")
-        return status.returncode == 0 and not status.stdout
+        if any(hidden(alone)):
+            return False
+        status = alone.run("status", "--porcelain", *_EVERYTHING)
+        return status.returncode == 0 and not status.stdout and not barred(_text(status.stderr))
 
     def rescued(self, at: str) -> bool:
         """Put all into the index of a repository of our own, with `at` as its HEAD; return whether it was all."""
@@ -324,8 +350,8 @@ class WorkTree:
         if tree and tree != self.git.name(f"{old}^{{tree}}"):
             new = self._commit(old, tree) or (self.own(old) and self._commit(old, tree)) or ""
             good = good and bool(new)
-        why = "" if good and tree else (self.why.rstrip("\n") or "git cannot write").split("\n")[-1]
-        return Kept(new, old, why)
+        why = () if good and tree else reasons(self.why) or ("git cannot write",)
+        return Kept(new, old, tuple(dict.fromkeys((*why, *self.barred))))
 
     def _gathered(self, old: str) -> bool:
         if self.whole():
@@ -378,8 +404,16 @@ class WorkTree:
     def large(self) -> Iterator[str]:
         """Yield the files that are too large, unless they are ignored or as they were committed."""
         for path in large(self.git.folder, self.task.size):
-            if self.git.run("--literal-pathspecs", "status", "--porcelain", "--", path).stdout:
+            if self.git.run("--literal-pathspecs", "status", "--porcelain", *_EVERYTHING, "--", path).stdout:
                 yield path
+
+    def special(self) -> Iterator[str]:
+        """Yield sockets, FIFOs and devices, which git passes over, unless they are ignored."""
+        for path, entry in walk(self.git.folder):
+            with suppress(OSError):  # it is gone
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if not any(is_it(mode) for is_it in _HELD) and not self.git.ignores(path):
+                    yield path
 
 
 @dataclass
@@ -388,7 +422,7 @@ class Kept:
 
     new: str
     old: str
-    why: str
+    why: tuple[str, ...]
 
 
 class Task:
@@ -411,10 +445,14 @@ class Commits:
         """See the agent's refs, in a repository of our own if its git cannot."""
         self.folder, self.start = tree.theirs, tree.task.start
         self.old = tree.git.name("HEAD^{commit}")
+        self.why: list[str] = []  # something of it cannot be read
         self._git, self._seen = tree.git, tree.theirs
-        if not self._ok("for-each-ref", "--count=1"):
+        if not self._ok(*_REFS):
             other = WorkTree(Git(tree.git.folder, dict(tree.git.env)), tree.theirs, tree.task)
             self._seen = other.git.env["GIT_DIR"] if other.own(self.old) else tree.theirs
+            tree.refless = tree.refless or other.refless
+        if tree.refless:
+            self.why.append("no branch, tag or stash can be read")
 
     def _words(self, *words: str) -> tuple[str, ...]:
         return (f"--git-dir={self._seen}", *words)
@@ -423,8 +461,12 @@ class Commits:
         return self._git.ok(*self._words(*words))
 
     def _lines(self, *words: str) -> Iterator[tuple[str, str]]:
-        """Yield an object's name and the rest of each line that a command prints."""
-        for line in _text(self._git.run(*self._words(*words)).stdout).split("\n"):
+        """Yield an object's name and the rest of each line that a command prints; what else it says is in `why`."""
+        done = self._git.run(*self._words(*words))
+        said = _text(done.stderr)
+        why = reasons(said) if done.returncode else [*_BROKEN.findall(said), *barred(said)]
+        self.why += [each for each in why if each not in self.why]
+        for line in _text(done.stdout).split("\n"):
             oid, _, what = line.partition(" ")
             if oid:
                 yield oid, what
@@ -438,7 +480,10 @@ class Commits:
 
     def unnamed(self) -> Iterator[tuple[str, str]]:
         """Yield stashes, and the commits that the agent has left for another without a branch, with what they are."""
-        yield from self._lines("reflog", "show", "--format=%H stash %gd", "refs/stash", "--")
+        stash = self._git.text(*self._words("rev-parse", "--quiet", "--verify", "refs/stash"))
+        if stash:
+            stashes = list(self._lines("reflog", "show", "--format=%H stash %gd", "refs/stash", "--"))
+            yield from stashes or [(stash, "stash stash@{0}")]
         left = set[tuple[str, str]]()
         for log in (self.folder, *self.worktrees()):
             with suppress(OSError), open(os.path.join(log, "logs", "HEAD"), "rb") as file:
@@ -451,9 +496,19 @@ class Commits:
     def branches(self) -> Iterator[tuple[str, str]]:
         """Yield the branches that are not on the way to the HEAD or the start, those named bottle/... first."""
         merged = [self.old, self.start if self._ok("cat-file", "-e", self.start) else ""]
+        self._check()
         known = [f"--no-merged={oid}" for oid in merged if oid]
         for under in ("refs/heads/bottle", "refs/heads"):
             yield from self._lines("for-each-ref", *known, "--format=%(objectname) branch %(refname:lstrip=2)", under)
+
+    def _check(self) -> None:
+        """Note the branches without their commit, which git passes over."""
+        refs = list(self._lines("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"))
+        asked = "".join(f"{oid}^{{commit}}\n" for oid, _ in refs).encode()
+        answers = self._git.run(*self._words("cat-file", "--batch-check"), stdin=asked).stdout.split(b"\n")
+        for (_, name), answer in zip(refs, answers):  # noqa: B905  (Python 3.9)
+            if answer.endswith(b" missing"):
+                self.why.append(f"the commit of branch {name} is missing")
 
     def worktrees(self) -> list[str]:
         """Return the folders in which other work trees have their index and HEAD."""
@@ -475,6 +530,7 @@ def keep(task: Task, folder: str) -> int:
     for some in (commits.unnamed(), commits.branches()):
         for oid, what in itertools.islice(some, _COMMITS):
             tell("commit", oid=oid, below="", what=what)
+    tell_some("unread", commits.why)
     kept = tree.kept()
     tell("head", tip=kept.new or kept.old, before=kept.old)
     report(tree, kept)
@@ -491,6 +547,8 @@ def beside(main_tree: WorkTree, commits: Commits, folder: str) -> None:
     at = _read(os.path.join(folder, "gitdir"))
     what = f"work tree {at[: -len('/.git')] if at.endswith('/.git') else at}"
     place = os.path.abspath(os.path.join(folder, os.path.dirname(at)))
+    with suppress(OSError):
+        _permit(place, os.stat(place).st_mode)
     link = _read(os.path.join(place, ".git"))
     if not link.startswith("gitdir: ") or not _same(os.path.join(place, link[len("gitdir: ") :]), folder):
         head = main_tree.git.alone(folder).text(
@@ -499,6 +557,7 @@ def beside(main_tree: WorkTree, commits: Commits, folder: str) -> None:
         if commits.loose(head):
             tell("commit", oid=head, below="", what=what)
         return
+    permit(place)
     tree = WorkTree(main_tree.git.alone(place), main_tree.theirs, main_tree.task)
     tree.index = os.path.join(folder, "index")
     if not _same(tree.git.toplevel(), place) and not tree.own(_unref(_read(os.path.join(folder, "HEAD")))):
@@ -514,12 +573,13 @@ def beside(main_tree: WorkTree, commits: Commits, folder: str) -> None:
 
 def report(tree: WorkTree, kept: Kept, place: str = "") -> None:
     """Print what does not come out of a work tree, or not as it is; `place` if it is not the main one."""
-    if kept.why:
-        tell("failed", why=f"in {place}: {kept.why}" if place else kept.why)
+    tell_some("failed", kept.why, f"in {place}: " if place else "")
     for path in tree.nested[:_NESTED]:
         tell("nested", path=os.path.join(place, path))
     for path in itertools.islice(tree.large(), _LARGE):
         tell("large", path=os.path.join(place, path))
+    for path in itertools.islice(tree.special(), _LARGE):
+        tell("special", path=os.path.join(place, path))
 
 
 def bundle(task: Task, folder: str, tip: str, out: str, *before: str) -> int:
@@ -547,7 +607,8 @@ def diff(task: Task, folder: str) -> int:
     tree.copied()
     if not tree.readable() or not os.path.exists(tree.index):
         tree.fresh()
-    part = 0 if tree.whole() or tree.rescued(tree.git.name("HEAD")) else PART
+    whole = tree.whole() or tree.rescued(tree.git.name("HEAD"))
+    part = 0 if whole and not tree.barred else PART
     settings = ("-c", "core.quotePath=false", "-c", "color.ui=false")
     return tree.git.shown(*settings, "diff", "--cached", "--no-ext-diff", "--no-textconv", task.start, "--") or part
 
@@ -562,12 +623,43 @@ def forget(folder: str, kept: str, before: str) -> int:
     return 0
 
 
+def tell_some(kind: str, whys: Sequence[str], where: str = "") -> None:
+    """Print the first of many reasons, and how many more there are."""
+    for why in whys[:_WHYS]:
+        tell(kind, why=f"{where}{why}")
+    if len(whys) > _WHYS:
+        tell(kind, why=f"{where}and {len(whys) - _WHYS} more")
+
+
 def tell(kind: str, **fields: str) -> None:
     """Print one thing that is known; long names are cut."""
     print(json.dumps({"kind": kind, **{name: text[:_TEXT] for name, text in fields.items()}}), flush=True)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def permit(folder: str) -> None:
+    """Let ourselves read all there is in a folder, which is the agent's own, as far as that can be done."""
+    folders = [folder]
+    with suppress(OSError):
+        _permit(folder, os.stat(folder).st_mode)
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):  # it is gone, or another's
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    if stat.S_ISDIR(mode):
+                        folders.append(entry.path)
+                    _permit(entry.path, mode)
+
+
+def _permit(path: str, mode: int) -> None:
+    """Open what is closed to ourselves, for writing too, as what is in a `.git` must be."""
+    folder = stat.S_ISDIR(mode)
+    needed = stat.S_IRUSR | (stat.S_IXUSR if folder else 0)
+    if (folder or stat.S_ISREG(mode)) and needed & ~mode:
+        os.chmod(path, stat.S_IMODE(mode) | needed | stat.S_IWUSR)
 
 
 def walk(folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -608,15 +700,36 @@ def add(git: Git, size: int) -> Done[bytes]:
     return git.run("add", "--all", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=paths)
 
 
+def hidden(git: Git) -> tuple[list[str], list[str]]:
+    """Return the files that git does not look at: those taken as unchanged, and those there that need not be."""
+    assumed = [item[2:] for item in git.items("ls-files", "-v", "-z") if item[:1].islower()]
+    skipped = [item[2:] for item in git.items("ls-files", "-t", "-z") if item.startswith("S ")]
+    return assumed, [path for path in skipped if os.path.lexists(os.path.join(git.folder, path))]
+
+
 def unhide(git: Git) -> None:
     """Have git look at the files that the agent has told it not to look at, if they are there."""
-    assumed = [item[2:] for item in git.items("ls-files", "-v", "-z") if item[:1].islower()]
+    assumed, skipped = hidden(git)
     if assumed:
         git.run("update-index", "--no-assume-unchanged", "-z", "--stdin", stdin=_joined(assumed))
-    skipped = [item[2:] for item in git.items("ls-files", "-t", "-z") if item.startswith("S ")]
-    there = [path for path in skipped if os.path.lexists(os.path.join(git.folder, path))]
-    if there:
-        git.run("update-index", "--no-skip-worktree", "-z", "--stdin", stdin=_joined(there))
+    if skipped:
+        git.run("update-index", "--no-skip-worktree", "-z", "--stdin", stdin=_joined(skipped))
+
+
+def barred(said: str) -> list[str]:
+    """Return the lines of git's that end with an error of the system: what they name is left out.
+
+    A long name can take the error's place at the end.
+    """
+    ends = ((line, line.rpartition(": ")[2]) for line in said.split("\n"))
+    return [line for line, end in ends if end in _BARRED or (line.startswith(_UNOPENED) and end not in _GONE)]
+
+
+def reasons(said: str) -> tuple[str, ...]:
+    """Return what git said of a failure, less what it says of every one."""
+    lines = [line for line in said.split("\n") if line and not line.startswith("hint: ")]
+    errors = [line for line in lines if line.startswith(("error: ", "fatal: ")) and line != _EVERY_TIME]
+    return tuple(errors or lines)
 
 
 def _lasting(error: OSError) -> OSError:
@@ -632,6 +745,20 @@ def _text(data: bytes) -> str:
 
 def _joined(items: Iterable[str]) -> bytes:
     return b"".join(item.encode("utf-8", "surrogateescape") + b"\0" for item in items)
+
+
+def _english(env: dict[str, str]) -> dict[str, str]:
+    """Return an environment in which git's messages are English; all else is as the agent has it."""
+    env = {**env, "LC_MESSAGES": "C", "LANGUAGE": ""}
+    if every := env.pop("LC_ALL", ""):
+        env.update(LANG=every, LC_CTYPE=every)
+    return env
+
+
+def _gitdir(folder: str) -> str:
+    """Return where a work tree has its repository, if it has one."""
+    link = _read(os.path.join(folder, ".git"))
+    return os.path.join(folder, link[len("gitdir: ") :] if link.startswith("gitdir: ") else ".git")
 
 
 def _temporary() -> str:

@@ -85,6 +85,8 @@ class _Trip:
         notes = "".join(self.kept.notes(self.where))
         if self.kept.failed or self.kept.slow:
             self.faults.append("not all that was left uncommitted came back")
+        if self.kept.unread:
+            self.faults.append("not all commits came back")
         if not head and not self.faults:
             changed = self.kept.tip != self.bottle.work.start
             why = "no commit in the bottle is new" if changed else "nothing was changed in the bottle"
