@@ -36,11 +36,11 @@ def test_what_git_leaves_out_is_a_failure_and_the_rest_comes(ground: Ground) -> 
     told, error = partly(bottle)
     assert ground.user.git("diff", "--name-only", "HEAD", BRANCH) == "left"
     assert error == "not all that was left uncommitted came back; not all commits came back"
+    broken = "warning: ignoring broken ref refs/heads/zeros"
     rest = told.partition("\nbeware  not all that was left ")[2]
     assert [name in rest.splitlines()[0] for name in ("'git~1'", "'git~2'")] == [True, True]
     assert rest.splitlines()[1:] == [
-        "beware  not all commits could be read, the rest stays in the bottle: "
-        "warning: ignoring broken ref refs/heads/zeros",
+        f"beware  not all commits could be read, the rest stays in the bottle: {broken}",
         "beware  no files that git could hold, stays in the bottle: fifo",
     ]
 
