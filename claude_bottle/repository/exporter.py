@@ -14,6 +14,7 @@ a git bundle, `diff` a patch, `forget` nothing.
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -55,6 +56,7 @@ _MESSAGE = b"""Keep what was left uncommitted
 
 Made by claude-bottle as the work was fetched out of the bottle: no commit of the agent's.
 """
+_LAST = "refs/claude-bottle/last"  # below it, for each work tree, the last commit that was made beside its HEAD
 _IDENTITY = (("NAME", "claude-bottle"), ("EMAIL", "claude-bottle@localhost"))
 # What git says of something that has gone, which is no loss.
 _GONE = {os.strerror(code) for code in (errno.ENOENT, errno.ENOTDIR)}
@@ -180,7 +182,8 @@ class WorkTree:
 
         `at` is where its HEAD shall be, the agent's if not given; `attributes` shall not count, nor do filters.
         """
-        made, env = os.path.join(_temporary(), ".claude-bottle.git"), self.git.env
+        kept = self.git.text("for-each-ref", "--format=create %(refname) %(objectname)", _LAST)
+        made, env = _own(), self.git.env
         env.update(GIT_DIR=made, GIT_WORK_TREE=self.git.folder)
         form = "sha1" if len(self.task.start) == 40 else "sha256"
         done = self.git.run("init", "--quiet", f"--object-format={form}")
@@ -189,6 +192,7 @@ class WorkTree:
             del env["GIT_DIR"], env["GIT_WORK_TREE"]
             return False
         self._fill(made, attributes)
+        self.git.run("update-ref", "--stdin", stdin=f"{kept}\n".encode() if kept else b"")  # if it is not there
         at = at or _read(os.path.join(self.theirs, "HEAD"))
         at = self.git.name(f"{_unref(at)}^{{commit}}") or self.task.start
         self.git.run("update-ref", "--no-deref", "HEAD", at)
@@ -347,7 +351,7 @@ class WorkTree:
             self.copied()
         good = self._gathered(old)
         tree, new = self._written(old), ""
-        if tree and tree != self.git.name(f"{old}^{{tree}}"):
+        if tree and (tree != self.git.name(f"{old}^{{tree}}") or self._parents(old)[1:]):
             new = self._commit(old, tree) or (self.own(old) and self._commit(old, tree)) or ""
             good = good and bool(new)
         why = () if good and tree else reasons(self.why) or ("git cannot write",)
@@ -393,13 +397,35 @@ class WorkTree:
             )
             env.update(GIT_AUTHOR_DATE=date, GIT_COMMITTER_DATE=date)
         git = Git(self.git.folder, {**self.git.env, **env})
-        done = git.run("commit-tree", *(("-p", old) if old else ()), tree, stdin=_MESSAGE)
+        parents = self._parents(old) if apart else (old,)
+        if parents[0] != old and tree == git.name(f"{parents[0]}^{{tree}}"):
+            return parents[0]
+        words = [word for parent in parents if parent for word in ("-p", parent)]
+        done = git.run("commit-tree", *words, tree, stdin=_MESSAGE)
         if done.returncode != 0:
             return ""
         new = _text(done.stdout).rstrip("\n")
-        if not apart:
+        if apart:
+            git.run("update-ref", self._last(), new)
+        else:
             git.run("update-ref", "HEAD", new, *((old,) if old else ()))
         return new
+
+    def _last(self) -> str:
+        return f"{_LAST}/{hashlib.sha256(self.git.folder.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+    def _parents(self, old: str) -> tuple[str, ...]:
+        """Return what a commit beside the HEAD is on top of, so that one branch can have it after the last one.
+
+        That is the last one, if it has only commits of ours on top of `old`; while a rebase moves the HEAD, both.
+        """
+        last = self.git.name(f"{self._last()}^{{commit}}")
+        if not old or not last or self.git.ok("merge-base", "--is-ancestor", last, old):
+            return (old,)
+        if self.git.ok("merge-base", "--is-ancestor", old, last):
+            made = self.git.text("log", "--no-show-signature", "--format=%ce", f"{old}..{last}").split("\n")
+            return (last,) if set(made) == {_IDENTITY[1][1]} or self.busy() else (old,)
+        return (old, last) if self.busy() else (old,)
 
     def large(self) -> Iterator[str]:
         """Yield the files that are too large, unless they are ignored or as they were committed."""
@@ -620,6 +646,10 @@ def forget(folder: str, kept: str, before: str) -> int:
         kind, _, path = item.partition(" ")
         if kind == "worktree":
             git.run("-C", path, "update-ref", "HEAD", before, kept)
+    own = {"GIT_DIR": _own(), "GIT_WORK_TREE": folder}
+    for each in (git, Git(folder, {**git.env, **own})):
+        for name in each.text("for-each-ref", f"--points-at={kept}", "--format=%(refname)", _LAST).split():
+            each.run("update-ref", "-d", name, kept)
     return 0
 
 
@@ -759,6 +789,11 @@ def _gitdir(folder: str) -> str:
     """Return where a work tree has its repository, if it has one."""
     link = _read(os.path.join(folder, ".git"))
     return os.path.join(folder, link[len("gitdir: ") :] if link.startswith("gitdir: ") else ".git")
+
+
+def _own() -> str:
+    """Return where a repository of our own is."""
+    return os.path.join(_temporary(), ".claude-bottle.git")
 
 
 def _temporary() -> str:

@@ -452,6 +452,34 @@ def test_a_first_commit_has_nothing_below(repo: Repo) -> None:
     assert repo.git("rev-list", "HEAD") == kept.new
 
 
+def test_beside_the_agents_index_one_commit_follows_the_other(repo: Repo) -> None:
+    head = repo.git("rev-parse", "HEAD")
+    (repo.path / ".git" / "index.lock").touch()
+    made = list[str]()
+    for text in ("1", "2", "2"):
+        (repo.path / "left").write_text(text)
+        made.append(opened(repo).kept().new)
+    assert made[1] == made[2]
+    assert repo.git("rev-parse", f"{made[1]}^@", f"{made[0]}^@").split() == [made[0], head]
+    other = repo.git("commit-tree", "HEAD^{tree}", "-m", "the agent has begun anew")
+    repo.git("update-ref", "HEAD", other)
+    assert repo.git("rev-parse", f"{opened(repo).kept().new}^@") == other
+
+
+def test_one_commit_follows_the_other_without_the_agents_repository_too(repo: Repo) -> None:
+    start = repo.git("rev-parse", "HEAD")
+    repo.git("config", "core.repositoryFormatVersion", "99")
+    made = list[str]()
+    for text in ("1", "2"):
+        (repo.path / "left").write_text(text)
+        tree = WorkTree.opened(str(repo.path), Task(start, SIZE, str(repo.path.parent / "tmp")))
+        assert tree
+        made.append(tree.kept().new)
+    assert tree.git.text("rev-parse", f"{made[1]}^") == made[0]
+    assert run(repo, "forget", made[1], start).returncode == 0
+    assert tree.git.text("for-each-ref", "refs/claude-bottle") == ""
+
+
 def test_why_nothing_is_kept_is_one_line(repo: Repo) -> None:
     (repo.path / "left").write_text("1")
     for number in range(256):

@@ -1,6 +1,7 @@
 """A bottle's work on its way back: what comes, and into which branch."""
 
 import os
+import subprocess
 import tempfile
 import threading
 
@@ -69,6 +70,29 @@ def test_a_branch_moves_forward_and_else_another_is_made(ground: Ground) -> None
     assert ground.fetch(bottle).startswith(f"branch  {BRANCH}-3 ")
     names = (BRANCH, f"{BRANCH}-2", f"{BRANCH}-3")
     assert [ground.user.git("rev-parse", name) for name in names] == [two, three, four]
+
+
+def test_one_branch_is_enough_for_all_of_a_rebase(ground: Ground) -> None:
+    bottle, genie = ground.uncork(), ground.genie
+    genie.git("checkout", "--quiet", "-b", "onto")
+    genie.commit("onto", changed="onto")
+    genie.git("checkout", "--quiet", "-b", "moved", BRANCH)
+    for text in ("one", "two"):
+        genie.commit(text, changed=text)
+    rebase = ("git", "-C", str(genie.path), "rebase", "--quiet")
+    assert subprocess.run((*rebase, "onto"), env=genie.env, capture_output=True, check=False).returncode == 1
+    branches = list[str]()
+    for text in ("a", "b", "b", "c", "next", "d"):
+        if text == "next":
+            genie.git("add", "changed")
+            going = (*rebase[:3], "-c", "core.editor=true", "rebase", "--continue")
+            assert subprocess.run(going, env=genie.env, capture_output=True, check=False).returncode == 1
+        else:
+            (genie.path / "changed").write_text(text)
+        told = ground.fetch(bottle)
+        branches.append(told.split()[1])
+        assert ground.user.git("show", f"{branches[-1]}:changed") == (genie.path / "changed").read_text().strip()
+    assert set(branches) == {BRANCH}
 
 
 def test_the_head_comes_back_and_so_do_other_branches(ground: Ground) -> None:
