@@ -243,14 +243,15 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
 
 @main.command()
 @click.argument("session", shell_complete=_completer("sessions"))
-def fetch(*, session: str) -> None:
+@click.option("--tags", is_flag=True, help="Also fetch the agent's tags, as bottle/SESSION/TAG.")
+def fetch(*, session: str, tags: bool) -> None:
     """Fetch the current work of a running session as a branch.
 
     The branch is created in the repository the session was started with.
     """
     from claude_bottle.commands import fetch as work
 
-    work.fetch(_machine(None), session, console.report)
+    work.fetch(_machine(None), session, console.report, tags=tags)
 
 
 @main.command()

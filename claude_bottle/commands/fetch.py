@@ -14,8 +14,10 @@ from claude_bottle.session import registry
 from claude_bottle.session.planning import client_environment
 
 
-def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
+def fetch(machine: Machine, name: str, notify: Callable[[str], None], *, tags: bool = False) -> None:
     """Bring a running session's work back as it is now; `notify` hears what came, also of a part before an error.
+
+    With `tags` the agent's tags come as `bottle/<session>/<tag>`.
 
     Raises UsageError, RepositoryError or EngineError.
     """
@@ -25,7 +27,7 @@ def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
             f"{harmless(str(bottle.work.repository))} is on the machine that started the session, not on this one"
         )
     with Teardown():
-        notify(handback.fetch(replace(bottle, owner=machine.owner), notify))
+        notify(handback.fetch(replace(bottle, owner=machine.owner), notify, tags=tags))
 
 
 def diff(machine: Machine, name: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ _FIELDS = {
     "nested": ("path",),
     "large": ("path",),
     "special": ("path",),
+    "tag": ("oid", "name"),
 }
 _NAMES = {"oid": False, "below": True, "tip": True, "before": True}  # of objects, and whether there may be none
 
@@ -45,6 +46,7 @@ class Answers:
     large: tuple[str, ...]
     unread: tuple[str, ...] = ()  # of branches and the like
     special: tuple[str, ...] = ()  # sockets, FIFOs and devices
+    tags: tuple[tuple[str, str], ...] = ()  # their commits and names
 
 
 def read(printed: bytes, *, whole: bool) -> Answers:
@@ -70,6 +72,7 @@ def read(printed: bytes, *, whole: bool) -> Answers:
         *(tuple(each["why"] for each in of("failed")), tuple(each["path"] for each in of("nested"))),
         *(tuple(each["path"] for each in of("large")), tuple(each["why"] for each in of("unread"))),
         tuple(each["path"] for each in of("special")),
+        tuple((each["oid"], each["name"]) for each in of("tag")),
     )
 
 

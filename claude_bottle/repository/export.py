@@ -66,6 +66,17 @@ class Kept:
     large: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()  # why not all commits are known
     special: tuple[str, ...] = ()  # sockets, FIFOs and devices
+    tags: tuple[tuple[str, str], ...] = ()  # their commits and names
+
+    def tagged(self, session: str, *, last: bool) -> str:
+        """Return a line that names the tags, and says how to bring them; nothing if there are none."""
+        if not self.tags:
+            return ""
+        names = ", ".join(name for _, name in self.tags[:_SHOWN])
+        more = f", +{len(self.tags) - _SHOWN} more" if len(self.tags) > _SHOWN else ""
+        if last:
+            return f"beware  tags are lost with the bottle: {names}{more}\n"
+        return f"tags    {names}{more}: to fetch them, {installation.command(f'fetch --tags {session}')}\n"
 
     def notes(self, where: str) -> Iterator[str]:
         """Yield a line for each kind of thing that does not come, or not as it is; `where` it is instead."""
@@ -139,6 +150,7 @@ def _kept(bottle: Bottle) -> Kept:
         *(tip, said.before, "; ".join((*said.failed, *_cut(result))), result.timed_out),
         *(also[:_BRANCHES], tuple(what for _, _, what in also[_BRANCHES:])),
         *(said.nested, said.large, said.unread, said.special),
+        tags=said.tags,
     )
 
 

@@ -182,7 +182,6 @@ class WorkTree:
 
         `at` is where its HEAD shall be, the agent's if not given; `attributes` shall not count, nor do filters.
         """
-        kept = self.git.text("for-each-ref", "--format=create %(refname) %(objectname)", _LAST)
         made, env = _own(), self.git.env
         env.update(GIT_DIR=made, GIT_WORK_TREE=self.git.folder)
         form = "sha1" if len(self.task.start) == 40 else "sha256"
@@ -191,8 +190,10 @@ class WorkTree:
             print(_text(done.stderr), end="", file=sys.stderr)
             del env["GIT_DIR"], env["GIT_WORK_TREE"]
             return False
+        kept = self.git.text("for-each-ref", "--format=%(refname) %(objectname)", _LAST).splitlines()
         self._fill(made, attributes)
-        self.git.run("update-ref", "--stdin", stdin=f"{kept}\n".encode() if kept else b"")  # if it is not there
+        for ref in kept:
+            self.git.run("update-ref", *ref.split(), "")  # unless the agent's repository has it, too
         at = at or _read(os.path.join(self.theirs, "HEAD"))
         at = self.git.name(f"{_unref(at)}^{{commit}}") or self.task.start
         self.git.run("update-ref", "--no-deref", "HEAD", at)
@@ -527,6 +528,13 @@ class Commits:
         for under in ("refs/heads/bottle", "refs/heads"):
             yield from self._lines("for-each-ref", *known, "--format=%(objectname) branch %(refname:lstrip=2)", under)
 
+    def tags(self) -> Iterator[tuple[str, str]]:
+        """Yield the tags of commits, with these; all are the agent's, for none comes in."""
+        form = "--format=%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname:lstrip=2)"
+        for oid, name in self._lines("for-each-ref", form, "refs/tags"):
+            if self._ok("cat-file", "-e", f"{oid}^{{commit}}"):
+                yield oid, name
+
     def _check(self) -> None:
         """Note the branches without their commit, which git passes over."""
         refs = list(self._lines("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"))
@@ -556,6 +564,8 @@ def keep(task: Task, folder: str) -> int:
     for some in (commits.unnamed(), commits.branches()):
         for oid, what in itertools.islice(some, _COMMITS):
             tell("commit", oid=oid, below="", what=what)
+    for oid, name in itertools.islice(commits.tags(), _COMMITS):
+        tell("tag", oid=oid, name=name)
     tell_some("unread", commits.why)
     kept = tree.kept()
     tell("head", tip=kept.new or kept.old, before=kept.old)

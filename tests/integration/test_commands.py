@@ -42,6 +42,17 @@ def code_of(bench: Bench, session: str, url: str) -> str:
     return command(bench, "shell", session, stdin=curl).out.decode()
 
 
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- >&- 2>&-", ">/dev/full"])
+def test_a_session_runs_whoever_reads_what_it_prints(bench: Bench, streams: str) -> None:
+    before = ("/bin/sh", "-c", f'exec "$@" {streams}', "sh")
+    ended = command(bench, "start", bench.name, "--yes", "--print", "RUN: echo answer", before=before)
+    assert "Traceback" not in ended.err
+    assert (ended.code, ended.out) == (
+        (1 if streams == ">/dev/full" else 0),
+        b"answer\n" if "2>" == streams[:2] else b"",
+    )
+
+
 def test_a_session_is_listed_entered_widened_and_stopped(bench: Bench) -> None:
     bench.puppet("stay")
     with staying(bench) as (run, session):

@@ -475,6 +475,7 @@ def test_one_commit_follows_the_other_without_the_agents_repository_too(repo: Re
         tree = WorkTree.opened(str(repo.path), Task(start, SIZE, str(repo.path.parent / "tmp")))
         assert tree
         made.append(tree.kept().new)
+    assert tree
     assert tree.git.text("rev-parse", f"{made[1]}^") == made[0]
     assert run(repo, "forget", made[1], start).returncode == 0
     assert tree.git.text("for-each-ref", "refs/claude-bottle") == ""

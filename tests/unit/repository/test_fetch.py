@@ -95,6 +95,41 @@ def test_one_branch_is_enough_for_all_of_a_rebase(ground: Ground) -> None:
     assert set(branches) == {BRANCH}
 
 
+def test_tags_are_named_and_come_if_asked_for(ground: Ground) -> None:
+    bottle, genie = ground.uncork(), ground.genie
+    tip = genie.commit("on the branch")
+    genie.git("tag", "v1.0")
+    genie.git("tag", "--annotate", "--message", "an annotated one", "rel/2+x")
+    genie.git("tag", "start", bottle.work.start)
+    genie.git("tag", "-m", "of no commit", "tree", "HEAD^{tree}")
+    genie.git("checkout", "--quiet", "--detach")
+    alone = genie.commit("only the tag's")
+    genie.git("tag", "alone")
+    genie.git("checkout", "--quiet", BRANCH)
+    genie.git("reflog", "expire", "--expire=now", "--all")
+    names = "alone, rel/2+x, start, v1.0"
+    assert ground.fetch(bottle).endswith(f"tags    {names}: to fetch them, ./cli.py fetch --tags {SESSION}\n")
+    assert ground.user.git("tag") == ""
+    for _ in range(2):
+        told = fetch.fetch(bottle, tags=True)
+        assert [line.split()[1] for line in told.splitlines() if line.startswith("tag ")] == [
+            f"{BRANCH}/{name}" for name in ("alone", "rel/2+x", "start", "v1.0")
+        ]  # fmt: skip
+    commits = {"alone": alone, "rel/2+x": tip, "start": bottle.work.start, "v1.0": tip}
+    assert {name: ground.user.git("rev-parse", f"refs/tags/{BRANCH}/{name}") for name in commits} == commits
+    genie.git("tag", "--force", "v1.0", bottle.work.start)
+    assert partly(bottle, tags=True)[1] == f"tag v1.0: {BRANCH}/v1.0 is there already, at another commit"
+    assert "beware  tags are lost with the bottle: alone," in fetch.fetch(bottle, last=True)
+
+
+@pytest.mark.parametrize("name", ["-x", "a\u00fc", "a;b", "x$(id)", "a'b", "@", "v" * 101])
+def test_a_tag_with_an_odd_name_is_refused(ground: Ground, name: str) -> None:
+    bottle = ground.uncork()
+    ground.genie.git("update-ref", f"refs/tags/{name}", ground.genie.commit("one"))
+    assert "its name is not taken" in partly(bottle, tags=True)[1]
+    assert ground.user.git("tag") == ""
+
+
 def test_the_head_comes_back_and_so_do_other_branches(ground: Ground) -> None:
     bottle = ground.uncork()
     ground.genie.git("checkout", "--quiet", "-b", "aside")
