@@ -155,7 +155,11 @@ class _Trip:
             seconds, beyond = max(1.0, self._end - time.monotonic()), tuple(self._landed.values())
             limit, last = self._room, self.last
             if not export.leave(bottle, tip, bundle, beyond=beyond, seconds=seconds, limit=limit, last=last):
-                return (Quarantine.make(stage.path, bottle.work, bottle.env).mark(tip, tag), "") if tag else ("", "")
+                if not tag:
+                    return "", ""
+                apart = Quarantine.make(stage.path, bottle.work, bottle.env)
+                apart.require(tip, (bottle.work.commit, *beyond))
+                return apart.mark(tip, tag), ""
             self._room -= bundle.stat().st_size
             try:
                 branch, tip, apart = _landed(bottle, bundle, stage.path, self._landed, tag)

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -113,6 +113,11 @@ class Quarantine:
                 break
         why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
+
+    def require(self, tip: str, known: Iterable[str]) -> None:
+        """RepositoryError if a commit is not in the history of one that the bottle has or gave: it names any."""
+        if not any(self._leads(tip, each) for each in known):
+            raise RepositoryError("it has no commit that came out of the bottle")
 
     def mark(self, tip: str, tag: str) -> str:
         """Fetch a commit that was admitted, or is there, into a tag of the user's repository; return its name.

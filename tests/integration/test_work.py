@@ -167,7 +167,10 @@ def test_work_is_seen_and_fetched_while_it_goes_on(bench: Bench, user: Repo) -> 
 def test_what_is_closed_comes_and_what_cannot_be_read_is_named(bench: Bench, user: Repo) -> None:
     bench.puppet("stay")
     with working(bench, user) as (run, session, branch):
-        inside(session, "mkdir -p closed/deep; echo 1 > closed/deep/file; mkfifo fifo; git tag v1; chmod 0 closed")
+        inside(
+            session,
+            "mkdir -p closed/deep; echo 1 > closed/deep/file; mkfifo fifo; git tag v1; chmod 0 closed; chmod 777 .",
+        )
         docker("exec", "--user", "0", f"claude-bottle-{session}", "mkdir", "--mode", "700", "/work/roots")
         fetched = bench.run((str(CLI), "fetch", "--tags", session), {})
         assert fetched.code == 74, fetched

@@ -90,3 +90,11 @@ def test_a_directory_that_is_gone_is_one_line(scene: Scene) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (
         71, "", "claude-bottle: system error: the current directory: No such file or directory\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("lacking", ["HOME", "TMPDIR"])
+def test_a_home_or_temporary_directory_that_is_not_there_is_no_failure(scene: Scene, lacking: str) -> None:
+    scene.environ[lacking] = "/nonexistent"
+    assert run(scene, "", "start", "demo", "--dry-run")[0] == 0
+    del scene.environ[lacking]
+    assert run(scene, "", "start", "demo", "--dry-run")[0] == 0

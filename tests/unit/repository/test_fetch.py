@@ -1,5 +1,6 @@
 """A bottle's work on its way back: what comes, and into which branch."""
 
+import json
 import os
 import subprocess
 import tempfile
@@ -120,6 +121,21 @@ def test_tags_are_named_and_come_if_asked_for(ground: Ground) -> None:
     genie.git("tag", "--force", "v1.0", bottle.work.start)
     assert partly(bottle, tags=True)[1] == f"tag v1.0: {BRANCH}/v1.0 is there already, at another commit"
     assert "beware  tags are lost with the bottle: alone," in fetch.fetch(bottle, last=True)
+
+
+def test_a_tag_brings_no_commit_that_the_bottle_never_had(ground: Ground) -> None:
+    bottle, docker = ground.uncork(), ground.folder / "bin" / "docker"
+    ground.user.git("checkout", "--quiet", "-b", "private")
+    private = ground.user.commit("the user's own")
+    answer = json.dumps({"kind": "head", "tip": bottle.work.start, "before": bottle.work.start})
+    answer += "\\n" + json.dumps({"kind": "tag", "oid": private, "name": "v1"})
+    empty = "fatal: Refusing to create empty bundle."
+    instead = f"""[[ "$*" = *" - keep "* ]] && {{ printf '{answer}\\n'; exit; }}
+[[ "$*" = *" - bundle "* ]] && {{ echo '{empty}' >&2; exit 128; }}
+"""
+    docker.write_text(docker.read_text().replace("shift 3", f"{instead}shift 3"))
+    assert partly(bottle, tags=True)[1] == "tag v1: it has no commit that came out of the bottle"
+    assert ground.user.git("tag") == ""
 
 
 @pytest.mark.parametrize("name", ["-x", "a\u00fc", "a;b", "x$(id)", "a'b", "@", "v" * 101])
