@@ -119,8 +119,11 @@ def run(lock: int, python: str, *args: str) -> None:
 
 
 def say(text: str) -> None:
-    sys.stderr.write("claude-bottle: %s\n" % text)
-    sys.stderr.flush()
+    try:
+        sys.stderr.write("claude-bottle: %s\n" % text)
+        sys.stderr.flush()
+    except (AttributeError, OSError):
+        pass  # stderr is closed, or full
 
 
 def fail(text: str) -> None:

@@ -1,5 +1,6 @@
 """The command line: parse, call the command, print, exit. The only user of click."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -11,16 +12,33 @@ import click
 
 from claude_bottle import PREFIX, __version__
 from claude_bottle.documents.escaping import harmless
-from claude_bottle.errors import BottleError, EngineError, LeftBehindError, ManifestError
+from claude_bottle.errors import BottleError, EngineError, LeftBehindError, MachineError, ManifestError
 from claude_bottle.host import console
-from claude_bottle.host.machine import Machine, read_machine
+from claude_bottle.host.machine import Machine, machine_fault, read_machine
 
 if TYPE_CHECKING:
     from claude_bottle.manifest.agent import Agent
 
 
 class _Commands(click.Group):
-    """A group that prints a BottleError as one line and exits with its code."""
+    """A group that prints a BottleError, or an OSError, as one line and exits with its code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        console.occupy()
+        try:
+            sys.exit(super().main(*args, **{**extra, "standalone_mode": False}))  # else its messages could fail
+        except click.ClickException as error:
+            if sys.stderr:
+                with contextlib.suppress(OSError):
+                    error.show(sys.stderr)
+            sys.exit(error.exit_code)
+        except OSError as error:
+            console.say(harmless(f"system error: {machine_fault(error)}"))
+            sys.exit(MachineError.exit_code)
+        except click.Abort:
+            sys.exit(130)
+        finally:
+            console.give_up()
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -250,14 +268,15 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
 
 @main.command()
 @click.argument("session", shell_complete=_completer("sessions"))
-def fetch(*, session: str) -> None:
+@click.option("--tags", is_flag=True, help="Also fetch the agent's tags, as bottle/SESSION/TAG.")
+def fetch(*, session: str, tags: bool) -> None:
     """Fetch the current work of a running session as a branch.
 
     The branch is created in the repository the session was started with.
     """
     from claude_bottle.commands import fetch as work
 
-    work.fetch(_machine(None), session, console.report)
+    work.fetch(_machine(None), session, console.report, tags=tags)
 
 
 @main.command()

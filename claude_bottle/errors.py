@@ -45,6 +45,12 @@ class DockerError(BottleError):
     exit_code = 70
 
 
+class MachineError(BottleError):
+    """The machine refuses something: a disk is full, a folder is gone; any OSError that nothing else explains."""
+
+    exit_code = 71
+
+
 class RepositoryError(BottleError):
     """A repository cannot be cloned into a bottle, or a bottle's work cannot be fetched."""
 

@@ -17,8 +17,10 @@ from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
 
-def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
+def fetch(machine: Machine, name: str, notify: Callable[[str], None], *, tags: bool = False) -> None:
     """Bring a running session's work back as it is now; `notify` hears what came, also of a part before an error.
+
+    With `tags` the agent's tags come as `bottle/<session>/<tag>`.
 
     Raises UsageError, RepositoryError or EngineError.
     """
@@ -32,7 +34,7 @@ def fetch(machine: Machine, name: str, notify: Callable[[str], None]) -> None:
         raise UsageError(f"{where} is not written to: {registry.UNPROVEN.format(harmless(session.id))}")
     with Teardown():
         console.say(handback.begun())
-        notify(handback.fetch(replace(bottle, owner=machine.owner), notify))
+        notify(handback.fetch(replace(bottle, owner=machine.owner), notify, tags=tags))
 
 
 def diff(machine: Machine, name: str) -> Iterator[str]:

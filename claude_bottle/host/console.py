@@ -1,10 +1,11 @@
 """The console: the only place that prints, and the only one that reads an answer.
 
 Data goes to stdout, everything else to stderr. Only `output` raises: a terminal that has gone must never cost a
-clean-up step.
+clean-up step. `occupy` and `give_up` are for the begin and the end of the program.
 """
 
 import contextlib
+import io
 import os
 import sys
 import time
@@ -17,9 +18,33 @@ _MIB = 1 << 20
 _ERASE = "\r\x1b[K"  # the terminal's line
 
 
+def occupy() -> None:
+    """Put nothing where stdin, stdout or stderr is closed.
+
+    Else the next file or pipe of this process, or of a client of docker, would be one of them.
+    """
+    with contextlib.suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest that is free
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a character that the locale lacks is no failure
+
+
+def give_up() -> None:
+    """Have what could not be written go nowhere: Python would try again as it exits, and fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream and not _try(stream, ""):
+            _discard(stream)
+
+
 def output(text: str) -> None:
     """Print a command's result on stdout, with a newline at its end; raises OSError if it cannot be written."""
-    _write(sys.stdout, _whole(text))
+    try:
+        _write(sys.stdout, _whole(text))
+    except OSError as error:
+        error.filename = error.filename or "stdout"
+        raise
 
 
 def report(text: str) -> None:
@@ -101,7 +126,6 @@ def _try(stream: TextIO | None, text: str) -> bool:
 
 
 def _discard(stream: TextIO) -> None:
-    """Have what could not be written go nowhere: Python would try again as it exits, and fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

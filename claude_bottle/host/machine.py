@@ -47,6 +47,17 @@ class Machine:
         return bool(self.environ.get(TOKEN_VARIABLE))
 
 
+def machine_fault(error: OSError) -> str:
+    """Return what the machine refused, and why."""
+    what = str(error.filename) if error.filename else ""
+    if not what and isinstance(error, FileNotFoundError):
+        try:
+            Path.cwd()
+        except OSError:
+            what = "the current directory"
+    return f"{what}: {error.strerror or error}" if what else str(error.strerror or error)
+
+
 def read_machine(owner: Owner) -> Machine:
     """Read environment, home, terminal and key of this process, which is the owner of what it makes."""
     machine = Machine(

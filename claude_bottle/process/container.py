@@ -21,8 +21,8 @@ def execute(
 ) -> Argv:
     """Return the command that runs `program`, whose first word is an absolute path, in a container.
 
-    `env` is set besides PATH, HOME and the like; process lists show it, so it must hold no secret. `flags` are more flags
-    of `docker exec`.
+    `env` is set besides PATH, HOME and the like; process lists show it, so it must hold no secret. `flags` are passed
+    to `docker exec`.
     """
     return ("docker", "exec", "--interactive", *flags, "--user", user, container, *clean(*program, env=env))
 

@@ -16,8 +16,11 @@ _FIELDS = {
     "commit": ("oid", "below", "what"),
     "head": ("tip", "before"),
     "failed": ("why",),
+    "unread": ("why",),
     "nested": ("path",),
     "large": ("path",),
+    "special": ("path",),
+    "tag": ("oid", "name"),
 }
 _NAMES = {
     "oid": False,
@@ -49,6 +52,9 @@ class Answers:
     failed: tuple[str, ...]
     nested: tuple[str, ...]
     large: tuple[str, ...]
+    unread: tuple[str, ...] = ()  # of branches and the like
+    special: tuple[str, ...] = ()  # sockets, FIFOs and devices
+    tags: tuple[tuple[str, str], ...] = ()  # their commits and names
 
 
 def read(printed: bytes, *, whole: bool) -> Answers:
@@ -72,7 +78,9 @@ def read(printed: bytes, *, whole: bool) -> Answers:
         *(head.get("tip"), head.get("before", "")),
         tuple(Commit(each["oid"], each["below"], each["what"]) for each in of("commit")),
         *(tuple(each["why"] for each in of("failed")), tuple(each["path"] for each in of("nested"))),
-        tuple(each["path"] for each in of("large")),
+        *(tuple(each["path"] for each in of("large")), tuple(each["why"] for each in of("unread"))),
+        tuple(each["path"] for each in of("special")),
+        tuple((each["oid"], each["name"]) for each in of("tag")),
     )
 
 

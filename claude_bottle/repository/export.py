@@ -95,6 +95,19 @@ class Kept:
     more: tuple[str, ...] = ()  # those that are too many
     nested: tuple[str, ...] = ()
     large: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()  # why not all commits are known
+    special: tuple[str, ...] = ()  # sockets, FIFOs and devices
+    tags: tuple[tuple[str, str], ...] = ()  # their commits and names
+
+    def tagged(self, session: str, *, last: bool) -> str:
+        """Return a line that names the tags, and says how to bring them; nothing if there are none."""
+        if not self.tags:
+            return ""
+        names = ", ".join(name for _, name in self.tags[:_SHOWN])
+        more = f", +{len(self.tags) - _SHOWN} more" if len(self.tags) > _SHOWN else ""
+        if last:
+            return f"beware  tags are lost with the bottle: {names}{more}\n"
+        return f"tags    {names}{more}: to fetch them, {installation.command(f'fetch --tags {session}')}\n"
 
     def notes(self, where: str) -> Iterator[str]:
         """Yield a line for each kind of thing that does not come, or not as it is; `where` it is instead."""
@@ -102,10 +115,13 @@ class Kept:
             yield f"beware  what was left uncommitted took too long to commit: it {where}\n"
         if self.failed:
             yield f"beware  not all that was left uncommitted could be committed, the rest {where}: {self.failed}\n"
+        if self.unread:
+            yield f"beware  not all commits could be read, the rest {where}: {'; '.join(self.unread)}\n"
         for what, names in (
             ("repositories of their own, of which the files come but the history", self.nested),
             ("more than is fetched,", self.more),
             ("too large,", self.large),
+            ("no files that git could hold,", self.special),
         ):
             if names:
                 more = f", +{len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -166,9 +182,10 @@ def _kept(bottle: Bottle) -> Kept:
         raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
     also = _also(said.commits, (f"branch bottle/{bottle.session}", tip))
     return Kept(
-        *(tip, said.before, " ".join((*said.failed, *_cut(result))), result.timed_out),
+        *(tip, said.before, "; ".join((*said.failed, *_cut(result))), result.timed_out),
         *(also[:_BRANCHES], tuple(what for _, _, what in also[_BRANCHES:])),
-        *(said.nested, said.large),
+        *(said.nested, said.large, said.unread, said.special),
+        tags=said.tags,
     )
 
 

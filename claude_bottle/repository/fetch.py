@@ -37,17 +37,19 @@ def begun() -> str:
     return f"bringing the work back, for at most {deadline.spoken(BUDGET)}"
 
 
-def fetch(bottle: Bottle, show: Callable[[str], None] = console.output, *, last: bool = False) -> str:
+def fetch(
+    bottle: Bottle, show: Callable[[str], None] = console.output, *, last: bool = False, tags: bool = False
+) -> str:
     """Bring the work back as it is now and return what there is to say of it; raises RepositoryError or EngineError.
 
     Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out
     and could not be fetched is saved beside the repository, and the error says where. `last`: the bottle is about to
-    go, and what does not come is lost. All of it takes BUDGET seconds at most; after these, or once the user has given
-    up, nothing more is started.
+    go, and what does not come is lost. `tags`: bring these, too, as `bottle/<session>/<tag>`. All of it takes BUDGET
+    seconds at most; after these, or once the user has given up, nothing more is started.
     """
     bottle = replace(bottle, deadline=Deadline(BUDGET))
-    trip = _Trip(bottle, export.keep(bottle, last=last), last=last)
-    told = trip.told()
+    trip = _Fetch(bottle, export.keep(bottle, last=last), last=last)
+    told = trip.told() + ("".join(trip.tags()) if tags else trip.kept.tagged(bottle.session, last=last))
     if trip.faults:
         if told:
             show(told)
@@ -77,7 +79,7 @@ def diff(bottle: Bottle) -> Iterator[str]:
     raise RepositoryError(f"the bottle does not show what has changed: {why}")
 
 
-class _Trip:
+class _Fetch:
     """All commits of one bottle, one after the other: its HEAD, then what is on no way to that."""
 
     def __init__(self, bottle: Bottle, kept: Kept, *, last: bool) -> None:
@@ -94,11 +96,21 @@ class _Trip:
         notes = "".join(self.kept.notes(self.where))
         if self.kept.failed or self.kept.slow:
             self.faults.append("not all that was left uncommitted came back")
+        if self.kept.unread:
+            self.faults.append("not all commits came back")
         if not head and not self.faults:
             changed = self.kept.tip != self.bottle.work.start
             why = "no commit in the bottle is new" if changed else "nothing was changed in the bottle"
             head = f"branch  none: {'nothing is new on the HEAD' if also or notes else why}\n"
         return head + also + notes
+
+    def tags(self) -> Iterator[str]:
+        """Bring the tags; yield a line for each."""
+        for oid, name in self.kept.tags:
+            try:
+                yield f"tag     {self._brought(oid, quarantine.tag_of(self.bottle.session, name))[0]}\n"
+            except RepositoryError as error:
+                self.faults.append(f"tag {name}: {error}")
 
     def _head(self) -> str:
         tip, before = self.kept.tip, self.kept.before
@@ -138,38 +150,44 @@ class _Trip:
             self.faults.append(f"{what}: {error}" if what else str(error))
         return "", ""
 
-    def _brought(self, tip: str) -> tuple[str, str]:
+    def _brought(self, tip: str, tag: str = "") -> tuple[str, str]:
         """Bring one commit; return its branch and what there is to say of it, nothing where it has nothing new."""
         try:
             try:
-                return self._through(tip, None)
+                return self._through(tip, None, tag)
             except OSError:  # a full disk for temporary files need not be the repository's
-                return self._through(tip, self.bottle.work.repository.parent)
+                return self._through(tip, self.bottle.work.repository.parent, tag)
         except OSError as error:
             raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
 
-    def _through(self, tip: str, folder: Path | None) -> tuple[str, str]:
-        """Bring one commit through a stage dir in `folder`, else in the temporary directory."""
+    def _through(self, tip: str, folder: Path | None, tag: str) -> tuple[str, str]:
+        """Bring one commit through a stage dir in `folder`, else in the temporary directory; as a `tag`, if named."""
         bottle = self.bottle
         with StageDir.held(bottle.session, bottle.owner, folder) as stage:
             bundle = stage.path / "bundle"
             beyond = tuple(self._landed.values())
             if not export.leave(bottle, tip, bundle, beyond=beyond, limit=self._room, last=self.last):
-                return "", ""
+                if not tag:
+                    return "", ""
+                apart = Quarantine.make(stage.path, bottle.work, bottle.env, bottle.deadline)
+                apart.require(tip, (bottle.work.commit, *beyond))
+                return apart.mark(tip, tag), ""
             self._room -= bundle.stat().st_size
             try:
-                branch, tip, apart = _landed(bottle, bundle, stage.path, self._landed)
+                branch, tip, apart = _landed(bottle, bundle, stage.path, self._landed, tag)
             except (BottleError, OSError) as error:
                 raise _saved(bottle, bundle, str(error)) from None
             self._landed[branch] = tip
-            return branch, report.told(apart.git, bottle.work, tip, branch)
+            return branch, "" if tag else report.told(apart.git, bottle.work, tip, branch)
 
 
-def _landed(bottle: Bottle, bundle: Path, folder: Path, taken: Collection[str]) -> tuple[str, str, Quarantine]:
+def _landed(
+    bottle: Bottle, bundle: Path, folder: Path, taken: Collection[str], tag: str
+) -> tuple[str, str, Quarantine]:
     apart = Quarantine.make(folder, bottle.work, bottle.env, bottle.deadline)
     with bundle.open("rb", buffering=0) as file:
         tip = apart.admit(file)
-    return apart.land(tip, bottle.session, taken), tip, apart
+    return apart.mark(tip, tag) if tag else apart.land(tip, bottle.session, taken), tip, apart
 
 
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:

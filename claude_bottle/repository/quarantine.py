@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -40,6 +40,9 @@ _SERVED = (
     "--upload-pack=HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1"
     " git upload-pack"
 )
+# Of an agent's tag: no more than versions and words need; a subset of git-check-ref-format(1).
+_TAG = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?(?<!\.lock)(?:/(?!$)|$))+")
+_LONGEST_TAG = 100
 # gitformat-bundle(5), without the filters of a partial clone; a commit it builds on may be followed by its subject.
 _BUNDLE = re.compile(
     rb"(?:# v2 git bundle\n|# v3 git bundle\n@object-format=(?:sha1|sha256)\n)"
@@ -95,32 +98,55 @@ class Quarantine:
         for branch in _branches(session):
             if branch in taken:
                 continue
-            before = self._there(branch)
+            before = self._there(f"refs/heads/{branch}")
             if before and self._leads(tip, before):  # the user has gone on from it
                 return branch
             if before and not self._leads(before, tip):
                 continue
-            result = self._unlocked(branch)
+            result = self._unlocked(f"refs/heads/{branch}")
             if result.ok:
                 return branch
             # git fetch --quiet does not say so if the branch has moved meanwhile.
-            if self._there(branch) == before and not wording.says(wording.CHECKED_OUT, result.stderr):
+            if self._there(f"refs/heads/{branch}") == before and not wording.says(wording.CHECKED_OUT, result.stderr):
                 break
         why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
 
-    def _unlocked(self, branch: str) -> Result:
-        """Fetch, again and again where another git has the branch locked."""
+    def require(self, tip: str, known: Iterable[str]) -> None:
+        """RepositoryError if a commit is not in the history of one that the bottle has or gave: it names any."""
+        if not any(self._leads(tip, each) for each in known):
+            raise RepositoryError("it has no commit that came out of the bottle")
+
+    def mark(self, tip: str, tag: str) -> str:
+        """Fetch a commit that was admitted, or is there, into a tag of the user's repository; return its name.
+
+        RepositoryError if the tag is there, at another commit.
+        """
+        ref = f"refs/tags/{tag}"
+        before = self._there(ref)
+        if before and before != tip:
+            raise RepositoryError(f"{tag} is there already, at another commit")
+        if not before:
+            if self.git.run("cat-file", "-t", tip).stdout != b"commit\n":
+                raise RepositoryError("it has no commit")
+            self.git.text("update-ref", _LANDED, tip)
+            result = self._unlocked(ref)
+            if not result.ok:
+                raise RepositoryError(f"git cannot fetch: {git.reason(result)}")
+        return tag
+
+    def _unlocked(self, ref: str) -> Result:
+        """Fetch, again and again where another git has the ref locked."""
         for _ in range(_ATTEMPTS - 1):
-            result = self._fetch(branch)
+            result = self._fetch(ref)
             if result.ok or not wording.says(wording.LOCKED, result.stderr):
                 return result
             time.sleep(_PAUSE)
-        return self._fetch(branch)
+        return self._fetch(ref)
 
-    def _fetch(self, branch: str) -> Result:
+    def _fetch(self, ref: str) -> Result:
         words = ("fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-recurse-submodules", "--no-write-fetch-head")
-        spec = f"{_LANDED}:refs/heads/{branch}"
+        spec = f"{_LANDED}:{ref}"
         # Whatever the user's configuration says of fetching: the one branch, from this very folder.
         settings = ("protocol.file.allow=always", "fetch.prune=false", "fetch.fsckObjects=true", "fetch.unpackLimit=1")
         given = (word for setting in (*settings, _STREAMED) for word in ("-c", setting))
@@ -130,9 +156,9 @@ class Quarantine:
         more = {**git.WARY, **{f"GIT_CONFIG_{key}": value for key, value in itself.items()}}
         return self.theirs.run(*given, *words, _SERVED, folder, spec, timeout=_SECONDS, more=more)
 
-    def _there(self, branch: str) -> str:
-        """Return the commit of a branch of the user's; nothing where there is none."""
-        there = self.theirs.run("rev-parse", "--quiet", "--verify", f"refs/heads/{branch}")
+    def _there(self, ref: str) -> str:
+        """Return the commit of a ref of the user's; nothing where there is none."""
+        there = self.theirs.run("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
         return git.text(there.stdout) if there.ok else ""
 
     def _leads(self, before: str, after: str) -> bool:
@@ -162,6 +188,13 @@ class Quarantine:
         if not result.ok:
             raise RepositoryError(f"what came back cannot be checked: {git.reason(result)}")
         into.flush()
+
+
+def tag_of(session: str, name: str) -> str:
+    """Return the name that an agent's tag has in the user's repository; RepositoryError if it is odd."""
+    if not _TAG.fullmatch(name) or ".." in name or len(name) > _LONGEST_TAG:
+        raise RepositoryError("its name is not taken: rename it in the bottle to letters, digits and . _ + - / between")
+    return f"bottle/{session}/{name}"
 
 
 def admitted(folder: Path) -> bool:

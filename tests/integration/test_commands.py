@@ -42,6 +42,18 @@ def code_of(bench: Bench, session: str, url: str) -> str:
     return command(bench, "shell", session, stdin=curl).out.decode()
 
 
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- >&- 2>&-", ">/dev/full"])
+def test_a_session_runs_whoever_reads_what_it_prints(bench: Bench, streams: str) -> None:
+    before = ("/bin/sh", "-c", f'exec "$@" {streams}', "sh")
+    ended = command(bench, "start", bench.name, "--yes", "--print", "RUN: echo answer", before=before)
+    assert "Traceback" not in ended.err
+    assert ended.out == (b"answer\n" if streams.startswith("2>") else b"")
+    if streams == ">/dev/full":
+        assert (ended.code, "no space left on device" in ended.err) == (1, True), ended
+    else:
+        assert ended.code == 0, ended
+
+
 def test_a_session_is_listed_entered_widened_and_stopped(bench: Bench) -> None:
     bench.puppet("stay")
     with staying(bench) as (run, session):

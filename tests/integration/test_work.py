@@ -164,6 +164,45 @@ def test_work_is_seen_and_fetched_while_it_goes_on(bench: Bench, user: Repo) -> 
     assert (told.code, told.out) == (2, b"")
 
 
+def test_what_is_closed_comes_and_what_cannot_be_read_is_named(bench: Bench, user: Repo) -> None:
+    bench.puppet("stay")
+    with working(bench, user) as (run, session, branch):
+        inside(
+            session,
+            "mkdir -p closed/deep; echo 1 > closed/deep/file; mkfifo fifo; git tag v1; chmod 0 closed; chmod 777 .",
+        )
+        docker("exec", "--user", "0", f"claude-bottle-{session}", "mkdir", "--mode", "700", "/work/roots")
+        fetched = bench.run((str(CLI), "fetch", "--tags", session), {})
+        assert fetched.code == 74, fetched
+        assert user.git("diff", "--name-only", "main", branch) == "closed/deep/file"
+        assert user.git("rev-parse", f"refs/tags/{branch}/v1") == user.git("rev-parse", "main")
+        told = fetched.out.decode()
+        assert "warning: could not open directory 'roots/': Permission denied\n" in told
+        assert "beware  no files that git could hold, stays in the bottle: fifo\n" in told
+        docker("exec", "--user", "0", f"claude-bottle-{session}", "rmdir", "/work/roots")
+        run.process.terminate()
+        ended = run.end()
+    assert ended.code == 128 + signal.SIGTERM, ended
+    assert "not all that was left" not in ended.err
+    assert "beware  tags are lost with the bottle: v1\n" in ended.err
+
+
+def test_one_branch_is_enough_for_all_of_a_merge(bench: Bench, user: Repo) -> None:
+    bench.puppet("stay")
+    with working(bench, user) as (_, session, branch):
+        inside(
+            session,
+            "git checkout -qb other; echo a > x; git add x; git commit -qm a; git checkout -q -; echo b > x; git add x;"
+            " git commit -qm b; git merge other || true",
+        )
+        for text in ("1", "2"):
+            inside(session, f"echo {text} > x")
+            assert bench.run((str(CLI), "fetch", session), {}).code == 0
+            assert user.git("show", f"{branch}:x") == text
+    names = user.git("branch", "--format=%(refname:short)", "--list", "bottle/*").split()
+    assert names == [branch, f"{branch}-2"]  # the other is the agent's own
+
+
 def test_sessions_on_one_repository_do_not_disturb_each_other(bench: Bench, user: Repo) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

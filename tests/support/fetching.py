@@ -19,11 +19,11 @@ def landed(ground: Ground, before: dict[str, tuple[int, bytes]], *branches: str)
     assert {name for name in new if not name.startswith(".git/objects/")} == refs
 
 
-def partly(bottle: Bottle, *, last: bool = False) -> tuple[str, str]:
+def partly(bottle: Bottle, *, last: bool = False, tags: bool = False) -> tuple[str, str]:
     """Fetch what does not come whole; return what is shown, and the error."""
     shown = list[str]()
     with pytest.raises(RepositoryError) as caught:
-        fetch.fetch(bottle, shown.append, last=last)
+        fetch.fetch(bottle, shown.append, last=last, tags=tags)
     assert len(str(caught.value).splitlines()) == 1
     return "".join(shown), str(caught.value)
 

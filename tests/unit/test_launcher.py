@@ -187,3 +187,10 @@ def test_a_read_only_checkout_works_only_once_set_up(tmp_path: Path, ready: Path
         done = run("unshare", "--mount", "sh", "-c", mount, folder) if os.geteuid() == 0 else run(folder / "cli.py")
         assert (done.returncode, done.stderr.count("\n")) == (code, 1 if advice else 0)
         assert done.stderr.endswith(advice)
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_a_message_that_nobody_gets_leaves_the_exit_code_as_it_is(stderr: str) -> None:
+    program = f"import runpy; runpy.run_path({str(ROOT / 'cli.py')!r})['fail']('x')"
+    done = run("/bin/sh", "-c", f'exec "$@" {stderr}', "sh", sys.executable, "-IS", "-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -21,10 +21,11 @@ def test_every_field_is_read() -> None:
     output = printed(
         *(COMMIT, {"kind": "commit", "oid": TWO, "below": ONE, "what": ""}, HEAD),
         *({"kind": "failed", "why": "so"}, {"kind": "nested", "path": "a"}, {"kind": "large", "path": "b\x1b\n\udcff"}),
+        *({"kind": "unread", "why": "c"}, {"kind": "special", "path": "d"}),
     )
     assert answers.read(output, whole=True) == Answers(
         *(ONE, TWO, (Commit(ONE, "", "branch x"), Commit(TWO, ONE, ""))),
-        *(("so",), ("a",), (r"b\x1b\n\udcff",)),
+        *(("so",), ("a",), (r"b\x1b\n\udcff",), ("c",), ("d",)),
     )
 
 

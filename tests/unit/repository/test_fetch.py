@@ -1,6 +1,8 @@
 """A bottle's work on its way back: what comes, and into which branch."""
 
+import json
 import os
+import subprocess
 import tempfile
 import threading
 
@@ -72,6 +74,79 @@ def test_a_branch_moves_forward_and_else_another_is_made(ground: Ground) -> None
     assert ground.fetch(bottle).startswith(f"branch  {BRANCH}-3 ")
     names = (BRANCH, f"{BRANCH}-2", f"{BRANCH}-3")
     assert [ground.user.git("rev-parse", name) for name in names] == [two, three, four]
+
+
+def test_one_branch_is_enough_for_all_of_a_rebase(ground: Ground) -> None:
+    bottle, genie = ground.uncork(), ground.genie
+    genie.git("checkout", "--quiet", "-b", "onto")
+    genie.commit("onto", changed="onto")
+    genie.git("checkout", "--quiet", "-b", "moved", BRANCH)
+    for text in ("one", "two"):
+        genie.commit(text, changed=text)
+    rebase = ("git", "-C", str(genie.path), "rebase", "--quiet")
+    assert subprocess.run((*rebase, "onto"), env=genie.env, capture_output=True, check=False).returncode == 1
+    branches = list[str]()
+    for text in ("a", "b", "b", "c", "next", "d"):
+        if text == "next":
+            genie.git("add", "changed")
+            going = (*rebase[:3], "-c", "core.editor=true", "rebase", "--continue")
+            assert subprocess.run(going, env=genie.env, capture_output=True, check=False).returncode == 1
+        else:
+            (genie.path / "changed").write_text(text)
+        told = ground.fetch(bottle)
+        branches.append(told.split()[1])
+        assert ground.user.git("show", f"{branches[-1]}:changed") == (genie.path / "changed").read_text().strip()
+    assert set(branches) == {BRANCH}
+
+
+def test_tags_are_named_and_come_if_asked_for(ground: Ground) -> None:
+    bottle, genie = ground.uncork(), ground.genie
+    tip = genie.commit("on the branch")
+    genie.git("tag", "v1.0")
+    genie.git("tag", "--annotate", "--message", "an annotated one", "rel/2+x")
+    genie.git("tag", "start", bottle.work.start)
+    genie.git("tag", "-m", "of no commit", "tree", "HEAD^{tree}")
+    genie.git("checkout", "--quiet", "--detach")
+    alone = genie.commit("only the tag's")
+    genie.git("tag", "alone")
+    genie.git("checkout", "--quiet", BRANCH)
+    genie.git("reflog", "expire", "--expire=now", "--all")
+    names = "alone, rel/2+x, start, v1.0"
+    assert ground.fetch(bottle).endswith(f"tags    {names}: to fetch them, ./cli.py fetch --tags {SESSION}\n")
+    assert ground.user.git("tag") == ""
+    for _ in range(2):
+        told = fetch.fetch(bottle, tags=True)
+        assert [line.split()[1] for line in told.splitlines() if line.startswith("tag ")] == [
+            f"{BRANCH}/{name}" for name in ("alone", "rel/2+x", "start", "v1.0")
+        ]  # fmt: skip
+    commits = {"alone": alone, "rel/2+x": tip, "start": bottle.work.start, "v1.0": tip}
+    assert {name: ground.user.git("rev-parse", f"refs/tags/{BRANCH}/{name}") for name in commits} == commits
+    genie.git("tag", "--force", "v1.0", bottle.work.start)
+    assert partly(bottle, tags=True)[1] == f"tag v1.0: {BRANCH}/v1.0 is there already, at another commit"
+    assert "beware  tags are lost with the bottle: alone," in fetch.fetch(bottle, last=True)
+
+
+def test_a_tag_brings_no_commit_that_the_bottle_never_had(ground: Ground) -> None:
+    bottle, docker = ground.uncork(), ground.folder / "bin" / "docker"
+    ground.user.git("checkout", "--quiet", "-b", "private")
+    private = ground.user.commit("the user's own")
+    answer = json.dumps({"kind": "head", "tip": bottle.work.start, "before": bottle.work.start})
+    answer += "\\n" + json.dumps({"kind": "tag", "oid": private, "name": "v1"})
+    empty = "fatal: Refusing to create empty bundle."
+    instead = f"""[[ "$*" = *" - keep "* ]] && {{ printf '{answer}\\n'; exit; }}
+[[ "$*" = *" - bundle "* ]] && {{ echo '{empty}' >&2; exit 128; }}
+"""
+    docker.write_text(docker.read_text().replace("shift 3", f"{instead}shift 3"))
+    assert partly(bottle, tags=True)[1] == "tag v1: it has no commit that came out of the bottle"
+    assert ground.user.git("tag") == ""
+
+
+@pytest.mark.parametrize("name", ["-x", "a\u00fc", "a;b", "x$(id)", "a'b", "@", "v" * 101])
+def test_a_tag_with_an_odd_name_is_refused(ground: Ground, name: str) -> None:
+    bottle = ground.uncork()
+    ground.genie.git("update-ref", f"refs/tags/{name}", ground.genie.commit("one"))
+    assert "its name is not taken" in partly(bottle, tags=True)[1]
+    assert ground.user.git("tag") == ""
 
 
 def test_the_head_comes_back_and_so_do_other_branches(ground: Ground) -> None:

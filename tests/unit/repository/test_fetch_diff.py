@@ -1,6 +1,5 @@
 """The difference that a running bottle shows of its work."""
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -38,12 +37,9 @@ def test_the_difference_is_shown_whatever_the_agents_git_takes_amiss(ground: Gro
 
 
 def test_a_difference_that_is_not_all_of_it_is_a_failure(ground: Ground) -> None:
-    bottle, docker = ground.uncork(), ground.folder / "bin" / "docker"
-    if os.geteuid() == 0:  # who could read everything
-        wary = "exec setpriv --bounding-set=-dac_override,-dac_read_search "
-        docker.write_text(docker.read_text().replace("exec ", wary))
+    bottle = ground.uncork()
     (ground.genie.path / "left").write_text("the work")
-    (ground.genie.path / "sealed").touch(mode=0)
+    (ground.genie.path / "git~1").touch()
     shown = list[str]()
     with pytest.raises(RepositoryError, match=r"^that is not all: "):
         shown.extend(fetch.diff(bottle))

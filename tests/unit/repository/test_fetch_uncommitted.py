@@ -27,6 +27,24 @@ def test_what_was_left_becomes_a_last_commit(ground: Ground) -> None:
     assert ground.user.git("diff", "--name-only", f"{BRANCH}~1", BRANCH).split() == ["changed", "left"]
 
 
+def test_what_git_leaves_out_is_a_failure_and_the_rest_comes(ground: Ground) -> None:
+    bottle = ground.uncork()
+    for name in ("left", "git~1", ".GIT"):
+        (ground.genie.path / name).write_text("1")
+    os.mkfifo(ground.genie.path / "fifo")
+    (ground.genie.path / ".git" / "refs" / "heads" / "zeros").write_bytes(bytes(41))
+    told, error = partly(bottle)
+    assert ground.user.git("diff", "--name-only", "HEAD", BRANCH) == "left"
+    assert error == "not all that was left uncommitted came back; not all commits came back"
+    broken = "warning: ignoring broken ref refs/heads/zeros"
+    rest = told.partition("\nbeware  not all that was left ")[2]
+    assert [name in rest.splitlines()[0] for name in ("'git~1'", "'.GIT'")] == [True, True]
+    assert rest.splitlines()[1:] == [
+        f"beware  not all commits could be read, the rest stays in the bottle: {broken}",
+        "beware  no files that git could hold, stays in the bottle: fifo",
+    ]
+
+
 def ruin_index(work: Path) -> None:
     (work / ".git" / "index").write_bytes(b"junk")
 
