@@ -192,7 +192,7 @@ def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
     step = steps.table(plan).claude
     env = planning.client_environment(machine) | plans.environment(machine, agent)
     if plan.run.terminal:
-        return terminal.run(step.argv, env)
+        return terminal.run(step.argv, env, stops=True)
     # What is typed meanwhile is for the shell: --print on a terminal has no stdin.
     return command.attach(step.argv, env, silent=machine.interactive)
 
