@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import random
+import re
 import select
 import shlex
 import signal
@@ -222,7 +223,7 @@ class JobShell:
         """Return what a command prints; the shell must have the terminal."""
         self.pty.sendline(f"printf '(%s)\\n' \"$({command})\"")
         self.pty.expect(rb"\r\n\(([^)]*)\)\r\n")
-        assert self.pty.match
+        assert isinstance(self.pty.match, re.Match)
         return bytes(self.pty.match[1]).decode()
 
     def stopped(self, key: bytes = b"\x1a") -> None:
