@@ -1,6 +1,6 @@
 """The agent's container, which is the bottle itself, and claude in it."""
 
-from claude_bottle.bottle import docker_flags, home, key_holder
+from claude_bottle.bottle import docker_flags, home, job, key_holder
 from claude_bottle.bottle.plan import PROXY_PORT, Plan
 from claude_bottle.process import container
 from claude_bottle.repository.clone import WORKDIR
@@ -76,7 +76,7 @@ def claude(plan: Plan) -> Argv:
         *(("--tty", *docker_flags.DETACH) if plan.run.terminal else ()),
         *(word for pair in (*plan.env_names, *literal) for word in ("--env", pair)),
         plan.name,
-        *_program(plan),
+        *(job.stoppable(_program(plan)) if plan.run.terminal else _program(plan)),
     )
 
 

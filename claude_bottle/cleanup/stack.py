@@ -164,6 +164,7 @@ def ask_to_end(owner: Owner, observer: Owner) -> bool:
         return False
     try:
         os.kill(owner.pid, signal.SIGTERM)
+        os.kill(owner.pid, signal.SIGCONT)  # it may have been stopped by Ctrl-Z
     except OSError:
         return False  # it has just ended
     return True

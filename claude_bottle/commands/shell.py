@@ -1,6 +1,6 @@
 """Open a shell in a session's bottle."""
 
-from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle import docker_flags, job
 from claude_bottle.bottle.plan import PASSED_ON
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.host.machine import Machine
@@ -17,6 +17,7 @@ def shell(machine: Machine, name: str) -> int:
     session = registry.find(registry.listed(env), name)
     tty = ("--tty", *docker_flags.DETACH) if machine.interactive else ()
     passed = (word for variable in PASSED_ON if machine.environ.get(variable) for word in ("--env", variable))
-    argv = ("docker", "exec", "--interactive", *tty, "--user", AGENT, *passed, session.container, "bash")
+    bash = job.stoppable(("bash",)) if machine.interactive else ("bash",)
+    argv = ("docker", "exec", "--interactive", *tty, "--user", AGENT, *passed, session.container, *bash)
     with Teardown():  # a signal must end docker's client too
-        return terminal.run(argv, env) if machine.interactive else command.attach(argv, env, silent=False)
+        return terminal.run(argv, env, stops=True) if machine.interactive else command.attach(argv, env, silent=False)

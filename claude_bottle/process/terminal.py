@@ -5,7 +5,9 @@ blocks for ever where a long paste meets a child that answers while it reads.
 """
 
 import contextlib
+import math
 import os
+import re
 import select
 import signal
 import termios
@@ -20,67 +22,178 @@ from claude_bottle.errors import EngineError
 if TYPE_CHECKING:
     from pexpect import spawn
 
-_FULL = 1 << 18  # bytes in a buffer, at which reading into it pauses
+_FULL = 1 << 18  # bytes; a buffer that holds as many is not added to
 _GONE = 128 + signal.SIGHUP
 # What a full-screen program switches on and would have switched off itself: mouse (1000 to 1006) and focus reports,
 # bracketed paste, the keyboard's extended codes, the alternate screen; and the cursor back (xterm's ctlseqs, kitty's).
 _MODES_OFF = "".join(f"\x1b[?{mode}l" for mode in (1000, 1002, 1003, 1004, 1006, 2004, 1049))
 _SCREEN_BACK = f"{_MODES_OFF}\x1b[<u\x1b[?25h\x1b[0m".encode()
+# The last word of a program that has stopped, a sequence (APC) of which a terminal shows nothing, and what wakes it.
+STOPPED = b"\x1b_claude-bottle:stopped\x1b\\"
+GO_ON = b"\x06"
+# As a byte, and as the keyboard's extended codes have it: kitty's with Caps Lock and Num Lock, and xterm's.
+_CTRL_Z = re.compile(rb"\x1a|\x1b\[(?:\d+:\d*:)?122[\d:]*;(?:5|69|133|197)[\d:;]*u|\x1b\[27;5;122~")
+_LONGEST_KEY = 32  # bytes
+_WANTED = 5.0  # seconds after Ctrl-Z in which a stop is the user's doing
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
-def run(argv: Sequence[str], env: Mapping[str, str], shown: int = 1, *, full_screen: bool = True) -> int:
+def run(
+    argv: Sequence[str], env: Mapping[str, str], shown: int = 1, *, full_screen: bool = True, stops: bool = False
+) -> int:
     """Run `argv` on the user's terminal, descriptors 0 and `shown`; return its exit code, 128+n after a signal n.
 
-    Main thread only. `argv` has at least two words, `env` is the child's whole environment. If the user's terminal goes
-    away, the child is terminated and the result is 129. HUP, INT, QUIT and TERM terminate the child, too; their own
-    handlers are called once the terminal is restored, so what they raise is raised here. After a `full_screen` program
-    that did not end by itself the screen is restored; after any other only the line is ended. Raises EngineError if
-    `argv` cannot be started.
+    Main thread only. `argv` has at least two words, `env` is the child's whole environment. Where the user's terminal
+    goes away the child is ended and the answer is 129. HUP, INT, QUIT and TERM end the child too; their own handlers
+    are called once the terminal is put back, so what they raise comes out of here. A `full_screen` program that did
+    not end by itself has its screen put back; any other only gets its line ended. A program that `stops` says STOPPED
+    when it has; then this process's group stops, too, if the user has just typed Ctrl-Z, and the program gets GO_ON
+    when the shell has brought that back. Any other stop is undone at once: what is typed meanwhile would be for the
+    shell. Raises EngineError where `argv` cannot be started.
     """
     try:
-        with _Signals() as signals, _raw(0), _reopened(shown) as screen, _started(argv, env) as child:
-            code = _copy(child, 0, screen, signals)
-            if code > 128 and os.isatty(screen):  # it did not end by itself
+        with _Signals() as signals, _Raw(0) as keys, _reopened(shown) as screen, _started(argv, env) as child:
+            code = _Join(child, keys, screen, signals, _Stops(heeded=stops)).copy()
+            if code > 128 and keys.raw and os.isatty(screen):  # it did not end by itself
                 _write(screen, bytearray(_SCREEN_BACK if full_screen else b"\r\n"))
             return code
     except termios.error:
         return _GONE
 
 
-def _copy(child: "spawn[bytes]", keys: int, screen: int, signals: "_Signals") -> int:
-    """Copy both ways until the child has ended and all its output is on the screen; return as `run` does."""
-    typed, shown = bytearray(), bytearray()
-    fd = child.child_fd
-    talking = True
-    while talking or shown or child.isalive():
+class _Join:
+    """The user's terminal and the child's, joined: each is copied to the other."""
+
+    def __init__(self, child: "spawn[bytes]", keys: "_Raw", screen: int, signals: "_Signals", stops: "_Stops") -> None:
+        self.child, self.keys, self.screen, self.signals, self.stops = child, keys, screen, signals, stops
+        self.typed, self.shown = bytearray(), bytearray()
+        self.talking = True
+
+    def copy(self) -> int:
+        """Copy until the child has ended and all that it wrote is on the screen; the answer is that of `run`."""
+        while self.talking or self.shown or self.child.isalive():
+            if code := self._wake() or self._turn():
+                return code
+        ended = self.child.exitstatus
+        return ended if ended is not None else 128 + (self.child.signalstatus or 0)
+
+    def _wake(self) -> int:
+        """Wake a child that has stopped, after a stop of this process if that is wanted; return the code if it ends."""
+        if not self.stops.stopped or self.shown:
+            return 0
+        if self.stops.wanted() and (number := _stop(self.keys, self.signals)):
+            return 128 + number
+        self._resize()
+        self.typed[:0] = GO_ON
+        self.stops.pass_on(self.shown, last=not self.talking)
+        return 0
+
+    def _turn(self) -> int:
+        """Copy what can be copied now; return the code if that ends it, else 0."""
+        fd = self.child.child_fd
+        readable, writable = self._ready(fd)
+        if self.signals.fd in readable:
+            if number := self.signals.read():
+                return 128 + number
+            self._resize()
+        if fd in readable:
+            self.talking = _read(fd, self.stops.said)
+            self.stops.pass_on(self.shown, last=not self.talking)
+        # Not after the child's end: what is typed then is for the shell.
+        if self.keys.fd in readable and self.talking and not self._type():
+            return _GONE
+        if fd in writable and not _write(fd, self.typed):
+            self.typed.clear()
+        if self.screen in writable and not _write(self.screen, self.shown):
+            return _GONE
+        return 0
+
+    def _ready(self, fd: int) -> tuple[list[int], list[int]]:
+        """Wait until something can be read or written; return what."""
         # The child is read whatever the state of its input: only a screen that takes nothing holds it up.
         reads = [
-            signals.fd,
-            *([fd] if talking and len(shown) < _FULL else []),
-            *([keys] if talking and len(typed) < _FULL else []),
+            self.signals.fd,
+            *([fd] if self.talking and len(self.shown) < _FULL and not self.stops.stopped else []),
+            *([self.keys.fd] if self.talking and len(self.typed) < _FULL else []),
         ]
-        writes = [*([fd] if talking and typed else []), *([screen] if shown else [])]
-        # A child that has closed its terminal but not ended yet can only be polled.
-        readable, writable, _ = select.select(reads, writes, [], None if talking or shown else 0.001)
-        if signals.fd in readable:
-            if number := signals.read():
-                return 128 + number
-            child.setwinsize(*termios.tcgetwinsize(keys))
-        if fd in readable:
-            talking = _read(fd, shown)
-        # Not after the child's end: what is typed then is for the shell.
-        if keys in readable and talking and not _read(keys, typed):
-            return _GONE
-        if fd in writable and not _write(fd, typed):
-            typed.clear()
-        if screen in writable and not _write(screen, shown):
-            return _GONE
-    return child.exitstatus if child.exitstatus is not None else 128 + (child.signalstatus or 0)
+        writes = [*([fd] if self.talking and self.typed else []), *([self.screen] if self.shown else [])]
+        # A child that has closed its terminal and not ended yet can only be asked.
+        wait = None if self.talking or self.shown else 0.001
+        return select.select(reads, writes, [], wait)[:2]
+
+    def _resize(self) -> None:
+        self.child.setwinsize(*termios.tcgetwinsize(self.keys.fd))
+
+    def _type(self) -> bool:
+        """Take what is typed; False at its end."""
+        keys = bytearray()
+        more = _read(self.keys.fd, keys)
+        self.typed += keys
+        self.stops.hear(keys)
+        return more
+
+
+def _stop(keys: "_Raw", signals: "_Signals") -> int | None:
+    """Stop this process's group until the shell brings it back to the foreground; the signal that ends it, if any.
+
+    Where no shell minds its jobs, the kernel lets no Ctrl-Z stop them, and this returns at once.
+    """
+    keys.put_back()
+    os.kill(0, signal.SIGTSTP)
+    while not (number := signals.read()) and not _in_foreground(keys.fd):
+        os.kill(0, signal.SIGTTIN)  # woken by `bg`: as if it had read on
+        time.sleep(0.05)
+    if not number:
+        keys.make_raw()
+    return number
+
+
+def _in_foreground(fd: int) -> bool:
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:  # not the terminal of this session, or gone
+        return True
+
+
+class _Stops:
+    """Sees, in what a program says, that it has stopped, and in what is typed, whether the user wanted that."""
+
+    def __init__(self, *, heeded: bool) -> None:
+        self.said = bytearray()  # and not yet passed on to what is shown
+        self.stopped = False
+        self._heeded = heeded
+        self._keys = b""
+        self._asked = -math.inf
+
+    def pass_on(self, shown: bytearray, *, last: bool = False) -> None:
+        """Pass on what is said up to STOPPED; the beginning of that, only if it is the `last` that is said."""
+        at = self.said.find(STOPPED) if self._heeded else -1
+        self.stopped = at >= 0
+        held = 0 if last or not self._heeded else _overlap(self.said)
+        end = at if self.stopped else len(self.said) - held
+        shown += self.said[:end]
+        del self.said[: end + (len(STOPPED) if self.stopped else 0)]
+
+    def hear(self, keys: bytes | bytearray) -> None:
+        """Hear what the user types."""
+        self._keys += keys
+        if _CTRL_Z.search(self._keys):
+            self._keys, self._asked = b"", time.monotonic()
+        self._keys = self._keys[-_LONGEST_KEY:]
+
+    def wanted(self) -> bool:
+        """Return whether the user has typed Ctrl-Z just now; once for each."""
+        asked, self._asked = self._asked, -math.inf
+        return time.monotonic() < asked + _WANTED
+
+
+def _overlap(said: bytearray) -> int:
+    """Return the length of the longest beginning of STOPPED with which `said` ends."""
+    return next((size for size in range(len(STOPPED) - 1, 0, -1) if said.endswith(STOPPED[:size])), 0)
 
 
 def _read(fd: int, buffer: bytearray) -> bool:
-    """Append what can be read now; False at the end, which a terminal closed on the other side reports as an error."""
+    """Add what can be read now; False at the end, which a terminal without another side tells by an error."""
     try:
         data = os.read(fd, 1 << 16)
     except BlockingIOError:
@@ -92,9 +205,9 @@ def _read(fd: int, buffer: bytearray) -> bool:
 
 
 def _write(fd: int, buffer: bytearray) -> bool:
-    """Write, and remove from the buffer, what fits now; False if nobody can read it any more."""
+    """Write, and take from the buffer, what fits now; False where nobody can read it any more."""
     try:
-        # No more than can be written without blocking if `fd` is a blocking one.
+        # No more than can be written without blocking where `fd` blocks.
         del buffer[: os.write(fd, buffer[: select.PIPE_BUF])]
     except BlockingIOError:
         pass
@@ -105,7 +218,7 @@ def _write(fd: int, buffer: bytearray) -> bool:
 
 @contextlib.contextmanager
 def _started(argv: Sequence[str], env: Mapping[str, str]) -> Iterator["spawn[bytes]"]:
-    """Start the child; terminate it at the end if it still runs."""
+    """Start the child, and see that it has ended at the end."""
     import pexpect
 
     try:
@@ -121,9 +234,9 @@ def _started(argv: Sequence[str], env: Mapping[str, str]) -> Iterator["spawn[byt
 
 
 def _raw_input() -> None:
-    """Pass on unchanged what is typed before the child sets up its terminal: unechoed, and Ctrl-C as a byte.
+    """Let what is typed before the child sets up its terminal reach it as it is: unechoed, and Ctrl-C as a byte.
 
-    Output keeps its line ends until the child changes that.
+    Output keeps its line ends until the child says otherwise.
     """
     output = termios.tcgetattr(0)[tty.OFLAG]
     tty.setraw(0, termios.TCSANOW)
@@ -133,7 +246,7 @@ def _raw_input() -> None:
 
 
 def _end(child: "spawn[bytes]") -> None:
-    """Terminate the child if it still runs, and reap it."""
+    """End the child if it has not ended, and reap it."""
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
         child.kill(number)
         deadline = time.monotonic() + 1
@@ -143,19 +256,33 @@ def _end(child: "spawn[bytes]") -> None:
     child.close(force=False)
 
 
-@contextlib.contextmanager
-def _raw(fd: int) -> Iterator[None]:
-    """Put a terminal in raw mode, and back.
+class _Raw:
+    """Puts a terminal in raw mode, and back.
 
     TCSANOW both times: the other two wait for a screen that may be stuck, or lose what was typed ahead.
     """
-    before = termios.tcgetattr(fd)
-    try:
-        tty.setraw(fd, termios.TCSANOW)
-        yield
-    finally:
-        with contextlib.suppress(termios.error):  # gone
-            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+    def __init__(self, fd: int) -> None:
+        self.fd, self.raw = fd, False
+
+    def __enter__(self) -> Self:
+        self.make_raw()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.put_back()
+
+    def make_raw(self) -> None:
+        self._before = termios.tcgetattr(self.fd)
+        tty.setraw(self.fd, termios.TCSANOW)
+        self.raw = True
+
+    def put_back(self) -> None:
+        """Do nothing if it is back already: it is the shell's then."""
+        if self.raw:
+            self.raw = False
+            with contextlib.suppress(termios.error):  # gone
+                termios.tcsetattr(self.fd, termios.TCSANOW, self._before)
 
 
 @contextlib.contextmanager
@@ -173,7 +300,7 @@ def _reopened(fd: int) -> Iterator[int]:
 
 
 class _Signals:
-    """Signals as a descriptor to select on, so that none interrupts a fork or a clean-up."""
+    """Signals as a descriptor to select on, so that none cuts a fork or a clean-up in half."""
 
     def __enter__(self) -> Self:
         self.fd, self._writer = os.pipe()
@@ -181,7 +308,7 @@ class _Signals:
         for end in (self.fd, self._writer):
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        # A signal that is ignored, or whose handler Python did not set, is left alone.
+        # One that is ignored, or that Python did not set, stays as it is.
         old = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGWINCH)}
         self._old = {number: handler for number, handler in old.items() if handler not in (signal.SIG_IGN, None)}
         self._ending = self._old.keys() - {signal.SIGWINCH}
@@ -190,7 +317,7 @@ class _Signals:
         return self
 
     def read(self) -> int | None:
-        """Read the signals that have arrived; return the first that ends a session, if any."""
+        """Take what has come; the first signal that ends a session, if there was one."""
         with contextlib.suppress(BlockingIOError):
             self._caught += (number for number in os.read(self.fd, 1 << 16) if number in self._ending)
         return self._caught[0] if self._caught else None
@@ -207,4 +334,4 @@ class _Signals:
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the byte in the wakeup pipe is notice enough."""
+    """Leave the byte in the wakeup pipe to say it."""

@@ -211,7 +211,7 @@ def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
     step = steps.table(plan).claude
     env = planning.client_environment(machine) | plans.environment(machine, agent)
     if plan.run.terminal:
-        return terminal.run(step.argv, env)
+        return terminal.run(step.argv, env, stops=True)
     # --print on a terminal gets no stdin: what the user types meanwhile is for the shell.
     return command.attach(step.argv, env, silent=machine.interactive)
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from tests.support.sessions import Bench, Terminal
+from tests.support.sessions import CLI, Bench, Terminal
 
 MEGABYTES, BLOCK = 50, 1 << 20  # as puppet/claude.py has it
 
@@ -82,3 +82,60 @@ def test_question_that_is_not_answered_with_yes(bench: Bench, answer: bytes, cod
         terminal.type(answer)
         assert terminal.code() == code
     assert bench.sessions() == []
+
+
+def state(bench: Bench, terminal: Terminal, name: str) -> str:
+    """Return the modes of the terminal, which the shell must have."""
+    terminal.type(f"stty -g > {bench.folder / name}; echo $((6 * 7))-{name}\r".encode())
+    terminal.until(f"42-{name}")
+    return (bench.folder / name).read_text()
+
+
+def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back(bench: Bench) -> None:
+    """With the real Claude Code: twice, and with another size each time."""
+    bench.write(prompt=f"RUN: echo $((6 * 7))-{bench.name}")
+    with bench.job_shell() as terminal:
+        before = state(bench, terminal, "before")
+        terminal.type(f"{CLI} start {bench.name} --yes\r".encode())
+        terminal.until(f"42-{bench.name}")
+        for rows, columns in ((40, 120), (28, 90)):
+            terminal.type(b"\x1a")
+            terminal.until_bytes(b"Stopped")
+            assert state(bench, terminal, f"after-{columns}") == before
+            terminal.resize(rows, columns)
+            terminal.type(b"fg\r")
+            terminal.until("─" * columns)
+            terminal.type(f"RUN: echo $((10 * {rows}))-{bench.name}".encode())
+            terminal.until(f"$((10 * {rows}))")
+            terminal.type(b"\r")
+            terminal.until(f"{10 * rows}-{bench.name}")
+        terminal.type(b"\x03")
+        terminal.until("Press Ctrl-C again to exit")
+        terminal.type(b"\x03")
+        terminal.until("requests allowed")
+        terminal.type(b"echo code $?.\r")
+        terminal.until("code 0.")
+
+
+def test_ctrl_z_in_a_shell_of_a_bottle(bench: Bench) -> None:
+    """Of a program that took the shell's place; a stop that nobody has typed is undone."""
+    with bench.running("--yes", "--print", f"HOLD: {bench.name}\nSAY: done") as run:
+        bench.held()
+        with bench.job_shell() as terminal:
+            before = state(bench, terminal, "before")
+            terminal.type(f"{CLI} shell {bench.name}\r".encode())
+            terminal.until("agent@")
+            terminal.type(b"kill -STOP $$; echo $((6 * 7))-awake\r")
+            terminal.until("42-awake")
+            terminal.type(b"exec less /etc/passwd\r")
+            terminal.until_bytes(b"root:x:0:0")
+            terminal.type(b"\x1a")
+            terminal.until_bytes(b"Stopped")
+            assert state(bench, terminal, "after") == before
+            terminal.type(b"fg\r")
+            terminal.until_bytes(b"root:x:0:0")
+            terminal.type(b"q")
+            terminal.type(b"echo code $?.\r")
+            terminal.until("code 0.")
+        bench.world.release(bench.name)
+        assert run.end().out == b"done\n"

@@ -24,6 +24,8 @@ GUARD = 300  # seconds until a test gives up waiting; none comes near it
 PUPPET = Path(__file__).parent / "puppet"
 SESSION = "claude-bottle.session"
 AS_BEFORE = b"terminal as before\r\n"
+JOB_SHELL = ("bash", "--norc", "--noprofile", "-i")  # one that minds its jobs
+PROMPT = "ready> "
 # What a user's shell is to ./cli.py: it outlives it, and sees what became of its terminal. -echok is what no new
 # terminal has, so that one that was reset would show.
 SHELL = """
@@ -131,6 +133,15 @@ class Bench:
                     terminal.child.expect(pexpect.EOF)
                 terminal.child.close(force=True)
 
+    @contextlib.contextmanager
+    def job_shell(self) -> Iterator["Terminal"]:
+        """Run an interactive shell on a terminal of its own, which runs what is typed; it ends with its jobs."""
+        terminal = Terminal((), self.environ | {"PS1": PROMPT}, screen=True, shell=JOB_SHELL)
+        try:
+            yield terminal
+        finally:
+            terminal.child.close(force=True)
+
     def held(self) -> str:
         """Wait until the session's claude waits at `HOLD: <the agent's name>`; return the session's id."""
         self.world.wait(self.token, lambda request: request.runs and f"HOLD: {self.name}" in request.prompt, GUARD)
@@ -216,9 +227,16 @@ class Running:
 class Terminal:
     """The user's side of a terminal in which a shell runs `./cli.py start`."""
 
-    def __init__(self, argv: tuple[str, ...], env: dict[str, str], *, screen: bool) -> None:
+    def __init__(
+        self,
+        argv: tuple[str, ...],
+        env: dict[str, str],
+        *,
+        screen: bool,
+        shell: tuple[str, ...] = ("bash", "-c", SHELL, "bash"),
+    ) -> None:
         self.child: pexpect.spawn[bytes] = pexpect.spawn(
-            "bash", ["-c", SHELL, "bash", *argv], env=env, dimensions=(33, 101), timeout=GUARD
+            shell[0], [*shell[1:], *argv], env=env, dimensions=(33, 101), timeout=GUARD
         )
         self.raw = bytearray()
         self.frames: list[str] = []
@@ -254,6 +272,12 @@ class Terminal:
     def type(self, data: bytes) -> None:
         """Type something."""
         self.child.send(data)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Resize the terminal and its screen."""
+        self.child.setwinsize(rows, columns)
+        if self._screen:
+            self._screen.resize(rows, columns)
 
     def code(self) -> int:
         """Wait for the end and return the exit code; the terminal must be as it was."""

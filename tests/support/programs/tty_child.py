@@ -8,6 +8,9 @@ import tty
 from pathlib import Path
 from types import FrameType
 
+STOPPED = b"\x1b_claude-bottle:stopped\x1b\\"
+CTRL_Z = (b"\x1a", b"\x1b[122;5u", b"\x1b[122;133u", b"\x1b[27;5;122~")
+
 
 def say(text: str) -> None:
     os.write(1, f"<{text}>".encode())
@@ -83,6 +86,28 @@ def write_and_listen(path: str) -> None:
     with Path(path).open("wb", buffering=0) as report:
         report.write(b"written\n")
         report.write(os.read(0, 1) + b"\n")
+
+
+def beginning(size: str) -> None:
+    """End with the beginning of what says that a program has stopped."""
+    tty.setraw(0, termios.TCSANOW)
+    send(b"x" + STOPPED[: int(size)])
+    os._exit(0)
+
+
+def work(number: str) -> None:
+    """Tell the size, then each key; Ctrl-Z and `s` stop it as a full-screen program stops itself, `q` ends it."""
+    before = termios.tcgetattr(0)
+    while True:
+        tty.setraw(0, termios.TCSANOW)
+        say("{}x{}".format(*termios.tcgetwinsize(0)))
+        while (key := os.read(0, 64)) not in (*CTRL_Z, b"s"):
+            if key == b"q":
+                sys.exit(7)
+            say(key.hex())
+        termios.tcsetattr(0, termios.TCSANOW, before)
+        say("stops")
+        os.kill(os.getpid(), int(number))
 
 
 def stay() -> None:

@@ -1,10 +1,14 @@
-"""Run a command as the launcher does, with signal handlers that raise; exits 99 if that leaves a child behind."""
+"""Run a command as the launcher does, with signal handlers that raise; exits 99 if that leaves a child behind.
+
+After --stops it is run as what runs in a bottle's terminal.
+"""
 
 import os
 import signal
 import sys
 from types import FrameType
 
+from claude_bottle.bottle import job
 from claude_bottle.process import terminal
 
 
@@ -16,6 +20,8 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, sig
     signal.signal(number, leave)
 handlers = [signal.getsignal(number) for number in signal.Signals]
 try:
+    if sys.argv[1] == "--stops":
+        sys.exit(terminal.run(job.stoppable(tuple(sys.argv[2:])), os.environ, stops=True))
     sys.exit(terminal.run(sys.argv[1:], os.environ))
 finally:
     if handlers != [signal.getsignal(number) for number in signal.Signals]:

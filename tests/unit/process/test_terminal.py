@@ -4,16 +4,20 @@ import json
 import os
 import pty
 import random
+import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import termios
+import time
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
+import pexpect
 import pytest
 
 PROGRAMS = Path(__file__).parents[2] / "support" / "programs"
@@ -27,16 +31,22 @@ def line(pipe: IO[bytes]) -> bytes:
     return pipe.readline()
 
 
+def launcher(*program: str, stops: bool) -> list[str]:
+    """Return the command that runs a program of tty_child.py as the launcher does."""
+    words = ("--stops",) if stops else ()
+    return [str(PROGRAMS / "tty_launcher.py"), *words, sys.executable, str(PROGRAMS / "tty_child.py"), *program]
+
+
 class Terminal:
     """The user's side of a terminal in which a shell runs the launcher, which runs a program of tty_child.py."""
 
-    def __init__(self, *program: str) -> None:
+    def __init__(self, *program: str, stops: bool = False) -> None:
         self.master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (33, 101))
         mode = termios.tcgetattr(slave)
         mode[3] &= ~termios.ECHOK  # not what a new terminal has, so that a reset one shows
         termios.tcsetattr(slave, termios.TCSANOW, mode)
-        command = [str(PROGRAMS / "tty_launcher.py"), sys.executable, str(PROGRAMS / "tty_child.py"), *program]
+        command = launcher(*program, stops=stops)
         self.shell = subprocess.Popen(
             [sys.executable, str(PROGRAMS / "tty_shell.py"), sys.executable, *command],
             stdin=slave, stdout=slave, stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
@@ -147,11 +157,13 @@ def test_the_window_size_reaches_the_program_at_the_start_and_at_each_change() -
             assert terminal.said() == f"{rows}x{columns}"
 
 
+@pytest.mark.parametrize("stops", [False, True])
 @pytest.mark.parametrize(
-    ("program", "code"), [(("leave", "0"), 0), (("leave", "7"), 7), (("die", "9"), 137), (("die", "15"), 143)]
+    ("program", "code"),
+    [(("leave", "0"), 0), (("leave", "7"), 7), (("leave", "148"), 148), (("die", "9"), 137), (("die", "15"), 143)],
 )
-def test_the_exit_code_passes_through(program: tuple[str, ...], code: int) -> None:
-    with closing(Terminal(*program)) as terminal:
+def test_the_exit_code_passes_through(program: tuple[str, ...], code: int, *, stops: bool) -> None:
+    with closing(Terminal(*program, stops=stops)) as terminal:
         assert terminal.code() == code
 
 
@@ -183,3 +195,124 @@ def test_the_end_of_the_terminal_ends_the_child_and_the_launcher(program: str) -
         assert terminal.code() == 128 + signal.SIGHUP
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
+
+
+class JobShell:
+    """A terminal in which a shell with job control runs the launcher, which runs tty_child.py's `work`."""
+
+    PROMPT = "ready> "
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.pty: pexpect.spawn[bytes] = pexpect.spawn(
+            "bash",
+            ["--norc", "--noprofile", "-i"],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PS1": self.PROMPT, "TERM": "dumb"},
+            dimensions=(33, 101),
+            timeout=GUARD,
+        )
+        self.before = self.asked("stty -g")
+        self.pty.sendline(shlex.join([sys.executable, *launcher("work", str(int(number)), stops=True)]))
+        self.shows("<33x101>")
+
+    def shows(self, text: str) -> bytes:
+        """Wait until the terminal shows `text`; return what came before."""
+        self.pty.expect_exact(text)
+        return bytes(self.pty.before or b"")
+
+    def asked(self, command: str) -> str:
+        """Return what a command prints; the shell must have the terminal."""
+        self.pty.sendline(f"printf '(%s)\\n' \"$({command})\"")
+        self.pty.expect(rb"\r\n\(([^)]*)\)\r\n")
+        assert isinstance(self.pty.match, re.Match)
+        return bytes(self.pty.match[1]).decode()
+
+    def stopped(self, key: bytes = b"\x1a") -> None:
+        """Type Ctrl-Z; the shell must have its terminal as it was before."""
+        self.pty.send(key)
+        self.shows("<stops>")
+        self.shows("Stopped")
+        self.shows(self.PROMPT)
+        assert self.asked("stty -g") == self.before
+
+    def close(self) -> None:
+        self.pty.close(force=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
+@pytest.mark.parametrize("key", [b"\x1a", b"\x1b[122;5u", b"\x1b[122;133u", b"\x1b[27;5;122~"])
+def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back(number: signal.Signals, key: bytes) -> None:
+    with closing(JobShell(number)) as shell:
+        for rows in (40, 50, 60):
+            shell.stopped(key)
+            shell.pty.setwinsize(rows, 132)
+            shell.pty.sendline("fg")
+            shell.shows(f"<{rows}x132>")
+            shell.pty.send(b"\x03")
+            shell.shows("<03>")
+        shell.pty.send(b"q")
+        shell.shows(shell.PROMPT)
+        assert shell.asked("echo $?") == "7"
+        assert shell.asked("stty -g") == shell.before
+
+
+def test_a_stop_that_the_user_has_not_asked_for_is_undone() -> None:
+    with closing(JobShell(signal.SIGSTOP)) as shell:
+        for _ in range(3):
+            shell.pty.send(b"s")
+            shell.shows("<stops>")
+            assert b"Stopped" not in shell.shows("<33x101>")
+        shell.pty.send(b"x")
+        shell.shows("<78>")
+
+
+def test_bg_leaves_it_stopped() -> None:
+    with closing(JobShell(signal.SIGSTOP)) as shell:
+        shell.stopped()
+        shell.pty.sendline("bg")
+        while "Stopped" not in shell.asked("jobs"):
+            time.sleep(0.01)
+        assert shell.asked("stty -g") == shell.before
+        shell.pty.sendline("fg")
+        shell.shows("<33x101>")
+
+
+def test_a_stopped_launcher_that_is_asked_to_end_leaves_the_terminal_alone() -> None:
+    with closing(JobShell(signal.SIGSTOP)) as shell:
+        shell.stopped()
+        shell.pty.sendline("kill -TERM %1; kill -CONT %1; wait %1; echo code $?.")
+        before = shell.shows(f"code {64 + signal.SIGTERM}.")
+        assert b"\x1b[?1049l" not in before
+        assert shell.asked("stty -g") == shell.before
+
+
+def test_the_end_of_the_terminal_ends_a_stopped_launcher() -> None:
+    with closing(JobShell(signal.SIGSTOP)) as shell:
+        shell.stopped()
+        ended = os.pidfd_open(int(shell.asked("jobs -p")))
+        try:
+            shell.close()
+            assert select.select([ended], [], [], GUARD)[0]
+        finally:
+            os.close(ended)
+
+
+def test_without_job_control_ctrl_z_stops_nothing() -> None:
+    with closing(Terminal("work", str(int(signal.SIGSTOP)), stops=True)) as terminal:
+        for _ in range(3):
+            assert terminal.said() == "33x101"
+            os.write(terminal.master, b"\x1a")
+            assert terminal.said() == "stops"
+        assert terminal.said() == "33x101"
+        os.write(terminal.master, b"q")
+        assert terminal.code() == 7
+
+
+@pytest.mark.parametrize("size", [1, 2, 10, 24])
+def test_the_beginning_of_the_word_for_a_stop_passes(size: int) -> None:
+    with closing(Terminal("beginning", str(size), stops=True)) as terminal:
+        assert terminal.until(SHELL) == b"x" + b"\x1b_claude-bottle:stopped\x1b\\"[:size]
+
+
+def test_the_word_for_a_stop_is_nothing_to_a_program_that_has_no_parent_for_it() -> None:
+    with closing(Terminal("beginning", "25")) as terminal:
+        assert terminal.until(SHELL) == b"x\x1b_claude-bottle:stopped\x1b\\"
