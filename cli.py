@@ -123,7 +123,7 @@ def say(text: str) -> None:
         sys.stderr.write("claude-bottle: %s\n" % text)
         sys.stderr.flush()
     except (AttributeError, OSError):
-        pass  # stderr is closed, or full
+        sys.stderr = None  # it is closed, or full, and Python would try again as it exits
 
 
 def fail(text: str) -> None:
