@@ -15,6 +15,8 @@ from claude_bottle.process import wording
 NO_ANSWER = "no answer within"
 _TIMED_OUT = 124  # as timeout(1) has it
 _OTHERS = 5.0  # seconds for a program that is not docker
+# A limit that cannot be set is lower already, or one that this system does not have.
+_LIMITED = 'ulimit -v "$1" 2>/dev/null; ulimit -t "$2" 2>/dev/null; shift 2; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,14 @@ class Client:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
         return self.process.returncode is not None
+
+
+def limited(argv: Sequence[str], *, memory: int, seconds: int) -> tuple[str, ...]:
+    """Return the command that runs `argv` with `memory` bytes of address space and `seconds` of CPU time.
+
+    Each of its processes has as much. If there is no such program, it exits with 127.
+    """
+    return ("/bin/sh", "-c", _LIMITED, "sh", str(memory >> 10), str(seconds), *argv)
 
 
 def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -> Client:

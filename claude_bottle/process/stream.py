@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 from claude_bottle.errors import RepositoryError
 from claude_bottle.host.console import Progress
@@ -19,6 +19,13 @@ _WORDS = 1 << 16  # bytes of a command's stderr that are kept
 _TICK = 1.0  # seconds between two checks of the clock
 
 Taken = Callable[[bytes], None]
+
+
+class Sink(Protocol):
+    """What takes a command's output: a file, or an object that keeps less of it."""
+
+    def write(self, data: memoryview, /) -> int:
+        """Take data; return how many bytes of it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def pump(
     seconds: float,
     head: bytes = b"",
     source: IO[bytes] | None = None,
-    into: IO[bytes] | None = None,
+    into: Sink | None = None,
     limit: int = 1 << 24,
 ) -> Result:
     """Give a client `head` and then all of the file or pipe `source`; terminate it after `seconds`.
@@ -181,7 +188,7 @@ class _Talk:
             self.process.stdin = None
 
 
-def _whole(file: IO[bytes]) -> Taken:
+def _whole(file: Sink) -> Taken:
     def taking(data: bytes) -> None:
         left = memoryview(data)
         while left:  # an unbuffered file may take only a part: of a disk that fills up

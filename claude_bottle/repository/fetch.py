@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from claude_bottle.repository import export, quarantine, report
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.export import FILE, Bottle, ExportRefused, Kept
 from claude_bottle.repository.exporter import PART
-from claude_bottle.repository.quarantine import BUNDLE, Quarantine
+from claude_bottle.repository.quarantine import BUNDLE, Quarantine, Room
 
 __all__ = ("BUDGET", "Bottle", "HandBack", "begun", "diff", "fetch")
 
@@ -87,7 +87,8 @@ class _Fetch:
         self.where = "is lost with the bottle" if last else "stays in the bottle"
         self.faults: list[str] = []
         self._landed: dict[str, str] = {}  # the commits by their branches
-        self._room = BUNDLE
+        self._left = BUNDLE
+        self._room = Room(quarantine.UNPACKED, quarantine.PATHS)
 
     def told(self) -> str:
         """Bring everything; return what there is to say of it. What went wrong is in `faults`."""
@@ -166,28 +167,26 @@ class _Fetch:
         with StageDir.held(bottle.session, bottle.owner, folder) as stage:
             bundle = stage.path / "bundle"
             beyond = tuple(self._landed.values())
-            if not export.leave(bottle, tip, bundle, beyond=beyond, limit=self._room, last=self.last):
+            if not export.leave(bottle, tip, bundle, beyond=beyond, limit=self._left, last=self.last):
                 if not tag:
                     return "", ""
                 apart = Quarantine.make(stage.path, bottle.work, bottle.env, bottle.deadline)
                 apart.require(tip, (bottle.work.commit, *beyond))
                 return apart.mark(tip, tag), ""
-            self._room -= bundle.stat().st_size
+            self._left -= bundle.stat().st_size
             try:
-                branch, tip, apart = _landed(bottle, bundle, stage.path, self._landed, tag)
+                branch, tip, apart = self._admitted(bundle, stage.path, tag)
             except (BottleError, OSError) as error:
                 raise _saved(bottle, bundle, str(error)) from None
             self._landed[branch] = tip
             return branch, "" if tag else report.told(apart.git, bottle.work, tip, branch)
 
-
-def _landed(
-    bottle: Bottle, bundle: Path, folder: Path, taken: Collection[str], tag: str
-) -> tuple[str, str, Quarantine]:
-    apart = Quarantine.make(folder, bottle.work, bottle.env, bottle.deadline)
-    with bundle.open("rb", buffering=0) as file:
-        tip = apart.admit(file)
-    return apart.mark(tip, tag) if tag else apart.land(tip, bottle.session, taken), tip, apart
+    def _admitted(self, bundle: Path, folder: Path, tag: str) -> tuple[str, str, Quarantine]:
+        bottle = self.bottle
+        apart = Quarantine.make(folder, bottle.work, bottle.env, bottle.deadline)
+        with bundle.open("rb", buffering=0) as file:
+            tip = apart.admit(file, self._room)
+        return apart.mark(tip, tag) if tag else apart.land(tip, bottle.session, self._landed), tip, apart
 
 
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:

@@ -1,6 +1,6 @@
 """Run git on the host: on one repository, without hooks or helpers, and always with a time limit."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -10,10 +10,17 @@ from claude_bottle.errors import RepositoryError
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.deadline import Deadline
+from claude_bottle.process.stream import Sink
 from claude_bottle.repository.clone import SETTINGS
 
 _TIMEOUT = 600.0  # seconds for one command: a million objects take a while
-_MOST = 1 << 30  # bytes of output of one command
+_ANSWER = 1 << 20  # bytes of output that is kept whole
+_LISTED = 1 << 30  # bytes of output that is not
+_LONGEST = 1 << 16  # bytes of a record; no system opens a path as long
+_MEMORY = 2 << 30  # bytes of address space for each command on what came out of a bottle
+_CPU = 600  # seconds for each of them
+# In so much memory: one thread, and of the packs, which git maps, no more than a part at a time.
+_SPARING = ("pack.threads=1", "core.packedGitLimit=256m", "core.packedGitWindowSize=32m")
 _NONE: Mapping[str, str] = {}
 WARY = {"GIT_ALLOC_LIMIT": str(1 << 29)}  # bytes per allocation: a small delta can request any amount
 # The GIT_ variables that choose the configuration and git itself are kept; the others could redirect git to another
@@ -37,35 +44,56 @@ def nobodys(env: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Git:
-    """Git in one repository; `env` is its whole environment, and no command outlasts the deadline."""
+    """Git in one repository; `env` is its whole environment, and no command outlasts the deadline.
+
+    `bounded` limits the memory and CPU time of each command: for what came out of a bottle.
+    """
 
     path: Path
     env: Mapping[str, str] = field(repr=False)
     what: str = "looking at the repository"  # for the progress line of a slow command
     deadline: Deadline = field(default_factory=Deadline, repr=False, compare=False)
+    bounded: bool = False
 
     def argv(self, *words: str) -> tuple[str, ...]:
         """Return a git command with SETTINGS."""
-        return ("git", "-C", str(self.path), *SETTINGS, *words)
+        if not self.bounded:
+            return ("git", "-C", str(self.path), *SETTINGS, *words)
+        sparing = (word for setting in _SPARING for word in ("-c", setting))
+        return command.limited(("git", "-C", str(self.path), *SETTINGS, *sparing, *words), memory=_MEMORY, seconds=_CPU)
 
     def run(
         self,
         *words: str,
         stdin: bytes = b"",
         source: IO[bytes] | None = None,
-        into: IO[bytes] | None = None,
-        limit: int = _MOST,
+        into: Sink | None = None,
+        limit: int = _ANSWER,
         timeout: float = _TIMEOUT,
         more: Mapping[str, str] = _NONE,
     ) -> Result:
         """Run a command to its end, with `more` in its environment, for `timeout` seconds at most.
 
         It reads `stdin`, or the file `source`, and prints `limit` bytes at most, `into` a file or else into the result.
-        EngineError if there is no git, RepositoryError if it may not start any more or is given up.
+        EngineError if there is no git, RepositoryError if it may not start any more, is given up or prints more.
         """
         seconds = self.deadline.left(timeout)
         client = command.start(self.argv(*words), {**self.env, **more})
         return stream.pump(client, what=self.what, seconds=seconds, head=stdin, source=source, into=into, limit=limit)
+
+    def each(
+        self,
+        *words: str,
+        take: Callable[[bytes], None],
+        end: bytes = b"\n",
+        timeout: float = _TIMEOUT,
+        more: Mapping[str, str] = _NONE,
+    ) -> Result:
+        """Run a command as `run` does, and hand each record that it prints to `take`; none of the output is kept.
+
+        A record ends with the byte `end` and is cut after _LONGEST bytes. What `take` raises ends the command.
+        """
+        return self.run(*words, into=_Records(take, end), limit=_LISTED, timeout=timeout, more=more)
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:
         """Return a command's output without the newline at its end; raises RepositoryError if it fails."""
@@ -73,6 +101,21 @@ class Git:
         if not result.ok:
             raise RepositoryError(f"{self.path}: {reason(result)}")
         return text(result.stdout)
+
+
+class _Records:
+    """Splits a stream into records; what follows the last end is none."""
+
+    def __init__(self, take: Callable[[bytes], None], end: bytes) -> None:
+        self._take, self._end, self._begun = take, end, b""
+
+    def write(self, data: memoryview, /) -> int:
+        for number, part in enumerate(bytes(data).split(self._end)):
+            if number:
+                self._take(self._begun)
+                self._begun = b""
+            self._begun = (self._begun + part)[:_LONGEST]
+        return len(data)
 
 
 def text(data: bytes) -> str:

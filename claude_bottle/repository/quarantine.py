@@ -1,6 +1,5 @@
 """Where a bundle out of a bottle is unpacked and looked at, before anything of it gets into the user's repository."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -8,15 +7,15 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO
 
 from claude_bottle.documents.escaping import harmless
 from claude_bottle.errors import RepositoryError
+from claude_bottle.host.console import Progress
 from claude_bottle.process import wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.deadline import Deadline
-from claude_bottle.repository import git
+from claude_bottle.repository import git, packfile
 from claude_bottle.repository import source as repository
 from claude_bottle.repository.clone import OUT, Work
 from claude_bottle.repository.git import Git
@@ -25,7 +24,8 @@ MIB = 1 << 20
 BUNDLE = 1024 * MIB  # bytes, the most that is taken out of a bottle
 _OBJECT = 1024 * MIB  # bytes of one object: ten gigabytes of zeros are ten megabytes in a bundle
 _OBJECTS = 2_000_000  # at most: each takes git and the disk more than its size
-_LISTED = 128 * _OBJECTS  # bytes of a list of them
+UNPACKED = 1024 * MIB  # bytes of all objects of a hand-back together
+PATHS = 1_000_000  # that the commits of a hand-back may change, all together
 _SECONDS = 300.0  # for each command on what came out of a bottle
 _HEAD = 1 << 20  # bytes in which a bundle's head must end
 _NAMES = 40  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
@@ -38,7 +38,7 @@ _LANDED = "refs/heads/landed"  # is there once all was checked
 # What hides refs or adds a hook at the other end is nobody's business here; git runs this by a shell.
 _SERVED = (
     "--upload-pack=HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1"
-    " git upload-pack"
+    " git -c pack.threads=1 upload-pack"
 )
 # Of an agent's tag: no more than versions and words need; a subset of git-check-ref-format(1).
 _TAG = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?(?<!\.lock)(?:/(?!$)|$))+")
@@ -48,6 +48,29 @@ _BUNDLE = re.compile(
     rb"(?:# v2 git bundle\n|# v3 git bundle\n@object-format=(?:sha1|sha256)\n)"
     rb"(?:-[0-9a-f]{40,64}(?: [^\n]*)?\n)*([0-9a-f]{40}|[0-9a-f]{64}) ([^\n]*)\n\n"
 )
+
+
+@dataclass
+class Room:
+    """What may still come in one hand-back, all its commits together."""
+
+    unpacked: int  # bytes
+    paths: int
+    _widened: bool = False
+
+    def take(self, size: int, theirs: Git) -> None:
+        """Take room for an object; RepositoryError if it and those before are more than is taken.
+
+        That is UNPACKED bytes, or as many as the user's repository has.
+        """
+        self.unpacked -= size
+        if self.unpacked < 0 and not self._widened:
+            self._widened = True
+            self.unpacked += max(0, _size(theirs) - UNPACKED)
+        if self.unpacked < 0:
+            raise RepositoryError(
+                f"it unpacks to more than {UNPACKED // MIB} MiB, and to more than the whole repository"
+            )
 
 
 @dataclass(frozen=True)
@@ -61,30 +84,35 @@ class Quarantine:
     @classmethod
     def make(cls, folder: Path, work: Work, env: Mapping[str, str], deadline: Deadline) -> "Quarantine":
         """Make it in `folder`; raises RepositoryError where the user's repository is not what it was."""
-        theirs = replace(repository.opened(work.repository, env, deadline), what="fetching into the repository")
+        opened = repository.opened(work.repository, env, deadline)
+        theirs = replace(opened, what="fetching into the repository", bounded=True)
         own, lonely = folder / _NAME, git.nobodys(env)
         form = theirs.text("rev-parse", "--show-object-format")
-        first = Git(folder, lonely, deadline=deadline)
+        first = Git(folder, lonely, deadline=deadline, bounded=True)
         first.text("init", "--quiet", "--bare", "--template=", f"--object-format={form}", str(own))
         (own / "objects" / "info").mkdir(exist_ok=True)
         (own / "objects" / "info" / "alternates").write_bytes(bytes(repository.objects(theirs)) + b"\n")
         if cut := repository.shallow(theirs):
             (own / "shallow").write_bytes(cut)
-        return cls(Git(own, lonely, _CHECKING, deadline), work, theirs)
+        return cls(Git(own, lonely, _CHECKING, deadline, bounded=True), work, theirs)
 
-    def admit(self, bundle: IO[bytes]) -> str:
-        """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be."""
+    def admit(self, bundle: IO[bytes], room: Room) -> str:
+        """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be.
+
+        It takes what it needs of `room`, and is not unpacked if that is too little.
+        """
         tip = opened(bundle)
+        self._weigh(bundle, tip, room)
         words = ("-c", _STREAMED, "index-pack", "--stdin", "--fix-thin", "--strict", f"--max-input-size={BUNDLE}")
         unpacked = self.git.run(*words, source=bundle, timeout=_SECONDS)
         if not unpacked.ok:
             raise RepositoryError(f"git refuses the bundle: {git.reason(unpacked)}")
-        self._weigh()
         if self.git.run("cat-file", "-t", tip).stdout != b"commit\n":
             raise RepositoryError("the bundle's branch has no commit")
         walked = self.git.run("rev-list", "--objects", "--quiet", tip, "--not", self.work.commit, timeout=_SECONDS)
         if not walked.ok:
             raise RepositoryError(f"the bundle is not whole: {git.reason(walked)}")
+        self._count(tip, room)
         self.git.text("update-ref", _LANDED, tip)
         return tip
 
@@ -164,30 +192,46 @@ class Quarantine:
     def _leads(self, before: str, after: str) -> bool:
         return self.git.run("merge-base", "--is-ancestor", before, after, timeout=_SECONDS).ok
 
-    def _weigh(self) -> None:
-        """Refuse an object that would unpack to more than anybody wants on a disk; there may be millions of them."""
-        for index in (self.git.path / "objects" / "pack").glob("*.idx"):
-            with TemporaryFile(dir=self.git.path) as names, TemporaryFile(dir=self.git.path) as sizes:
-                with TemporaryFile(dir=self.git.path) as listed:
-                    self._ask("show-index", source=index, into=listed)
-                    listed.seek(0)
-                    names.writelines(line.split()[1] + b"\n" for line in listed)
-                names.seek(0)
-                self._ask("cat-file", "--batch-check=%(objectsize)", source=names, into=sizes)
-                sizes.seek(0)
-                largest = max(map(int, sizes), default=0)
-            if largest > _OBJECT:
-                raise RepositoryError(
-                    f"a file in it unpacks to {largest // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
-                )
+    def _weigh(self, bundle: IO[bytes], tip: str, room: Room) -> None:
+        """Refuse a bundle that would unpack to more than there is room for, or has an object that nobody wants."""
+        progress = Progress(_CHECKING)
+        start = os.lseek(bundle.fileno(), 0, os.SEEK_CUR)
+        try:
+            for size in packfile.sizes(bundle.fileno(), start, len(tip) // 2):
+                self.git.deadline.left()
+                if size > _OBJECT:
+                    raise RepositoryError(
+                        f"a file in it unpacks to {size // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
+                    )
+                room.take(size, self.theirs)
+                progress.tick()
+        finally:
+            progress.close()
 
-    def _ask(self, *words: str, source: Path | IO[bytes], into: IO[bytes]) -> None:
-        """Have git read one file and write another."""
-        with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
-            result = self.git.run(*words, source=file, into=into, limit=_LISTED, timeout=_SECONDS)
-        if not result.ok:
-            raise RepositoryError(f"what came back cannot be checked: {git.reason(result)}")
-        into.flush()
+    def _count(self, tip: str, room: Room) -> None:
+        """Refuse a commit that changes more paths than there is room for: a few objects can name any number of them."""
+
+        def take(_: bytes) -> None:
+            room.paths -= 1
+            if room.paths < 0:
+                raise RepositoryError(f"it changes more than {PATHS} files")
+
+        words = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-ext-diff", self.work.commit, tip)
+        listed = self.git.each(*words, take=take, end=b"\0", timeout=_SECONDS)
+        if not listed.ok:
+            raise RepositoryError(f"its files cannot be counted: {git.reason(listed)}")
+
+
+def _size(theirs: Git) -> int:
+    """Return the bytes that all objects of a repository unpack to, 0 if git cannot say."""
+    total = 0
+
+    def take(line: bytes) -> None:
+        nonlocal total
+        total += int(line) if line.isdigit() else 0
+
+    words = ("cat-file", "--batch-all-objects", "--unordered", "--buffer", "--batch-check=%(objectsize)")
+    return total if theirs.each(*words, take=take, timeout=_SECONDS).ok else 0
 
 
 def tag_of(session: str, name: str) -> str:
@@ -218,10 +262,7 @@ def opened(bundle: IO[bytes]) -> str:
         raise RepositoryError("what came out is no git bundle with one branch")
     if head[2] != OUT.encode():
         raise RepositoryError(f"the bundle has {harmless(head[2].decode(errors='replace'))}, which was not asked for")
-    magic, count = os.pread(bundle.fileno(), 4, head.end()), os.pread(bundle.fileno(), 4, head.end() + 8)
-    if magic != b"PACK":
-        raise RepositoryError("the bundle has no pack")
-    if (many := int.from_bytes(count)) > _OBJECTS:
+    if (many := packfile.count(bundle.fileno(), head.end())) > _OBJECTS:
         raise RepositoryError(f"the bundle has {many} objects, more than the {_OBJECTS} that are taken")
     os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the file itself, which another process reads on
     return head[1].decode()

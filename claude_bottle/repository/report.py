@@ -1,7 +1,8 @@
 """Summarize the work that came back from a bottle, safe to print, with warnings about files that would run."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from claude_bottle.documents.escaping import harmless, quoted
 from claude_bottle.errors import RepositoryError
@@ -13,6 +14,7 @@ from claude_bottle.repository.git import Git
 _LINES = 20  # of log and stat together
 _COMMITS = 9  # lines of the log among them
 _WIDTH = 160  # characters of one line
+_STATTED = 100_000  # files, at most, whose lines are counted
 _NAMED = 40  # paths listed in one warning
 _SECONDS = 60.0  # for each question; a tree can be made to name more files than anybody could list
 _WARY = {"GIT_ALLOC_LIMIT": str(1 << 25)}
@@ -20,7 +22,63 @@ _SETTINGS = ("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=4m", "-c
 _DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")
 _SUBMODULE, _LINK = "160000", "120000"  # git's file modes
 _TARGET = 4095  # bytes of a link's target; the kernel follows no longer one (PATH_MAX)
-_LINKS = 10_000  # links whose targets are examined
+_LINKS = 10_000  # targets of links that are examined
+_DIGITS = 20  # bytes of a size, and of the line that it is on
+
+
+@dataclass
+class _Named:
+    """The paths of one warning: how many there are, and the first of them."""
+
+    what: str
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        self.count += 1
+        if len(self.first) < _NAMED:
+            self.first.append(_cut(path))
+
+    def lines(self) -> Iterator[str]:
+        if self.count:
+            yield f"beware  {self.what}:"
+            yield from (f"        {path}" for path in self.first)
+        if self.count > _NAMED:
+            yield f"        ... and {self.count - _NAMED} more"
+
+
+@dataclass
+class _Seen:
+    """What the files of a commit are, without a list of them."""
+
+    count: int = 0  # of changed files
+    links: set[str] = field(default_factory=set)  # targets to examine, by their object ids, _LINKS at most
+    linked: bool = False
+    runs: _Named = field(
+        default_factory=lambda: _Named("files that run automatically on this machine, or by an everyday command")
+    )
+    out: _Named = field(default_factory=lambda: _Named("links that lead out of the repository, or into its .git"))
+    alone: _Named = field(default_factory=lambda: _Named("submodules, of which only the commit ids came back"))
+    fault: str = ""  # why not all was looked at
+
+    def take(self, mode: str, oid: str, path: str) -> None:
+        self.count += 1
+        if not mode.strip("0"):  # deleted
+            return
+        if runs_by_itself(path):
+            self.runs.add(path)
+        if mode == _SUBMODULE:
+            self.alone.add(path)
+        if mode == _LINK:
+            self.linked = True
+            if len(self.links) < _LINKS:
+                self.links.add(oid)
+
+    def lines(self) -> Iterator[str]:
+        for named in (self.runs, self.out, self.alone):
+            yield from named.lines()
+        if self.fault:
+            yield f"beware  {self.fault}"
 
 
 def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
@@ -28,24 +86,28 @@ def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
 
     It is there already: if there is no time to look at it, that much is said all the same.
     """
+    seen = _look(quarantine, work.start, tip)
     lines = [
         f"branch  {branch} in {harmless(str(work.repository))}",
-        *(f"        {line}" for line in _summary(quarantine, work.start, tip)),
+        *(f"        {line}" for line in _summary(quarantine, work.start, tip, seen)),
         *_commands(work, branch),
-        *_beware(quarantine, work.start, tip),
+        *seen.lines(),
     ]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _summary(quarantine: Git, start: str, tip: str) -> list[str]:
+def _summary(quarantine: Git, start: str, tip: str, seen: _Seen) -> list[str]:
     """Return `git log --oneline` and `git diff --stat`, of _LINES lines together at most."""
     new = (tip, f"^{start}")
-    log = _asked(quarantine, "log", "--no-show-signature", "--format=%h %s", f"--max-count={_COMMITS}", *new)
-    count = _asked(quarantine, "rev-list", "--count", *new)
+    log = _asked(quarantine, seen, "log", "--no-show-signature", "--format=%h %s", f"--max-count={_COMMITS}", *new)
+    count = _asked(quarantine, seen, "rev-list", "--count", *new)
     more = int(count[0]) - len(log) if count and count[0].isdecimal() else 0
     log += [f"... and {more} more"] if more > 0 else []
-    room = _LINES - len(log) - 2
-    stat = _asked(quarantine, "diff", *_DIFF, "--stat=100", f"--stat-count={room}", start, tip)
+    if seen.count > _STATTED:
+        stat = [f"{seen.count} files changed"]
+    else:
+        room = _LINES - len(log) - 2
+        stat = _asked(quarantine, seen, "diff", *_DIFF, "--stat=100", f"--stat-count={room}", start, tip)
     return [_cut(line) for line in (*log, *stat)]
 
 
@@ -57,49 +119,61 @@ def _commands(work: Work, branch: str) -> Iterator[str]:
         yield "        first commit or stash the included changes, or git refuses to merge: the branch has them, too"
 
 
-def _beware(quarantine: Git, start: str, tip: str) -> Iterator[str]:
+def _look(quarantine: Git, start: str, tip: str) -> _Seen:
+    """Look at each file that a commit changes."""
+    seen = _Seen()
     try:
-        yield from _warnings(quarantine, start, tip)
+        if _each(quarantine, start, tip, seen.take, seen) and seen.linked:
+            targets = _targets(quarantine, sorted(seen.links))
+
+            def examine(mode: str, oid: str, path: str) -> None:
+                if mode == _LINK and leads_out(path, targets.get(oid, "")):
+                    seen.out.add(path)
+
+            _each(quarantine, start, tip, examine, seen)
     except RepositoryError as error:
-        yield f"beware  not all of it was looked at: {error}"
+        seen.fault = f"not all of it was looked at: {error}"
+    return seen
 
 
-def _warnings(quarantine: Git, start: str, tip: str) -> Iterator[str]:
-    how = ("--raw", "--no-abbrev", "-z")
-    listed = quarantine.run(*_SETTINGS, "diff", *_DIFF, *how, start, tip, timeout=_SECONDS, more=_WARY)
+def _each(quarantine: Git, start: str, tip: str, take: Callable[[str, str, str], None], seen: _Seen) -> bool:
+    """Hand mode, object id and path of each changed file to `take`; return whether all were listed, else say so."""
+    head = b""
+
+    def field_of(data: bytes) -> None:
+        nonlocal head
+        if not head:
+            head = data
+            return
+        mode, oid = head.split()[1:4:2]
+        head = b""
+        take(mode.decode(), oid.decode(), data.decode(errors="surrogateescape"))
+
+    words = (*_SETTINGS, "diff", *_DIFF, "--raw", "--no-abbrev", "-z", start, tip)
+    listed = quarantine.each(*words, take=field_of, end=b"\0", timeout=_SECONDS, more=_WARY)
     if not listed.ok:
-        yield f"beware  its files cannot be listed: {git.reason(listed)}"
-        return
-    fields = git.text(listed.stdout).split("\0")
-    pairs = zip(fields[::2], fields[1::2], strict=False)
-    there = [(*head.split()[1:4:2], path) for head, path in pairs if head[-1:] != "D"]
-    found = [path for _, _, path in there if runs_by_itself(path)]
-    if found:
-        yield "beware  files that run automatically on this machine, or by an everyday command:"
-        yield from _paths(found)
-    if out := _leading_out(quarantine, [(oid, path) for mode, oid, path in there if mode == _LINK]):
-        yield "beware  links that lead out of the repository, or into its .git:"
-        yield from _paths(out)
-    if alone := [path for mode, _, path in there if mode == _SUBMODULE]:
-        yield "beware  submodules, of which only the commit ids came back:"
-        yield from _paths(alone)
+        seen.fault = f"its files cannot be listed: {git.reason(listed)}"
+    return listed.ok
 
 
-def _leading_out(quarantine: Git, links: list[tuple[str, str]]) -> list[str]:
-    """Return the paths of those links, given as (object id, path), that lead out or cannot be examined."""
-    oids = sorted({oid for oid, _ in links})
+def _targets(quarantine: Git, oids: list[str]) -> Mapping[str, str]:
+    """Return the targets of links by their object ids; those that are too long are left out."""
     sizes = _batch(quarantine, oids, "--batch-check=%(objectsize)").split()
-    short = [oid for oid, size in zip(oids, sizes, strict=False) if int(size) <= _TARGET][:_LINKS]
-    targets, rest = dict[str, str](), _batch(quarantine, short, "--batch=%(objectsize)")
+    short = [oid for oid, size in zip(oids, sizes, strict=False) if int(size) <= _TARGET]
+    targets, rest = dict[str, str](), memoryview(_batch(quarantine, short, "--batch=%(objectsize)"))
     for oid in short:
-        size, _, rest = rest.partition(b"\n")
-        targets[oid], rest = git.text(rest[: int(size or 0)]), rest[int(size or 0) + 1 :]
-    return [path for oid, path in links if leads_out(path, targets.get(oid, ""))]
+        digits = bytes(rest[:_DIGITS]).partition(b"\n")[0]
+        begin = len(digits) + 1
+        end = begin + int(digits or 0)
+        targets[oid], rest = git.text(bytes(rest[begin:end])), rest[end + 1 :]
+    return targets
 
 
 def _batch(quarantine: Git, oids: list[str], what: str) -> bytes:
+    """Return what git says of some links' targets, each of _TARGET bytes at most."""
     stdin = "".join(f"{oid}\n" for oid in oids).encode()
-    result = quarantine.run("cat-file", what, stdin=stdin, timeout=_SECONDS, more=_WARY)
+    most = len(oids) * (_TARGET + _DIGITS)
+    result = quarantine.run("cat-file", what, stdin=stdin, limit=most, timeout=_SECONDS, more=_WARY)
     return result.stdout if result.ok else b""
 
 
@@ -115,19 +189,19 @@ def leads_out(path: str, target: str) -> bool:
     return target.startswith("/") or not target or above or inner
 
 
-def _paths(paths: list[str]) -> Iterator[str]:
-    yield from (f"        {_cut(path)}" for path in paths[:_NAMED])
-    if len(paths) > _NAMED:
-        yield f"        ... and {len(paths) - _NAMED} more"
+def _asked(quarantine: Git, seen: _Seen, *words: str) -> list[str]:
+    """Return the lines that git prints, cut, harmless whatever is in them; nothing where it cannot say."""
+    lines = list[str]()
 
+    def take(line: bytes) -> None:
+        if text := line.decode(errors="replace").strip():
+            lines.append(text)
 
-def _asked(quarantine: Git, *words: str) -> list[str]:
-    """Return the lines that git prints, harmless whatever is in them; nothing where it cannot say."""
     try:
-        result = quarantine.run(*_SETTINGS, *words, timeout=_SECONDS, more=_WARY)
-    except RepositoryError:  # no time left, as the warnings will say
-        return []
-    return [line.strip() for line in result.stdout.decode(errors="replace").split("\n") if line.strip()]
+        quarantine.each(*_SETTINGS, *words, take=take, timeout=_SECONDS, more=_WARY)
+    except RepositoryError as error:  # no time left
+        seen.fault = seen.fault or f"not all of it was looked at: {error}"
+    return lines
 
 
 def _cut(line: str) -> str:

@@ -121,13 +121,20 @@ def _origin(known: bytes) -> str:
 
 
 def _submodules(git_: Git, commit: str) -> Iterator[str]:
-    found = git_.run("config", "--blob", f"{commit}:.gitmodules", "--null", "--get-regexp", r"^submodule\..*\.path$")
-    paths = [item.partition("\n")[2] for item in git.text(found.stdout).split("\0") if item]
+    paths, count = list[str](), 0
+
+    def take(item: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count <= _NAMES_SHOWN:
+            paths.append(item.decode(errors="surrogateescape").partition("\n")[2])
+
+    words = ("config", "--blob", f"{commit}:.gitmodules", "--null", "--get-regexp", r"^submodule\..*\.path$")
+    git_.each(*words, take=take, end=b"\0")
     if paths:
-        more = f", +{len(paths) - _NAMES_SHOWN} more" if len(paths) > _NAMES_SHOWN else ""
-        folders = "its folder is" if len(paths) == 1 else "their folders are"
-        named = harmless(", ".join(paths[:_NAMES_SHOWN]))
-        yield f"{_many(len(paths), 'submodule')} not included, {folders} empty: {named}{more}"
+        more = f", +{count - _NAMES_SHOWN} more" if count > _NAMES_SHOWN else ""
+        folders = "its folder is" if count == 1 else "their folders are"
+        yield f"{_many(count, 'submodule')} not included, {folders} empty: {harmless(', '.join(paths))}{more}"
 
 
 def _lfs(git_: Git, commit: str) -> Iterator[str]:
@@ -162,9 +169,19 @@ def _changes(git_: Git) -> tuple[int, list[str]]:
     if git_.text("rev-parse", "--is-inside-work-tree") != "true":
         return 0, []
     words = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--ignore-submodules=dirty")
-    found = git_.text(*words).split("\0")[:-1]
-    inner = [each[3:] for each in found if each.startswith("?? ") and each.endswith("/")]
-    return len(found) - len(inner), inner
+    changes, inner = 0, list[str]()
+
+    def take(record: bytes) -> None:
+        nonlocal changes
+        if record.startswith(b"?? ") and record.endswith(b"/"):
+            inner.append(record[3:].decode(errors="surrogateescape"))
+        else:
+            changes += 1
+
+    found = git_.each(*words, take=take, end=b"\0")
+    if not found.ok:
+        raise RepositoryError(f"{git_.path}: {git.reason(found)}")
+    return changes, inner
 
 
 def _committed(git_: Git, found: Repository, owner: Owner, inner: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ def test_what_is_taken_in_parts_is_whole() -> None:
 
     file = Sparing()
     argv = ("head", "-c", "100000", "/dev/zero")
-    stream.pump(command.start(argv, dict(os.environ)), what="", seconds=60, into=file)  # type: ignore[arg-type]
+    stream.pump(command.start(argv, dict(os.environ)), what="", seconds=60, into=file)
     assert file.data == bytes(100_000)
 
 

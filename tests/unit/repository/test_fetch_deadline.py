@@ -19,15 +19,15 @@ from tests.support.fetching import crowd, partly
 from tests.support.repos import BRANCH, Ground
 
 # A part of each command that a hand-back runs for one commit, in order: in the bottle, on what came out of it, and on
-# what has landed. `--batch-check` is run twice: what is told of links asks for sizes as well.
+# what has landed.
 IN_THE_BOTTLE = ("bash -c exit 0", " - keep ", " - bundle ")
 CHECKING = (
     "rev-parse --absolute-git-dir", "rev-parse --is-inside-work-tree", "rev-parse --show-toplevel",
     "rev-parse --show-object-format", " init --quiet", "--git-path objects", "--git-path shallow", " index-pack ",
-    " show-index", " --batch-check=", " cat-file -t ", " rev-list --objects ", " update-ref ",
+    " cat-file -t ", " rev-list --objects ", " diff-tree ", " update-ref ",
     "rev-parse --quiet --verify refs/heads/bottle/", " fetch --quiet ",
 )  # fmt: skip
-TELLING = (" log ", " rev-list --count ", " --stat=100 ", " --raw ", " --batch=")
+TELLING = (" --raw ", " --batch-check=", " --batch=", " log ", " rev-list --count ", " --stat=100 ")
 PLACES = (*IN_THE_BOTTLE, *CHECKING, *TELLING)
 HOW = ("given up", "cut off", "out of time")
 

@@ -12,40 +12,8 @@ import pytest
 from claude_bottle.errors import RepositoryError
 from claude_bottle.repository import fetch, quarantine
 from claude_bottle.repository.clone import OUT
+from tests.support.packs import Blob, Commit, Tree, bundle, committed, give, name_of, packed, tree
 from tests.support.repos import BRANCH, Ground
-
-Blob, Tree, Commit = 3, 2, 1
-
-
-def packed(*objects: tuple[int, bytes]) -> bytes:
-    """Return a pack of objects (gitformat-pack(5))."""
-    out = io.BytesIO()
-    out.write(b"PACK" + struct.pack(">II", 2, len(objects)))
-    for kind, data in objects:
-        size, byte = len(data) >> 4, kind << 4 | len(data) & 15
-        while size:
-            out.write(bytes([byte | 128]))
-            size, byte = size >> 7, size & 127
-        out.write(bytes([byte]) + zlib.compress(data))
-    return out.getvalue() + sha1(out.getvalue()).digest()
-
-
-def name_of(kind: str, data: bytes) -> str:
-    return sha1(f"{kind} {len(data)}\0".encode() + data).hexdigest()
-
-
-def tree(*entries: tuple[str, bytes, str]) -> bytes:
-    return b"".join(mode.encode() + b" " + name + b"\0" + bytes.fromhex(oid) for mode, name, oid in entries)
-
-
-def committed(tree_data: bytes, parent: str, message: bytes = b"x\n", who: bytes = b"A <a@b> 1 +0000") -> bytes:
-    head = f"tree {name_of('tree', tree_data)}\nparent {parent}\n".encode()
-    return head + b"author " + who + b"\ncommitter " + who + b"\n\n" + message
-
-
-def bundle(tip: str, pack: bytes, *, ref: str = OUT, base: str = "", version: bytes = b"# v2 git bundle\n") -> bytes:
-    needs = f"-{base} x\n".encode() if base else b""
-    return version + needs + f"{tip} {ref}\n\n".encode() + pack
 
 
 def of_tree(*entries: tuple[str, bytes, str], blob: bytes = b"evil\n") -> Callable[[str], bytes]:
@@ -143,14 +111,6 @@ HOSTILE: dict[str, Callable[[str], bytes]] = {
 }
 
 
-def give(ground: Ground, data: bytes) -> None:
-    """Have the bottle give these bytes in place of its bundle."""
-    (ground.folder / "given").write_bytes(data)
-    docker = ground.folder / "bin" / "docker"
-    instead = f'[[ "$*" = *" - bundle "* ]] && exec cat {ground.folder}/given\n'
-    docker.write_text(docker.read_text().replace("shift 5", f"{instead}shift 5"))
-
-
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_bundle_changes_nothing_and_is_saved(ground: Ground, case: str) -> None:
     bottle, before = ground.uncork(), ground.user.snapshot()
@@ -182,22 +142,6 @@ def test_an_object_that_unpacks_to_too_much_is_refused(ground: Ground, monkeypat
     with pytest.raises(RepositoryError, match="unpacks to 8 MiB, more than the 1 that are taken"):
         fetch.fetch(bottle)
     assert ground.user.snapshot() == before
-
-
-def test_a_tree_that_names_more_files_than_there_can_be_is_no_harm(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ten levels of ten equal folders: the branch lands, but nobody lists its files."""
-    monkeypatch.setattr("claude_bottle.repository.report._SECONDS", 2.0)
-    bottle = ground.uncork()
-    ground.genie.commit("something")
-    trees = [tree(*((FILE, b"%d" % number, BLOB_OF) for number in range(10)))]
-    for _ in range(9):
-        trees.append(tree(*((FOLDER, b"%d" % number, name_of("tree", trees[-1])) for number in range(10))))
-    commit = committed(trees[-1], bottle.work.commit)
-    pack = packed((Blob, b"evil\n"), *((Tree, data) for data in trees), (Commit, commit))
-    give(ground, bundle(name_of("commit", commit), pack, base=bottle.work.commit))
-    assert "beware  its files cannot be listed" in ground.fetch(bottle)
 
 
 def test_nothing_that_a_bottle_or_the_users_hooks_hold_runs_on_the_host(ground: Ground) -> None:
