@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from claude_bottle import PREFIX, __version__
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, EngineError, LeftBehindError, MachineError, ManifestError
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine, machine_fault, read_machine
@@ -33,7 +33,7 @@ class _Commands(click.Group):
                     error.show(sys.stderr)
             sys.exit(error.exit_code)
         except OSError as error:
-            console.say(harmless(f"system error: {machine_fault(error)}"))
+            console.say(escape_control_chars(f"system error: {machine_fault(error)}"))
             sys.exit(MachineError.exit_code)
         except click.Abort:
             sys.exit(130)
@@ -46,7 +46,7 @@ class _Commands(click.Group):
         except BottleError as error:
             # Manifest errors begin with path:line:column, which editors recognize, so they get no prefix.
             show = console.show if isinstance(error, ManifestError) else console.say
-            show("\n".join(map(harmless, str(error).split("\n"))))
+            show("\n".join(map(escape_control_chars, str(error).split("\n"))))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             sys.exit(130)  # click would print "Aborted!" and exit with 1
@@ -188,7 +188,7 @@ def doctor(*, as_json: bool) -> None:
     from claude_bottle.commands import doctor
 
     findings = list(doctor.examine(_machine(None)))
-    text = "\n".join(harmless(finding.line) for finding in findings)
+    text = "\n".join(escape_control_chars(finding.line) for finding in findings)
     console.output(json.dumps(list(map(asdict, findings)), indent=2) if as_json else text)
     if any(finding.fault for finding in findings):
         sys.exit(EngineError.exit_code)
@@ -303,7 +303,7 @@ def stop(*, session: tuple[str, ...], every: bool) -> None:
         console.report(f"{_many(choice.others, 'session')} of other users or hosts left alone")
     stop.stop(machine, choice.sessions)
     for one in choice.sessions:
-        console.report(f"stopped {harmless(one.id)}")
+        console.report(f"stopped {escape_control_chars(one.id)}")
 
 
 @main.command()
@@ -317,7 +317,7 @@ def cleanup(*, dry_run: bool) -> None:
 
     verb = "would remove" if dry_run else "removed"
     done = cleanup.cleanup(
-        _machine(None), dry_run=dry_run, notify=lambda item: console.report(f"{verb} {harmless(str(item))}")
+        _machine(None), dry_run=dry_run, notify=lambda item: console.report(f"{verb} {escape_control_chars(str(item))}")
     )
     for count, whose in ((done.living, "still running"), (done.elsewhere, "on other hosts, not checked")):
         if count:

@@ -15,7 +15,7 @@ LABELS = ("session", "role", "owner", "agent", "bottle", "mode", "manifest", "ba
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
-def owned(session: str, role: str, owner: Owner, **known: str) -> tuple[str, ...]:
+def owner_labels(session: str, role: str, owner: Owner, **known: str) -> tuple[str, ...]:
     """Return the labels of whatever belongs to a session: all of ours, so that none can come from an image."""
     values = {"session": session, "role": role, "owner": str(owner), **known}
     return tuple(f"{PREFIX}.{key}={values.get(key, '')}" for key in LABELS)
@@ -26,12 +26,12 @@ def owned_by(plan: Plan, role: str) -> tuple[str, ...]:
     name = {"agent": plan.name, "network": plan.name, "key-volume": plan.key_volume}.get(role, f"{plan.name}-{role}")
     known = _described(plan) if role == "agent" else {}
     fields = (plan.session, role, name, str(plan.owner), known.get("repository", ""), known.get("manifest", ""))
-    return owned(plan.session, role, plan.owner, **known, proof=proof.proof(plan.key, *fields))
+    return owner_labels(plan.session, role, plan.owner, **known, proof=proof.proof(plan.key, *fields))
 
 
 def labels(plan: Plan, role: str) -> tuple[str, ...]:
     """Return the flags that label a container, network or named volume."""
-    return labelled(owned_by(plan, role))
+    return label_flags(owned_by(plan, role))
 
 
 def _described(plan: Plan) -> dict[str, str]:
@@ -47,14 +47,14 @@ def _described(plan: Plan) -> dict[str, str]:
     }
 
 
-def labelled(pairs: Iterable[str]) -> tuple[str, ...]:
+def label_flags(pairs: Iterable[str]) -> tuple[str, ...]:
     """Return the flags of labels."""
     return tuple(word for pair in pairs for word in ("--label", pair))
 
 
 def volume_labels(plan: Plan, role: str) -> str:
     """Return the part of a --mount that labels the volume that it makes, which takes no --label."""
-    return ",".join(f"volume-label={label}" for label in owned(plan.session, role, plan.owner))
+    return ",".join(f"volume-label={label}" for label in owner_labels(plan.session, role, plan.owner))
 
 
 def unprivileged() -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def lifeline(plan: Plan) -> str:
     return f"while read -r{' -t 45' if plan.remote else ''} _; do :; done"
 
 
-def fed(data: bytes, command: str) -> str:
+def feed_stdin(data: bytes, command: str) -> str:
     """Return the shell command that feeds `data`, the beginning of its stdin, to another, and then says so."""
     return f"head --bytes {len(data)} | {command} && echo up"
 
@@ -106,7 +106,7 @@ def nft(name: str, target: str, image: str, owned: Iterable[str], rules: bytes) 
         *("--user", "0:0", "--read-only"),
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
         "--no-healthcheck",
-        *labelled(owned),
+        *label_flags(owned),
         *proxy_variables(""),
-        *("--entrypoint", "bash", image, "-c", f"{fed(rules, 'nft --file -')} && cat"),
+        *("--entrypoint", "bash", image, "-c", f"{feed_stdin(rules, 'nft --file -')} && cat"),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from claude_bottle.documents import files
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import skill
 from claude_bottle.manifest.skill import Part, Skill
@@ -99,9 +99,9 @@ def _folder(folder: Path, name: str) -> Iterator[Entry]:
         for part in skill.parts(folder.resolve()):
             yield from _entry(part, f"{name}/{part.name}")
     except OSError as error:
-        raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None
+        raise ManifestError(f"{escape_control_chars(str(error.filename))}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ManifestError(f"{harmless(str(folder))}: {error}") from None
+        raise ManifestError(f"{escape_control_chars(str(folder))}: {error}") from None
 
 
 def _entry(part: Part, name: str) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.documents.files import opened
 from claude_bottle.errors import ManifestError
 from claude_bottle.host import installation
@@ -54,7 +54,7 @@ def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Imag
         files = sorted(_walk(folder), key=lambda file: file.name)
         tag = _tag(*args, dockerfile.name, _digest(files))
     except OSError as error:
-        raise ManifestError(f"{harmless(str(error.filename))}: {error.strerror}") from error
+        raise ManifestError(f"{escape_control_chars(str(error.filename))}: {error.strerror}") from error
     build = (*_build(tag, no_cache), *args)
     if all(file.has_usual_mode for file in files):
         return Image(tag, (*build, "--file", str(dockerfile), str(folder)), b"")
@@ -122,7 +122,9 @@ def _walk(folder: Path) -> Iterator[_File]:
         count, size = count + 1, size + (file.size if stat.S_ISREG(file.mode) else 0)
         if count > _MOST_FILES or size > _MOST_BYTES:
             most = f"{_MOST_FILES:,} files or {_MOST_BYTES >> 30} GiB"
-            raise ManifestError(f"{harmless(str(folder))}: more than {most}; give the Dockerfile a folder of its own")
+            raise ManifestError(
+                f"{escape_control_chars(str(folder))}: more than {most}; give the Dockerfile a folder of its own"
+            )
         yield file
         if stat.S_ISDIR(file.mode):
             with os.scandir(file.path) as entries:

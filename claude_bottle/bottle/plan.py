@@ -10,7 +10,7 @@ from claude_bottle import PREFIX
 from claude_bottle.bottle import home
 from claude_bottle.bottle.image import Image
 from claude_bottle.documents import files
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.addresses import Addresses
@@ -266,11 +266,11 @@ def _certificates(agent: Agent) -> bytes:
     try:
         return b"".join(home.certificates(files.read(path)) for path in agent.bottle.ca_certs)
     except OSError as error:
-        raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None
+        raise ManifestError(f"{escape_control_chars(str(error.filename))}: cannot be read: {error.strerror}") from None
 
 
 def _keys(agent: Agent) -> tuple[ssh_hosts.Key, ...]:
     try:
         return ssh_hosts.keys(agent.bottle.ssh)
     except OSError as error:
-        raise ManifestError(f"{harmless(str(error.filename))}: cannot be read: {error.strerror}") from None
+        raise ManifestError(f"{escape_control_chars(str(error.filename))}: cannot be read: {error.strerror}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from claude_bottle.documents.escaping import columns, harmless
+from claude_bottle.documents.escaping import columns, escape_control_chars
 from claude_bottle.egress import allowlist
 from claude_bottle.manifest.agent import Agent
 
@@ -29,4 +29,6 @@ def lines(agents: Iterable[Agent]) -> list[Line]:
 
 def table(found: Iterable[Line]) -> str:
     """Return lines as a table with a header."""
-    return columns([_HEADER, *(tuple(map(harmless, (line.agent, line.bottle, line.egress))) for line in found)])
+    return columns(
+        [_HEADER, *(tuple(map(escape_control_chars, (line.agent, line.bottle, line.egress))) for line in found)]
+    )

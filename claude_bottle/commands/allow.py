@@ -14,7 +14,7 @@ from pathlib import Path
 from claude_bottle.bottle import docker_flags, firewall, home
 from claude_bottle.bottle.plan import SIDECAR_UID
 from claude_bottle.documents import yaml_document, yaml_edit
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
@@ -52,7 +52,7 @@ class Saving:
 
     def __str__(self) -> str:
         """Return what writing does as a line."""
-        return f"{'saved in' if self.after != self.before else 'already in'} {harmless(str(self.path))}"
+        return f"{'saved in' if self.after != self.before else 'already in'} {escape_control_chars(str(self.path))}"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _open_ports(env: Mapping[str, str], session: Session, hosts: Sequence[Host])
     """Have the gate let more ports out. Adding to its set replaces no rule: there is no moment without a gate."""
     ports = sorted({host.port for host in hosts} - {allowlist.HTTPS})
     if ports:
-        owned, rules = docker_flags.owned(session.id, "allow", session.owner), firewall.more_ports(ports)
+        owned, rules = docker_flags.owner_labels(session.id, "allow", session.owner), firewall.more_ports(ports)
         argv = docker_flags.nft(
             f"{session.container}-allow", f"container:{session.sidecar}", session.base, owned, rules
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from claude_bottle import PREFIX
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
@@ -135,7 +135,7 @@ def offered(kind: str, host: Machine, given: Mapping[str, object], rest: Sequenc
     except (BottleError, OSError, ValueError):
         return []
     # What a script reads is one a line; nobody wants to type what cannot be seen.
-    shown = (name for name in found if name and harmless(name) == name)
+    shown = (name for name in found if name and escape_control_chars(name) == name)
     return [name for name in shown if name.startswith(incomplete) and name not in cast("Sequence[str]", typed)]
 
 

@@ -100,7 +100,9 @@ def _nf_tables(machine: Machine, engine: Engine, image: Image) -> Finding:
     # An owner, so that cleanup finds it should this process be killed.
     name = f"{PREFIX}-doctor-{machine.owner.pid}"
     rules = firewall.trial()
-    argv = docker_flags.nft(name, "none", image.tag, docker_flags.owned("doctor", "doctor", machine.owner), rules)
+    argv = docker_flags.nft(
+        name, "none", image.tag, docker_flags.owner_labels("doctor", "doctor", machine.owner), rules
+    )
     result = engine.ask(*argv[1:], stdin=rules)
     detail = "supported by the engine's kernel" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
     return Finding("nf_tables", detail, fault=not result.ok)

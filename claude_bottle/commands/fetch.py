@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from claude_bottle.cleanup.stack import Teardown
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import UsageError
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
@@ -26,12 +26,11 @@ def fetch(machine: Machine, name: str, notify: Callable[[str], None], *, tags: b
     """
     session, bottle = _bottle(machine, name)
     if liveness.liveness(bottle.owner, machine.owner) == "elsewhere":
-        raise UsageError(
-            f"{harmless(str(bottle.work.repository))} is on the machine that started the session, not on this one"
-        )
+        where = escape_control_chars(str(bottle.work.repository))
+        raise UsageError(f"{where} is on the machine that started the session, not on this one")
     if not session.is_proven(machine.key):
-        where = harmless(str(bottle.work.repository))
-        raise UsageError(f"{where} is not written to: {registry.UNPROVEN.format(harmless(session.id))}")
+        where = escape_control_chars(str(bottle.work.repository))
+        raise UsageError(f"{where} is not written to: {registry.UNPROVEN.format(escape_control_chars(session.id))}")
     with Teardown():
         console.say(handback.begun())
         notify(handback.fetch(replace(bottle, owner=machine.owner), notify, tags=tags))
@@ -53,5 +52,5 @@ def _bottle(machine: Machine, name: str) -> tuple[Session, Bottle]:
     session = registry.find(registry.listed(env), name)
     work = Work.of_label(session.repository)
     if not work:
-        raise UsageError(f"{harmless(session.id)} has no repository: it was started without --repo")
+        raise UsageError(f"{escape_control_chars(session.id)} has no repository: it was started without --repo")
     return session, Bottle(session.id, session.owner, session.container, work, env)

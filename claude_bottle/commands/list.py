@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from claude_bottle.documents.escaping import columns, harmless
+from claude_bottle.documents.escaping import columns, escape_control_chars
 from claude_bottle.egress.log import Tally
 from claude_bottle.host.machine import Machine
 from claude_bottle.session import registry
@@ -37,7 +37,12 @@ class Line:
         """Return the line as cells of a table; labels are foreign text."""
         names = (self.session.id, self.session.agent, self.session.bottle)
         counts = (str(self.tally.allowed), str(self.tally.blocked))
-        return (*map(harmless, names), registry.duration(self.age), harmless(self.session.mode), *counts)
+        return (
+            *map(escape_control_chars, names),
+            registry.duration(self.age),
+            escape_control_chars(self.session.mode),
+            *counts,
+        )
 
 
 def sessions(machine: Machine) -> list[Line]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from claude_bottle.cleanup import orphans, stack
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import LeftBehindError
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
@@ -55,13 +55,13 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
     # One with a repository brings its work back first, for which it has a budget; teardown had its time above.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
     for name in working:
-        console.say(f"{harmless(name)} is still bringing its work back; waiting")
+        console.say(f"{escape_control_chars(name)} is still bringing its work back; waiting")
 
     def living() -> bool:
         return any(liveness.liveness(owner, machine.owner) == "ours" for owner in working.values())
 
     for name in left - working.keys() | _await_end(env, working, fetch.BUDGET, living):
-        console.say(f"{harmless(name)} does not stop on its own; removing it")
+        console.say(f"{escape_control_chars(name)} does not stop on its own; removing it")
         _remove(env, name)
 
 
@@ -71,7 +71,7 @@ def _ask_to_end(machine: Machine, session: Session) -> bool:
         return False
     why = f"process {session.owner.pid} is no launcher"
     if not session.is_proven(machine.key):
-        why = registry.UNPROVEN.format(harmless(session.id))
+        why = registry.UNPROVEN.format(escape_control_chars(session.id))
     elif stack.ask_to_end(session.owner, machine.owner):
         return True
     console.say(f"{why}; removing the session without a signal")
@@ -82,7 +82,7 @@ def _remove(env: Mapping[str, str], session: str) -> None:
     """Remove all of a session, in order; raises LeftBehindError."""
     stages = tuple(item for item in orphans.stage_dirs() if item.session == session)
     if not orphans.remove(env, (*orphans.listed(env, session), *stages), console.say):
-        raise LeftBehindError(f"not all of session {harmless(session)} could be removed")
+        raise LeftBehindError(f"not all of session {escape_control_chars(session)} could be removed")
 
 
 def _await_end(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, IsolationError
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.agent import Agent
@@ -34,8 +34,8 @@ class Verified:
     def __str__(self) -> str:
         """Return the agent's name and a line for each check."""
         if isinstance(self.outcome, BottleError):
-            return f"{harmless(self.agent)}\n  {self.outcome}"
-        return "\n".join((harmless(self.agent), *self.outcome.lines(), self.outcome.line()))
+            return f"{escape_control_chars(self.agent)}\n  {self.outcome}"
+        return "\n".join((escape_control_chars(self.agent), *self.outcome.lines(), self.outcome.line()))
 
 
 def verify(machine: Machine, agents: Sequence[Agent], *, verbose: bool) -> Iterator[Verified]:

@@ -11,14 +11,16 @@ _IN_QUOTES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"}  #
 _IDEOGRAPHIC_SPACE = "\u3000"
 
 
-def harmless(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     r"""Return `text` with control, bidi and invisible characters as escapes like `\x1b`; so it is one line."""
     return "".join(character if _shows(character) else _escape(character) for character in text)
 
 
 def quoted(*words: str) -> str:
     r"""Quote words for bash or zsh; one with bytes that a terminal would not show as $'...', each byte as `\x1b`."""
-    return " ".join(shlex.quote(word) if harmless(word) == word else f"$'{_escaped(word)}'" for word in words)
+    return " ".join(
+        shlex.quote(word) if escape_control_chars(word) == word else f"$'{_escaped(word)}'" for word in words
+    )
 
 
 def is_utf8(text: str) -> bool:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import cast
 
 from claude_bottle.documents import yaml_document
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.host import installation
 
 HTTPS = 443
@@ -50,8 +50,10 @@ def parse_host(text: str) -> Host:
 
 def _refuse_more(text: str) -> None:
     """Refuse what is more, or less, than a name and a port."""
-    if not text or " " in text or harmless(text) != text:
-        raise ValueError(f'"{harmless(text)}": a host name must not be empty or contain spaces or control characters')
+    if not text or " " in text or escape_control_chars(text) != text:
+        raise ValueError(
+            f'"{escape_control_chars(text)}": a host name must not be empty or contain spaces or control characters'
+        )
     if "://" in text:
         raise ValueError(f'"{text}": leave out "{text.partition("://")[0]}://"; give only the host name')
     if "/" in text:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from claude_bottle import REFUSED
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.documents.yaml_edit import scalar
 from claude_bottle.egress.allowlist import HTTPS, Host, parse_host
 
@@ -140,7 +140,7 @@ def report(tally: Tally, bottle: object) -> str:
     offered = tally.allowable[:_SHOWN]
     if offered:
         hosts = ", ".join(scalar(str(host)) for host in offered)
-        text += f"        to allow, in {harmless(str(bottle))}:\negress:\n  allow: [{hosts}]\n"
+        text += f"        to allow, in {escape_control_chars(str(bottle))}:\negress:\n  allow: [{hosts}]\n"
     return text
 
 
@@ -203,7 +203,7 @@ def _host(fields: Mapping[str, str]) -> str:
 def _ascii(text: str, longest: int) -> str:
     """Return foreign text as printable ASCII, cut if it is too long."""
     plain = text[: longest + 1].encode("ascii", "backslashreplace").decode("ascii")
-    return _cut(harmless(plain), longest)
+    return _cut(escape_control_chars(plain), longest)
 
 
 def _cut(text: str, longest: int) -> str:

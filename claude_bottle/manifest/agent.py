@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.documents.files import MIB
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import skill as skills
@@ -51,7 +51,7 @@ def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Pat
         hint = nearest(name, known) or f"; there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
         if f"{name}.yml" in _listing(folder):
             hint = f"; {name}.yml must be named {name}{_SUFFIX}"
-        raise ManifestError(harmless(f'{folder}: no agent "{name}"{hint}'))
+        raise ManifestError(escape_control_chars(f'{folder}: no agent "{name}"{hint}'))
     loader = _Loader(ManifestContext(folder, environ, home))
     agent = loader.agent(name)
     loader.finish()
@@ -123,9 +123,9 @@ def names(folder: Path) -> tuple[str, ...]:
         found = _stems(tuple(entry.name for entry in folder.iterdir()))
     except OSError as error:
         hint = "; --agents DIR or CLAUDE_BOTTLE_AGENTS names the folder of agents"
-        raise ManifestError(harmless(f"{folder}: {error.strerror}{hint}")) from None
+        raise ManifestError(escape_control_chars(f"{folder}: {error.strerror}{hint}")) from None
     if not found:
-        raise ManifestError(harmless(f"{folder}: contains no agent (a file <name>{_SUFFIX})"))
+        raise ManifestError(escape_control_chars(f"{folder}: contains no agent (a file <name>{_SUFFIX})"))
     return found
 
 

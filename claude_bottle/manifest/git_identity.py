@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.manifest.validation import Value
 from claude_bottle.process import command
 
@@ -43,7 +43,7 @@ def parsed(output: bytes) -> Identity:
     """Parse git's answer to ASK; the last of several settings counts."""
     lines = output.decode("utf-8", "replace").split("\0")
     found = {key: value.strip() for key, _, value in (line.partition("\n") for line in lines)}
-    fit = {key: value for key, value in found.items() if value and harmless(value) == value}
+    fit = {key: value for key, value in found.items() if value and escape_control_chars(value) == value}
     return Identity(fit.get("user.name"), fit.get("user.email"))
 
 
@@ -54,7 +54,7 @@ def completed_by_host(known: Identity, env: Mapping[str, str]) -> Identity:
 
 def _text(value: Value | None) -> str | None:
     text = value.text() if value else None
-    if value and text is not None and (not text.strip() or harmless(text) != text):
+    if value and text is not None and (not text.strip() or escape_control_chars(text) != text):
         value.fail("must not be empty or contain control characters")
     return text
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.documents import files, yaml_document
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Fault:
 
     def __str__(self) -> str:
         """Return the one line that is shown."""
-        return harmless(f"{self.path}:{self.line}:{self.column}: {self.message}")
+        return escape_control_chars(f"{self.path}:{self.line}:{self.column}: {self.message}")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def name_problem(name: str) -> str | None:
     """Return what keeps `name` from naming an agent, a bottle or a skill: it must be a plain file name."""
     if not name or name.startswith(".") or "/" in name:
         return f'"{_short(name)}" is not a plain name: it must not be empty, hold "/" or begin with "."'
-    if harmless(name) != name:
+    if escape_control_chars(name) != name:
         return f'"{_short(name)}" has control or invisible characters in its name'
     return None
 

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from claude_bottle import PREFIX
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import DockerError, EngineError, ManifestError
 from claude_bottle.process import command
 from claude_bottle.process.command import Result
@@ -108,7 +108,7 @@ class Engine:
         if not result.ok:
             raise unusable(result.reason + ("" if result.timed_out else self._membership()))
         if len(words) != 2:
-            raise unusable(f"docker version names no engine: {harmless(' '.join(words))}")
+            raise unusable(f"docker version names no engine: {escape_control_chars(' '.join(words))}")
         return Versions(*words)
 
     def versions(self) -> Versions:
@@ -223,7 +223,7 @@ def _how_to_join(path: Path) -> str:
     except (OSError, KeyError):
         status = None
     if not status or not status.st_mode & stat.S_IWGRP or not status.st_gid:
-        return f"this user may not use {harmless(str(path))}"
+        return f"this user may not use {escape_control_chars(str(path))}"
     return f"this login is not in the group {group}: `sudo usermod -aG {group} $USER`, then log in again"
 
 

@@ -7,7 +7,7 @@ A phrase is a fragment of a sentence, as short as possible without matching anot
 from dataclasses import dataclass
 from typing import Literal
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 
 Speaker = Literal["docker", "dockerd", "runc", "git", "ssh-add"]  # docker's client, its engine, what starts containers
 Named = Literal["docker", "git"]  # whose sentences are quoted to the user
@@ -131,7 +131,7 @@ def gist(by: Named, said: str) -> str:
     """Return a program's explanation of its failure, in one line: its last two lines but advice, escaped."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(_ADVICE[by])]
-    short = harmless(" ".join(lines[-2:]))
+    short = escape_control_chars(" ".join(lines[-2:]))
     for opening in _OPENINGS[by]:
         short = short.removeprefix(opening)
     return short

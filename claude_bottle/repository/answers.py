@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import RepositoryError
 from claude_bottle.repository.clone import is_oid
 
@@ -102,7 +102,7 @@ def _record(line: bytes) -> dict[str, str]:
             raise _malformed(f"{len(value)} characters of {name}")
         if name in _NAMES and not is_oid(value) and (value or not _NAMES[name]):
             raise _malformed(f"{value[:_SHOWN]!r} is not a commit id")
-    return {name: harmless(value)[:_SHOWN] for name, value in record.items()}
+    return {name: escape_control_chars(value)[:_SHOWN] for name, value in record.items()}
 
 
 def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
@@ -113,4 +113,4 @@ def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
 
 
 def _malformed(why: str) -> RepositoryError:
-    return RepositoryError(f"the bottle's answer is malformed: {harmless(why)}")
+    return RepositoryError(f"the bottle's answer is malformed: {escape_control_chars(why)}")

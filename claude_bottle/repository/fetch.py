@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from claude_bottle.documents.escaping import harmless, quoted
+from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.errors import BottleError, RepositoryError
 from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
@@ -67,7 +67,7 @@ def diff(bottle: Bottle) -> Iterator[str]:
         argv, program = bottle.export("diff", start, str(FILE)), export.program()
         for line in command.lines(argv, bottle.env, stdin=program, started=bottle.started, ended=codes.append):
             silent = False
-            yield "\t".join(harmless(part) for part in line.decode(errors="replace").split("\t")) + "\n"
+            yield "\t".join(escape_control_chars(part) for part in line.decode(errors="replace").split("\t")) + "\n"
         if codes == [0]:
             return
         if codes == [PART]:
@@ -200,9 +200,9 @@ def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
             # Fetched by hand, what was refused would get past the checks: not every git checks a bundle.
             how = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
             hint = how if checked else "look at it in a clone of the repository, never in your own"
-            where = f"{'' if checked else ', unchecked,'} in {harmless(str(path))}"
+            where = f"{'' if checked else ', unchecked,'} in {escape_control_chars(str(path))}"
             return RepositoryError(f"{why}; the work is saved{where} ({hint})")
-    return RepositoryError(f"{why}; nor could it be saved in {harmless(str(repository.parent))}")
+    return RepositoryError(f"{why}; nor could it be saved in {escape_control_chars(str(repository.parent))}")
 
 
 def _moved(bundle: Path, folder: Path, name: str) -> Path:

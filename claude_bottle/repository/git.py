@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import RepositoryError
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Result
@@ -127,6 +127,6 @@ def reason(result: Result) -> str:
     """Return git's error message in one line, else its exit status."""
     if wording.says(wording.ANOTHERS, result.stderr):
         # The last line that git prints is the command, with the path as git knows and quotes it.
-        allow = harmless(result.stderr.strip().rpartition("\n")[2].strip())
+        allow = escape_control_chars(result.stderr.strip().rpartition("\n")[2].strip())
         return f"it belongs to another user, so git does not read it; if you trust it: `{allow}`"
     return wording.gist("git", result.stderr) or f"exit status {result.returncode}"

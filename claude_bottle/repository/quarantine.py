@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import RepositoryError
 from claude_bottle.host.console import Progress
 from claude_bottle.process import wording
@@ -261,7 +261,9 @@ def opened(bundle: IO[bytes]) -> str:
     if not head:
         raise RepositoryError("what came out is no git bundle with one branch")
     if head[2] != OUT.encode():
-        raise RepositoryError(f"the bundle has {harmless(head[2].decode(errors='replace'))}, which was not asked for")
+        raise RepositoryError(
+            f"the bundle has {escape_control_chars(head[2].decode(errors='replace'))}, which was not asked for"
+        )
     if (many := packfile.count(bundle.fileno(), head.end())) > _OBJECTS:
         raise RepositoryError(f"the bundle has {many} objects, more than the {_OBJECTS} that are taken")
     os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the file itself, which another process reads on

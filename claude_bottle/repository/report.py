@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from claude_bottle.documents.escaping import harmless, quoted
+from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.errors import RepositoryError
 from claude_bottle.repository import git
 from claude_bottle.repository.autorun_files import runs_by_itself
@@ -88,7 +88,7 @@ def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
     """
     seen = _look(quarantine, work.start, tip)
     lines = [
-        f"branch  {branch} in {harmless(str(work.repository))}",
+        f"branch  {branch} in {escape_control_chars(str(work.repository))}",
         *(f"        {line}" for line in _summary(quarantine, work.start, tip, seen)),
         *_commands(work, branch),
         *seen.lines(),
@@ -205,5 +205,5 @@ def _asked(quarantine: Git, seen: _Seen, *words: str) -> list[str]:
 
 
 def _cut(line: str) -> str:
-    shown = harmless(line)
+    shown = escape_control_chars(line)
     return shown if len(shown) <= _WIDTH else f"{shown[:_WIDTH]}..."

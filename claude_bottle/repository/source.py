@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import RepositoryError, UsageError
 from claude_bottle.host.owner import Owner
 from claude_bottle.host.stage_dir import StageDir
@@ -48,7 +48,7 @@ def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repos
     """
     git_ = opened(wanted.path, env)
     if "\n" in f"{git_.path}{objects(git_)}":
-        raise RepositoryError(f"{harmless(str(git_.path))}: paths with a line break are not supported")
+        raise RepositoryError(f"{escape_control_chars(str(git_.path))}: paths with a line break are not supported")
     commit = _commit(git_, wanted)
     if git_.run("rev-parse", "--quiet", "--verify", "refs/heads/bottle").ok:
         raise RepositoryError(f'{git_.path}: rename the branch "bottle": git cannot create bottle/... beside it')
@@ -134,7 +134,8 @@ def _submodules(git_: Git, commit: str) -> Iterator[str]:
     if paths:
         more = f", +{count - _NAMES_SHOWN} more" if count > _NAMES_SHOWN else ""
         folders = "its folder is" if count == 1 else "their folders are"
-        yield f"{_many(count, 'submodule')} not included, {folders} empty: {harmless(', '.join(paths))}{more}"
+        names = escape_control_chars(", ".join(paths))
+        yield f"{_many(count, 'submodule')} not included, {folders} empty: {names}{more}"
 
 
 def _lfs(git_: Git, commit: str) -> Iterator[str]:
@@ -147,7 +148,7 @@ def _with_changes(git_: Git, wanted: Wanted, found: Repository, owner: Owner | N
     """Return the repository with a note on its uncommitted changes, and with a commit of them if wanted."""
     changes, inner = _changes(git_)
     if inner:
-        named = harmless(", ".join(inner[:_NAMES_SHOWN]))
+        named = escape_control_chars(", ".join(inner[:_NAMES_SHOWN]))
         note = f"nested repositories not included ({len(inner)}): {named}"
         found = replace(found, notes=(note, *found.notes))
     if not wanted.with_changes:

@@ -10,11 +10,11 @@ from claude_bottle.host.addresses import Addresses
 Data = Any  # of JSON that others wrote: a check that trips over its shape has failed
 
 
-class Moot(Exception):
+class NotApplicable(Exception):
     """A check cannot apply here; the message says why."""
 
 
-class Doubt(Exception):
+class Inconclusive(Exception):
     """A check could not be decided for a reason that is no leak; the message says which."""
 
 

@@ -7,7 +7,7 @@ from claude_bottle.bottle import agent, docker_flags
 from claude_bottle.bottle import key_holder as keyholder
 from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID
 from claude_bottle.manifest.ssh_hosts import FOLDER
-from claude_bottle.selftest.evidence import Data, Doubt, Evidence
+from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
 
 # Named like a secret: API_KEY, apikey, DB_PASSWORD, GH_PAT; not KEYBOARD, PATH, MAX_TOKENS or TOKENIZERS_PARALLELISM.
 SECRET = re.compile(
@@ -131,11 +131,11 @@ def key_holder(seen: Evidence) -> Iterator[str]:
 
 
 def _limited(container: Data, others: Mapping[str, int], memory: int, unless: str) -> Iterator[str]:
-    """Tell limits that are not as planned; Doubt, which says `unless`, where that is swap and the engine's doing."""
+    """Yield limits that are not as planned; raise Inconclusive(`unless`) if the engine cannot limit swap."""
     config, pairs = container["HostConfig"], {**others, "Memory": memory, "MemorySwap": memory}
     wrong = {key: config[key] for key, value in pairs.items() if config[key] != value}
     if wrong == {"MemorySwap": -1}:  # what the engine makes of it where the kernel does not count swap
-        raise Doubt(f"the engine's kernel does not limit swap, {unless}")
+        raise Inconclusive(f"the engine's kernel does not limit swap, {unless}")
     yield from (f"{key} is {value}, not {pairs[key]}" for key, value in wrong.items())
 
 

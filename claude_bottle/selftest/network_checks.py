@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from claude_bottle import REFUSED
 from claude_bottle.bottle.plan import PROXY_PORT, Plan
 from claude_bottle.host.addresses import Addresses
-from claude_bottle.selftest.evidence import Data, Doubt, Evidence, Moot
+from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive, NotApplicable
 
 API = "api.anthropic.com"
 OUTSIDE = "198.51.100.1"  # of TEST-NET-2 (RFC 5737): nobody's, so that a leak reaches nobody
@@ -46,14 +46,16 @@ def gateway(seen: Evidence) -> Iterable[str]:
 def docker0(seen: Evidence) -> Iterable[str]:
     """TCP to docker0's address."""
     if seen.known.docker0 is None:
-        raise Moot(seen.known.why or "there is no docker0 here, or the engine has a network namespace of its own")
+        raise NotApplicable(
+            seen.known.why or "there is no docker0 here, or the engine has a network namespace of its own"
+        )
     return _open(seen.probe["tcp"], _targets(_docker0(seen.known), _TCP_PORTS))
 
 
 def host(seen: Evidence) -> Iterable[str]:
     """TCP to every address of the host."""
     if not seen.known.host:
-        raise Moot(seen.known.why or "this host has no address")
+        raise NotApplicable(seen.known.why or "this host has no address")
     return _open(seen.probe["tcp"], _targets(seen.known.host, _TCP_PORTS))
 
 
@@ -103,7 +105,7 @@ def api(seen: Evidence) -> Iterator[str]:
     answer = seen.probe["allowed"]
     status = _status(answer)
     if status in ("502", "503", "504") or answer == "no answer" or (status == "403" and not _not_listed(answer)):
-        raise Doubt(f"{API} cannot be reached, is the network down? The sidecar says: {_told(answer)}")
+        raise Inconclusive(f"{API} cannot be reached, is the network down? The sidecar says: {_told(answer)}")
     if status != "200":
         yield f"CONNECT {API}: {_told(answer)}"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from claude_bottle.bottle import docker_flags
 from claude_bottle.bottle.plan import Plan
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.process import container
 from claude_bottle.selftest import inspect_checks, network_checks, userland_checks
-from claude_bottle.selftest.evidence import Doubt, Evidence, Moot, Seen
+from claude_bottle.selftest.evidence import Evidence, Inconclusive, NotApplicable, Seen
 
 Argv = tuple[str, ...]
 
@@ -25,7 +25,7 @@ class Verdict(Enum):
     PASSED = "passed"
     FAILED = "failed"
     WARNING = "warning"
-    MOOT = "not applicable"
+    NOT_APPLICABLE = "not applicable"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Receipt:
     def line(self) -> str:
         """Return the receipt in short: one line, and one more for every failure and warning."""
         counts = [f"{len(self._with(Verdict.PASSED))} checks passed in {self.seconds:.1f} s"]
-        for verdict in (Verdict.FAILED, Verdict.MOOT):
+        for verdict in (Verdict.FAILED, Verdict.NOT_APPLICABLE):
             counts += [f"{len(found)} {verdict.value}"] if (found := self._with(verdict)) else []
         told = (*self.failed, *self._with(Verdict.WARNING))
         return "\n".join((f"isolation  {', '.join(counts)}", *(check.line for check in told)))
@@ -77,7 +77,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class _Rule:
-    """A check: `faults` returns what is wrong, or raises Doubt or Moot; any other exception: it did not run."""
+    """A check: `faults` returns what is wrong, or raises Inconclusive or NotApplicable; else it did not run."""
 
     name: str
     promise: str
@@ -170,9 +170,9 @@ def _check(rule: _Rule, evidence: Evidence) -> Check:
     try:
         for fault in rule.faults(evidence):
             faults.append(fault)  # noqa: PERF402  (those before an exception count)
-    except Moot as reason:
-        return Check(rule.name, Verdict.MOOT, str(reason))
-    except Doubt as reason:
+    except NotApplicable as reason:
+        return Check(rule.name, Verdict.NOT_APPLICABLE, str(reason))
+    except Inconclusive as reason:
         if not faults:
             return Check(rule.name, Verdict.WARNING, _shortened(str(reason)))
     except Exception as error:  # whatever others printed must neither pass nor end the launcher
@@ -183,5 +183,5 @@ def _check(rule: _Rule, evidence: Evidence) -> Check:
 
 
 def _shortened(text: str) -> str:
-    shown = harmless(text)
+    shown = escape_control_chars(text)
     return shown if len(shown) <= _DETAIL else shown[:_DETAIL] + " ..."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claude_bottle import repository
 from claude_bottle.process.container import AGENT, GUARD
-from claude_bottle.selftest.evidence import Data, Doubt, Evidence
+from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
 
 SHELL = "/bin/bash"
 # What is run in a bottle by its first process, `container.execute`, clone.sh and the exporter.
@@ -36,7 +36,7 @@ def user(seen: Evidence) -> Iterator[str]:
         if "0" in status["Uid"] or not status["Uid"]:
             yield f"process {pid} is root's"
     if not seen.listed:
-        raise Doubt("the engine cannot list processes with their users, so they were seen by the probe alone")
+        raise Inconclusive("the engine cannot list processes with their users, so they were seen by the probe alone")
     first = _first(seen)
     for pid, *users in seen.listed:
         # Where users are mapped, root's is as far from the first process's as it is inside.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, DockerError, IsolationError, RefusedError
 from claude_bottle.host import console
 from claude_bottle.host.stage_dir import StageDir
@@ -61,7 +61,7 @@ def unlock(plan: Plan, context: SessionContext) -> None:
     """
     for key, step in steps.table(plan).unlocks:
         context.undo.note(f"{step.name} ...")
-        path = harmless(str(key.file.path))
+        path = escape_control_chars(str(key.file.path))
         console.say(f"the key {path}, for {', '.join(host.alias for host in key.hosts)}, is encrypted")
         # Prompt on the terminal of stdin: stderr may be redirected to a file, which would hide the prompt.
         if code := terminal.run(step.argv, context.env, shown=0, full_screen=False):
@@ -126,7 +126,7 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""
-    paths = [harmless(str(key.file.path)) for key in plan.keys if key.step == step.name]
+    paths = [escape_control_chars(str(key.file.path)) for key in plan.keys if key.step == step.name]
     if paths and wording.says(wording.KEY_FORMAT, result.stderr):
         hint = f"; `ssh-keygen -p -f {shlex.quote(paths[0])}`, of OpenSSH 9.6 or newer, converts it"
     return DockerError(f"{step.name}:{''.join(f' {path} cannot be used:' for path in paths)} {result.reason}{hint}")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from claude_bottle.bottle.plan import TOKEN, Plan
-from claude_bottle.documents.escaping import harmless, quoted
+from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
 from claude_bottle.host import console
@@ -53,25 +53,25 @@ def _feed(step: Step) -> str:
 
 def _lines(plan: Plan, building: str) -> Iterator[str]:
     agent, bottle = plan.agent, plan.agent.bottle
-    yield f"agent   {harmless(agent.name):<13} {harmless(agent.description)}"
+    yield f"agent   {escape_control_chars(agent.name):<13} {escape_control_chars(agent.description)}"
     if agent.skills:
-        yield "  skills  " + harmless(", ".join(skill.name for skill in agent.skills))
-        yield from (f"  note    {harmless(note)}" for skill in agent.skills for note in skill.notes)
+        yield "  skills  " + escape_control_chars(", ".join(skill.name for skill in agent.skills))
+        yield from (f"  note    {escape_control_chars(note)}" for skill in agent.skills for note in skill.notes)
     if plan.prompt is not None:
         yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
         yield "  claude  " + quoted(*plan.run.arguments)
     yield from _repository(plan)
-    yield f"bottle  {harmless(bottle.name)}"
-    yield "  env     " + harmless(", ".join(_environment(plan)))
-    yield from (f"  ssh     {harmless(_ssh(host))}" for host in bottle.ssh)
-    yield from (f"  git     {harmless(who)}" for who in (str(plan.identity),) if who)
+    yield f"bottle  {escape_control_chars(bottle.name)}"
+    yield "  env     " + escape_control_chars(", ".join(_environment(plan)))
+    yield from (f"  ssh     {escape_control_chars(_ssh(host))}" for host in bottle.ssh)
+    yield from (f"  git     {escape_control_chars(who)}" for who in (str(plan.identity),) if who)
     yield "  egress  " + allowlist.summary(plan.allow)
     yield from (f"          {name}: any host under {name[2:]}" for name in plan.allow if name.startswith("*."))
     if len(plan.ports) > 1:
         yield f"  ports   {', '.join(map(str, plan.ports))}, each open on every allowed host"
     if plan.certificates:
-        yield "  trusts  " + harmless(", ".join(str(path) for path in bottle.ca_certs))
+        yield "  trusts  " + escape_control_chars(", ".join(str(path) for path in bottle.ca_certs))
     limits = bottle.limits
     yield f"  limits  {limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes"
     yield f"image   {plan.image.tag} {building}"
@@ -79,14 +79,14 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield f"warning {DEBUG_LOG}"
     own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
     if own and base and own != base:  # not known of an image that is still to be built
-        yield f"  path    {harmless(own)}"
+        yield f"  path    {escape_control_chars(own)}"
 
 
 def _repository(plan: Plan) -> Iterator[str]:
     if plan.repository:
-        yield f"repo    {harmless(str(plan.repository.work.repository))} at {harmless(plan.repository.ref)}"
+        yield f"repo    {escape_control_chars(f'{plan.repository.work.repository} at {plan.repository.ref}')}"
         yield f"  back    as branch {plan.branch}"
-        yield from (f"  note    {harmless(note)}" for note in plan.repository.notes)
+        yield from (f"  note    {escape_control_chars(note)}" for note in plan.repository.notes)
 
 
 def _environment(plan: Plan) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _ssh(host: SshHost) -> str:
 
 
 def _shortened(prompt: str) -> str:
-    line = harmless(" ".join(prompt.split()))
+    line = escape_control_chars(" ".join(prompt.split()))
     return line if len(line) <= _PROMPT_SHOWN else line[:_PROMPT_SHOWN].rstrip() + " ..."
 
 

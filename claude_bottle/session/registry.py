@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from claude_bottle import PREFIX
-from claude_bottle.documents.escaping import harmless
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress.log import Tally
 from claude_bottle.errors import DockerError, UsageError
 from claude_bottle.host import proof
@@ -86,10 +86,12 @@ def find(sessions: Sequence[Session], prefix: str) -> Session:
     exact = [session for session in found if session.id == prefix]
     if len(exact or found) == 1:
         return (exact or found)[0]
-    names = ", ".join(harmless(session.id) for session in found or sessions)
+    names = ", ".join(escape_control_chars(session.id) for session in found or sessions)
     if found:
-        raise UsageError(f'"{harmless(prefix)}" is ambiguous: {names}; type more of the id')
-    raise UsageError(f'no session "{harmless(prefix)}"; {f"sessions: {names}" if names else "none is running"}')
+        raise UsageError(f'"{escape_control_chars(prefix)}" is ambiguous: {names}; type more of the id')
+    raise UsageError(
+        f'no session "{escape_control_chars(prefix)}"; {f"sessions: {names}" if names else "none is running"}'
+    )
 
 
 def egress(env: Mapping[str, str], sidecar: str) -> Tally:

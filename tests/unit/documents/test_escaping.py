@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from claude_bottle.documents.escaping import harmless, is_utf8, quoted
+from claude_bottle.documents.escaping import escape_control_chars, is_utf8, quoted
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from claude_bottle.documents.escaping import harmless, is_utf8, quoted
     ],
 )
 def test_nothing_that_a_terminal_obeys_or_hides_is_left(text: str, shown: str) -> None:
-    assert harmless(text) == shown
+    assert escape_control_chars(text) == shown
 
 
 @pytest.mark.parametrize(

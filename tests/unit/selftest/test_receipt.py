@@ -71,6 +71,6 @@ def test_an_answer_that_is_missing_is_a_failure(plan: Plan, key: str) -> None:
 def test_what_cannot_apply_says_why(plan: Plan) -> None:
     receipt = judged(plan, answers(plan), shown(plan), Addresses(why="the engine is not on this host"))
     assert receipt.line() == "isolation  24 checks passed in 0.3 s, 2 not applicable"
-    moot = [check for check in receipt.checks if check.verdict is Verdict.MOOT]
+    moot = [check for check in receipt.checks if check.verdict is Verdict.NOT_APPLICABLE]
     assert [check.name for check in moot] == ["docker0", "host"]
     assert {check.detail for check in moot} == {"the engine is not on this host"}
