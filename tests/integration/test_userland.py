@@ -82,7 +82,7 @@ def test_what_an_image_has_first_on_its_path_does_not_run_for_the_launcher(matri
 
 
 def test_a_changed_path_is_shown_as_soon_as_it_is_known(bench: Bench) -> None:
-    image(bench, "ENV PATH=/opt/tools:$PATH\n")
+    image(bench, f"# for {bench.name} alone, so that it is not there\nENV PATH=/opt/tools:$PATH\n")
     first, second = (bench.start("--yes", "--print", "SAY: it runs") for _ in range(2))
     assert (first.code, second.code) == (0, 0), (first, second)
     shown = "  path    /opt/tools:/usr/local/sbin:"

@@ -265,27 +265,27 @@ def test_hooks_and_configuration_of_the_bottle_run_nowhere_but_there(bench: Benc
     assert "\x1b" not in ended.err + fetched.out.decode()
 
 
+# After `exec --interactive --user` come the user and the container.
+ALL_REFS = 'exec docker exec --user "$4" "$5" /usr/bin/git -C /work bundle create - --all'
+
+
 @pytest.mark.parametrize(
     ("gives", "told"),
     [
-        ("head --bytes 10G /dev/zero", "the work is larger than 1024 MiB"),
-        ("head --bytes 1M /dev/zero", "what came out is no git bundle with one branch; the work is saved"),
-        ("/usr/bin/git bundle create - --all", "what came out is no git bundle with one branch; the work is saved"),
-        ('"$real" "$@" | head --bytes 300', "git refuses the bundle: "),
+        ("exec head --bytes 10G /dev/zero", "the work is larger than 1024 MiB"),
+        ("exec head --bytes 1M /dev/zero", "what came out is no git bundle with one branch; the work is saved"),
+        (ALL_REFS, "what came out is no git bundle with one branch; the work is saved"),
+        ('docker "$@" | head --bytes 300; exit', "git refuses the bundle: "),
         ("exit 1", "the bottle does not give its work: "),
     ],
     ids=["zeros", "junk", "all refs", "truncated", "none"],
 )
-def test_a_bottle_whose_git_is_hostile(bench: Bench, user: Repo, gives: str, told: str) -> None:
-    folder = bench.agents / "hostile"
-    folder.mkdir()
-    wrapper = f'#!/bin/bash\nreal=/usr/bin/git\n[[ "$*" = *"bundle create"* ]] || exec $real "$@"\n{gives}\n'
-    (folder / "git").write_text(wrapper)
-    (folder / "git").chmod(0o755)
-    (folder / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nCOPY git /usr/local/bin/git\n")
-    bench.write({"image": {"dockerfile": "../hostile/Dockerfile"}})
+def test_a_bottle_that_gives_something_hostile(bench: Bench, user: Repo, gives: str, told: str) -> None:
+    """In place of docker's client, since no image's git is run: an agent would have to take over the exporter."""
+    path = bench.wrap(f'*" - bundle "*) {gives};;')
     before = user.snapshot()
-    ended = bench.start("--yes", "--repo", str(user.path), "--print", "RUN: git tag x; head -c 4096 /dev/urandom > new")
+    question = "RUN: git tag x; head -c 4096 /dev/urandom > new"
+    ended = bench.start("--yes", "--repo", str(user.path), "--print", question, PATH=path)
     assert ended.code == 74, ended
     assert [line for line in ended.err.splitlines() if line.startswith("claude-bottle: ") and told in line], ended.err
     assert user.snapshot() == before
