@@ -90,14 +90,6 @@ class Client:
             self.process.stdin.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
             self.process.stdin.flush()  # type: ignore[union-attr]
 
-    def beat(self) -> bool:
-        """Send a line to the process in the container; tell whether its client still took it."""
-        try:
-            os.write(self.process.stdin.fileno(), b"\n")  # type: ignore[union-attr]
-        except (OSError, ValueError):
-            return False
-        return True
-
     def finish(self, grace: float = 2) -> None:
         """Give the process in the container its end-of-file and wait for the client; end it after `grace` seconds."""
         with self._finishing:  # teardown may come while the monitor is at it
@@ -127,15 +119,16 @@ class Client:
         return self.process.returncode is not None
 
 
-def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -> Client:
+def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False, inherited: Sequence[int] = ()) -> Client:
     """Start a docker command with `env` as its whole environment.
 
-    `shown` sends what it prints to this process's stderr, as progress, instead of collecting it.
-    Raises EngineError where there is no docker command.
+    `shown` sends what it prints to this process's stderr, as progress, instead of collecting it; `inherited` are
+    descriptors that it shares under their numbers. Raises EngineError where there is no docker command.
     """
     pipe = None if shown else subprocess.PIPE
     out = 2 if shown else subprocess.PIPE
-    return Client(_popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe), tuple(argv))
+    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe, pass_fds=tuple(inherited))
+    return Client(process, tuple(argv))
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", timeout: float | None = None) -> Result:
@@ -202,7 +195,9 @@ def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
     return pipe
 
 
-def _popen(argv: Sequence[str], env: Mapping[str, str], **options: int | None) -> subprocess.Popen[bytes]:
+def _popen(
+    argv: Sequence[str], env: Mapping[str, str], **options: int | tuple[int, ...] | None
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(argv, env=dict(env), start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Watch a running session: its sidecar's log, its sidecar's life, and a link that can be cut silently."""
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 
@@ -12,6 +13,17 @@ from claude_bottle.process.command import Client
 _BEAT = 10.0  # seconds between two lines to a remote bottle, whose first process gives up after 45
 _LOOK = 1.0  # seconds between two looks at the key-holder's client, which cost no process
 _TIMEOUT = 10.0  # seconds for the engine to say whether the sidecar lives
+# In a process of its own, which goes on while Ctrl-Z has stopped the launcher, and ends with it: it holds lifelines.
+_HEART = """
+import os, select, sys
+pipes = [int(word) for word in sys.argv[2:]]
+while pipes and not select.select([0], [], [], float(sys.argv[1]))[0]:
+    for pipe in tuple(pipes):
+        try:
+            os.write(pipe, b"\\n")
+        except OSError:
+            pipes.remove(pipe)
+"""
 KEY_HOLDER_ENDED = "the key-holder has ended, so the session was ended too"
 _LAST_LINES = 5.0  # seconds for the end of the log of a sidecar that is gone
 
@@ -43,19 +55,20 @@ class Monitor:
         self._over = threading.Event()
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._key_holder, self._remote = key_holder, plan.remote
+        self._heart: Client | None = None
 
     def start(self) -> None:
         """Watch from now on."""
+        if self._remote:
+            self._heart = self._beat()
         self._follower.start()
-        for client in (self._bottle, self._key_holder):
-            if client and self._remote:
-                threading.Thread(target=self._beat, args=(client,), daemon=True).start()
         if self._key_holder:
             threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
 
     def stop(self) -> None:
         """Stop watching: what ends from now on ends because the session does."""
         self._over.set()
+        self._still()
 
     def join(self) -> None:
         """Wait until the log has been read to its end, once the sidecar is removed."""
@@ -80,6 +93,7 @@ class Monitor:
     def _end(self, reason: BottleError | None) -> None:
         self.ended = reason
         self.last()
+        self._still()
         self._bottle.finish()
 
     def _why(self) -> BottleError | None:
@@ -92,9 +106,17 @@ class Monitor:
             return None
         return DockerError("the sidecar has ended, so the session was ended too")
 
-    def _beat(self, client: Client) -> None:
-        while not self._over.wait(_BEAT) and client.beat():
-            pass
+    def _beat(self) -> Client:
+        """Start the heartbeat of all that gives up without one."""
+        pipes = [client.process.stdin for client in (self._bottle, self._key_holder) if client]
+        lifelines = [pipe.fileno() for pipe in pipes if pipe]
+        argv = (sys.executable, "-IS", "-c", _HEART, str(_BEAT), *map(str, lifelines))
+        return command.start(argv, self._env, inherited=lifelines)
+
+    def _still(self) -> None:
+        """End the heartbeat: a lifeline ends when nobody holds it any more."""
+        if self._heart:
+            self._heart.finish()
 
     def _hold(self, key_holder: Client) -> None:
         """End the session when its key-holder ends: what is left of it could not do what its manifest says."""
