@@ -84,8 +84,7 @@ def proxy_variables(proxy: str) -> tuple[str, ...]:
 def lifeline(plan: Plan) -> str:
     """Return the shell command that reads a container's stdin, a pipe that the launcher holds, to its end.
 
-    Over a link that can be cut silently it also expects a line every 45 s; locally not, so that a suspended launcher
-    keeps its bottle.
+    Over a link that can break it also expects a line every 45 s, which comes even if the launcher is suspended.
     """
     return f"while read -r{' -t 45' if plan.remote else ''} _; do :; done"
 

@@ -95,14 +95,6 @@ class Client:
             self.process.stdin.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
             self.process.stdin.flush()  # type: ignore[union-attr]
 
-    def beat(self) -> bool:
-        """Send a line to the process in the container; return whether its client still took it."""
-        try:
-            os.write(self.process.stdin.fileno(), b"\n")  # type: ignore[union-attr]
-        except (OSError, ValueError):
-            return False
-        return True
-
     def close_stdin(self, grace: float = 2) -> None:
         """Close the container process's stdin and wait for the client; terminate it after `grace` seconds."""
         with self._closing:  # teardown may come while the monitor is at it
@@ -140,15 +132,16 @@ def limited(argv: Sequence[str], *, memory: int, seconds: int) -> tuple[str, ...
     return ("/bin/sh", "-c", _LIMITED, "sh", str(memory >> 10), str(seconds), *argv)
 
 
-def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False) -> Client:
+def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False, inherited: Sequence[int] = ()) -> Client:
     """Start a docker command with `env` as its whole environment.
 
-    `shown` sends its output to this process's stderr, as progress, instead of collecting it.
-    Raises EngineError if there is no docker command.
+    `shown` sends its output to this process's stderr, as progress, instead of collecting it; `inherited` are
+    descriptors that it shares under their numbers. Raises EngineError if there is no docker command.
     """
     pipe = None if shown else subprocess.PIPE
     out = 2 if shown else subprocess.PIPE
-    return Client(_popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe), tuple(argv))
+    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe, pass_fds=tuple(inherited))
+    return Client(process, tuple(argv))
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], *, stdin: bytes = b"", timeout: float | None = None) -> Result:
@@ -215,7 +208,9 @@ def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
     return pipe
 
 
-def _popen(argv: Sequence[str], env: Mapping[str, str], **options: int | None) -> subprocess.Popen[bytes]:
+def _popen(
+    argv: Sequence[str], env: Mapping[str, str], **options: int | tuple[int, ...] | None
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(argv, env=dict(env), start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
     except FileNotFoundError:

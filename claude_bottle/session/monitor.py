@@ -1,5 +1,6 @@
 """Monitor a running session: the sidecar's log and liveness, the key-holder's, and the link to a remote engine."""
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 
@@ -13,6 +14,17 @@ from claude_bottle.process.engine import Engine
 _BEAT = 10.0  # seconds between heartbeats to a remote bottle, whose first process exits after 45 without one
 _LOOK = 1.0  # seconds between checks of the key-holder's client; a check starts no process
 _TIMEOUT = 10.0  # seconds for the engine to report whether the sidecar is running
+# A process of its own, which keeps running while Ctrl-Z has stopped the launcher, and ends with it: it holds lifelines.
+_HEART = """
+import os, select, sys
+pipes = [int(word) for word in sys.argv[2:]]
+while pipes and not select.select([0], [], [], float(sys.argv[1]))[0]:
+    for pipe in tuple(pipes):
+        try:
+            os.write(pipe, b"\\n")
+        except OSError:
+            pipes.remove(pipe)
+"""
 KEY_HOLDER_ENDED = "the key-holder has exited, which ended the session"
 _LAST_LINES = 5.0  # seconds to read the rest of the log, once the sidecar is gone
 
@@ -44,19 +56,20 @@ class Monitor:
         self._over = threading.Event()
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._key_holder, self._remote = key_holder, plan.remote
+        self._heart: Client | None = None
 
     def start(self) -> None:
-        """Start the monitoring threads."""
+        """Start the monitoring threads, and the heartbeat of a remote bottle."""
+        if self._remote:
+            self._heart = self._beat()
         self._follower.start()
-        for client in (self._bottle, self._key_holder):
-            if client and self._remote:
-                threading.Thread(target=self._beat, args=(client,), daemon=True).start()
         if self._key_holder:
             threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
 
     def stop(self) -> None:
         """Stop monitoring: from now on the session itself ends its parts."""
         self._over.set()
+        self._still()
 
     def join(self) -> None:
         """Wait until the log is read to its end, which needs the sidecar removed; for a few seconds at most."""
@@ -81,6 +94,7 @@ class Monitor:
     def _end(self, reason: BottleError | None) -> None:
         self.ended = reason
         self.last()
+        self._still()
         self._bottle.close_stdin()
 
     def _why(self) -> BottleError | None:
@@ -94,9 +108,17 @@ class Monitor:
             return None
         return DockerError("the sidecar has exited, which ended the session")
 
-    def _beat(self, client: Client) -> None:
-        while not self._over.wait(_BEAT) and client.beat():
-            pass
+    def _beat(self) -> Client:
+        """Start the heartbeat of all that gives up without one."""
+        pipes = [client.process.stdin for client in (self._bottle, self._key_holder) if client]
+        lifelines = [pipe.fileno() for pipe in pipes if pipe]
+        argv = (sys.executable, "-IS", "-c", _HEART, str(_BEAT), *map(str, lifelines))
+        return command.start(argv, self._env, inherited=lifelines)
+
+    def _still(self) -> None:
+        """End the heartbeat: a lifeline ends when nobody holds it any more."""
+        if self._heart:
+            self._heart.close_stdin()
 
     def _hold(self, key_holder: Client) -> None:
         """End the session when its key-holder exits: the rest could not do what the manifest promises."""

@@ -125,30 +125,34 @@ def test_engine_vanishes_in_the_session_and_comes_back(bench: Bench) -> None:
 
 @pytest.mark.long
 def test_a_link_that_is_cut_silently_ends_the_bottle(matrix: Matrix) -> None:
-    """Within a minute; not one whose link is as it was, nor a local one whose launcher is suspended."""
-    benches = cut, whole, local = [matrix.bench() for _ in range(3)]
+    """Within a minute; not one whose link is as it was, nor one whose launcher is suspended, remote or local."""
+    benches = cut, whole, away, local = [matrix.bench() for _ in range(4)]
     for bench in benches:
         write(bench, "stay")
     with (
         forwarded("tcp") as (one, forwarder), forwarded("tcp") as (other, _),
         cut.running("--yes", DOCKER_HOST=one) as run, whole.running("--yes", DOCKER_HOST=other) as beside,
-        local.running("--yes") as suspended,
+        away.running("--yes", DOCKER_HOST=other) as remote, local.running("--yes") as suspended,
     ):  # fmt: skip
-        for each in (run, beside, suspended):
+        for each in (run, beside, remote, suspended):
             stays(each)
         bottles = {bench: bottle(bench) for bench in benches}
-        suspended.process.send_signal(signal.SIGSTOP)
+        for each in (remote, suspended):
+            each.process.send_signal(signal.SIGSTOP)
+        past = time.monotonic() + 65
         forwarder.send_signal(signal.SIGSTOP)
         end = time.monotonic() + 90  # the promise is a minute, on a machine that is not busy
         while bottles[cut] in cut.objects():
             assert time.monotonic() < end, "the bottle is still there"
             time.sleep(1)
-        assert [bottles[bench] in bench.objects() for bench in (whole, local)] == [True, True]
+        time.sleep(max(0.0, past - time.monotonic()))  # a heartbeat that has stopped would be missed by now
+        assert [bottles[bench] in bench.objects() for bench in (whole, away, local)] == [True] * 3
         forwarder.send_signal(signal.SIGCONT)
-        suspended.process.send_signal(signal.SIGCONT)
+        for each in (remote, suspended):
+            each.process.send_signal(signal.SIGCONT)
         ended = run.end()
         assert (ended.code, last(ended)) == (70, f"claude-bottle: {REMOVED}"), ended
-    assert [bench.left() for bench in benches] == [[], [], []]
+    assert [bench.left() for bench in benches] == [[], [], [], []]
 
 
 def bottle(bench: Bench) -> str:

@@ -109,9 +109,9 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back(bench: Benc
             terminal.until(f"$((10 * {rows}))")
             terminal.type(b"\r")
             terminal.until(f"{10 * rows}-{bench.name}")
-        terminal.type(b"\x03")
-        terminal.until("Press Ctrl-C again to exit")
-        terminal.type(b"\x03")
+        terminal.type(b"/exit")  # unlike Ctrl-C it waits until claude is done
+        terminal.until("/exit")
+        terminal.type(b"\r")
         terminal.until("requests allowed")
         terminal.type(b"echo code $?.\r")
         terminal.until("code 0.")

@@ -1,6 +1,7 @@
 """A session with ssh hosts: what becomes of it and of its key-holder when one of them fails."""
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -122,6 +123,10 @@ def test_a_remote_key_holder_hears_the_beat_while_the_passphrase_is_asked_for(sc
     with scene.held("asked"):
         for name in (NAME, f"{NAME}-key-holder"):
             await_more_read(scene, f"run --name {name} ")
+        child.kill(signal.SIGSTOP)  # as Ctrl-Z does
+        for name in (NAME, f"{NAME}-key-holder") * 9:  # more than was on its way
+            await_more_read(scene, f"run --name {name} ")
+        child.kill(signal.SIGCONT)
     assert ended(scene, child)[0] == 65
 
 
