@@ -121,7 +121,7 @@ class Kept:
             ("repositories of their own, of which the files come but the history", self.nested),
             ("more than is fetched,", self.more),
             ("too large,", self.large),
-            ("no files that git could hold,", self.special),
+            ("not a regular file,", self.special),
         ):
             if names:
                 more = f", +{len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

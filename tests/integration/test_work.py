@@ -178,7 +178,7 @@ def test_what_is_closed_comes_and_what_cannot_be_read_is_named(bench: Bench, use
         assert user.git("rev-parse", f"refs/tags/{branch}/v1") == user.git("rev-parse", "main")
         told = fetched.out.decode()
         assert "warning: could not open directory 'roots/': Permission denied\n" in told
-        assert "beware  no files that git could hold, stays in the bottle: fifo\n" in told
+        assert "beware  not a regular file, stays in the bottle: fifo\n" in told
         docker("exec", "--user", "0", f"claude-bottle-{session}", "rmdir", "/work/roots")
         run.process.terminate()
         ended = run.end()

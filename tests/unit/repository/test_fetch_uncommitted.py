@@ -41,7 +41,7 @@ def test_what_git_leaves_out_is_a_failure_and_the_rest_comes(ground: Ground) -> 
     assert [name in rest.splitlines()[0] for name in ("'git~1'", "'.GIT'")] == [True, True]
     assert rest.splitlines()[1:] == [
         f"beware  not all commits could be read, the rest stays in the bottle: {broken}",
-        "beware  no files that git could hold, stays in the bottle: fifo",
+        "beware  not a regular file, stays in the bottle: fifo",
     ]
 
 
