@@ -136,7 +136,7 @@ def test_a_tag_brings_no_commit_that_the_bottle_never_had(ground: Ground) -> Non
     instead = f"""[[ "$*" = *" - keep "* ]] && {{ printf '{answer}\\n'; exit; }}
 [[ "$*" = *" - bundle "* ]] && {{ echo '{empty}' >&2; exit 128; }}
 """
-    docker.write_text(docker.read_text().replace("shift 3", f"{instead}shift 3"))
+    docker.write_text(docker.read_text().replace("shift 5", f"{instead}shift 5"))
     assert partly(bottle, tags=True)[1] == "tag v1: it has no commit that came out of the bottle"
     assert ground.user.git("tag") == ""
 

@@ -239,7 +239,7 @@ def test_the_main_thread_says_what_another_has_begun(ground: Ground) -> None:
     bottle, fifo = ground.uncork(), ground.folder / "fifo"
     os.mkfifo(fifo)
     docker = ground.folder / "bin" / "docker"
-    docker.write_text(docker.read_text().replace("shift 3", f'[[ "$*" = *" - keep "* ]] && cat {fifo}\nshift 3'))
+    docker.write_text(docker.read_text().replace("shift 5", f'[[ "$*" = *" - keep "* ]] && cat {fifo}\nshift 5'))
     said = list[str]()
 
     def say(text: str) -> None:
