@@ -108,6 +108,9 @@ class _Fetch:
     def tags(self) -> Iterator[str]:
         """Bring the tags; yield a line for each."""
         for oid, name in self.kept.tags:
+            if why := self.bottle.deadline.over:
+                self.faults.append(f"not all tags were fetched: {why}")
+                return
             try:
                 yield f"tag     {self._brought(oid, quarantine.tag_of(self.bottle.session, name))[0]}\n"
             except RepositoryError as error:
