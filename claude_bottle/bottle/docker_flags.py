@@ -75,7 +75,7 @@ def proxy_variables(proxy: str) -> tuple[str, ...]:
 def lifeline(plan: Plan) -> str:
     """Return the shell command that reads a container's stdin, a pipe that the launcher holds, to its end.
 
-    Over a link that can be cut silently it also expects a line every 45 s, which comes even if the launcher is suspended.
+    Over a link that can be cut silently it also expects a line every 45 s, which comes from a suspended launcher, too.
     """
     return f"while read -r{' -t 45' if plan.remote else ''} _; do :; done"
 
