@@ -275,7 +275,7 @@ ALL_REFS = 'exec docker exec --user "$4" "$5" /usr/bin/git -C /work bundle creat
         ("exec head --bytes 10G /dev/zero", "the work is larger than 1024 MiB"),
         ("exec head --bytes 1M /dev/zero", "what came out is no git bundle with one branch; the work is saved"),
         (ALL_REFS, "what came out is no git bundle with one branch; the work is saved"),
-        ('docker "$@" | head --bytes 300; exit', "git refuses the bundle: "),
+        ('docker "$@" | head --bytes 300; exit', "the bundle's pack is damaged; the work is saved"),
         ("exit 1", "the bottle does not give its work: "),
     ],
     ids=["zeros", "junk", "all refs", "truncated", "none"],
