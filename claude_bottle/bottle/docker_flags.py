@@ -7,11 +7,11 @@ from claude_bottle.bottle.plan import Plan
 from claude_bottle.host import proof
 from claude_bottle.host.owner import Owner
 
-# Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
-# credentials included; each is therefore set explicitly, empty where unused.
 # Cannot be switched off; the default would hold Ctrl-P back.
 DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
 LABELS = ("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "proof")
+# Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
+# credentials included; each is therefore set explicitly, empty if unused.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 

@@ -294,24 +294,18 @@ def test_a_bottle_that_gives_something_hostile(bench: Bench, user: Repo, gives: 
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
-        ("head --bytes 1M /dev/zero", "the bottle's answer is malformed: "),
-        ('"$real" "$@" | sed "s/head/HEAD/"', "the bottle's answer is malformed: "),
-        ('"$real" "$@" | sed "s/[0-9a-f]\\{40\\}/--output=x/"', "the bottle's answer is malformed: "),
+        ("exec head --bytes 1M /dev/zero", "the bottle's answer is malformed: "),
+        ('docker "$@" | sed "s/head/HEAD/"; exit', "the bottle's answer is malformed: "),
+        ('docker "$@" | sed "s/[0-9a-f]\\{40\\}/--output=x/"; exit', "the bottle's answer is malformed: "),
         ("exit 1", "the bottle has no commit that could be fetched (exit status 1)"),
     ],
     ids=["zeros", "unknown", "option", "none"],
 )
-def test_a_bottle_whose_python_is_hostile(bench: Bench, user: Repo, answers: str, told: str) -> None:
-    folder = bench.agents / "hostile"
-    folder.mkdir()
-    wrapper = f'#!/bin/bash\nreal=/usr/bin/python3.11\n[[ "$*" = *" keep "* ]] || exec $real "$@"\n{answers}\n'
-    (folder / "python3").write_text(wrapper)
-    (folder / "python3").chmod(0o755)
-    put = "USER root\nRUN rm /usr/bin/python3\nCOPY python3 /usr/bin/python3\nUSER agent\n"
-    (folder / "Dockerfile").write_text(f"ARG BASE_IMAGE\nFROM $BASE_IMAGE\n{put}")
-    bench.write({"image": {"dockerfile": "../hostile/Dockerfile"}})
+def test_a_bottle_that_answers_something_hostile(bench: Bench, user: Repo, answers: str, told: str) -> None:
+    """In place of docker's client, as above: an image's python is not run either."""
+    path = bench.wrap(f'*" - keep "*) {answers};;')
     before = user.snapshot()
-    ended = bench.start("--yes", "--repo", str(user.path), "--print", "RUN: touch new")
+    ended = bench.start("--yes", "--repo", str(user.path), "--print", "RUN: touch new", PATH=path)
     assert ended.code == 74, ended
     assert [line for line in ended.err.splitlines() if line.startswith("claude-bottle: ") and told in line], ended.err
     assert user.snapshot() == before
@@ -321,7 +315,7 @@ def test_what_cannot_be_taken_in_is_told_before_anything_is_made(bench: Bench, u
     for words, code, told in (
         (("--repo", str(bench.folder / "none")), 74, "not a folder"),
         (("--repo", str(user.path), "--ref", "none"), 74, "unknown revision 'none'"),
-        (("--ref", "main"), 2, "give --repo, too"),
+        (("--ref", "main"), 2, "pass --repo"),
     ):
         ended = bench.start("--yes", *words)
         assert (ended.code, len(ended.err.splitlines())) == (code, 1), ended

@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from tests.support.sessions import CLI, GUARD, PUPPET, Bench, Ended, Running
 from tests.world import World
 
 SIDE_BY_SIDE = 6
-KILLED_BOUND = 15  # seconds until nothing is left of a session whose launcher was killed, on a machine that is not busy
 
 
 def write(bench: Bench, prompt: str) -> None:
@@ -161,5 +159,3 @@ class Matrix:
         gone = [case.gone for case in cases if case.gone]
         self._note("matrix", (len(cases), len(wrong), gone))
         assert not wrong, "\n".join(wrong)
-        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # with so many, and the tests beside them
-        assert not gone or statistics.median(gone) < KILLED_BOUND * busy, gone

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from claude_bottle.host import console
 from claude_bottle.process import command, stream
 
 
@@ -26,7 +27,7 @@ def test_what_is_taken_in_parts_is_whole() -> None:
 
 
 def test_what_takes_long_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(stream, "_TICK", 0.0)
+    monkeypatch.setattr(console, "_TICK", 0.0)
     argv = (sys.executable, "-c", "import sys; sys.stdout.write(sys.stdin.read())")
     text = b"x" * 1_000_000
     result = stream.pump(command.start(argv, os.environ), what="clone", seconds=60, head=text, limit=len(text))
