@@ -108,6 +108,9 @@ def _of_kind(env: Mapping[str, str], kind: str, words: tuple[str, ...], label: s
         values = line.split("\t")
         if len(values) != len(fields):
             continue
-        found, session, label, role = map(json.loads, values)
+        try:
+            found, session, label, role = map(json.loads, values)
+        except ValueError:  # nothing that docker's template prints
+            continue
         if owner := Owner.parse(label):
             yield Leftover(kind, found, session, owner, role)

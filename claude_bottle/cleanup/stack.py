@@ -88,8 +88,8 @@ class Teardown:
             self.note(f"undo {name} ...")
             try:
                 reason = undo()
-            except (OSError, BottleError) as error:
-                reason = str(error)
+            except Exception as error:  # whatever it is, the undos after it must run
+                reason = str(error) or repr(error)
             if reason:
                 left.append(f"{name} ({reason})")
         self._undos.clear()

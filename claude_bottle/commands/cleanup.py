@@ -52,4 +52,5 @@ def _unused_egress(env: Mapping[str, str], found: Sequence[Leftover], dead: Sequ
     living = [item for item in found if item not in dead]
     starting = {item.session for item in living} - {item.session for item in living if item.role == "sidecar"}
     used = starting or set(users.stdout.decode().split()) - gone
-    return () if used or not there.stdout else (Leftover("network", EGRESS, "", None),)
+    unknown = not there.ok or not users.ok
+    return () if unknown or used or not there.stdout else (Leftover("network", EGRESS, "", None),)

@@ -48,9 +48,7 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
     """
     env = client_environment(machine)
     asked = {session.id for session in chosen if _ask_to_end(machine, session)}
-    for session in chosen:
-        if session.id not in asked:
-            _remove(env, session.id)
+    stuck = [session.id for session in chosen if session.id not in asked and not _remove(env, session.id)]
     left = _await_end(env, asked, _PATIENCE)
     # One with a repository brings its work back first, for which it has a budget; teardown had its time above.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
@@ -60,14 +58,20 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
     def living() -> bool:
         return any(liveness.liveness(owner, machine.owner) == "ours" for owner in working.values())
 
-    for name in left - working.keys() | _await_end(env, working, fetch.BUDGET, living):
-        console.say(f"{escape_control_chars(name)} does not stop on its own; removing it")
-        _remove(env, name)
+    stuck += [name for name in left - working.keys() if not _removed(env, name)]
+    stuck += [name for name in _await_end(env, working, fetch.BUDGET, living) if not _removed(env, name)]
+    if stuck:
+        raise LeftBehindError(f"not everything could be removed of {', '.join(map(escape_control_chars, stuck))}")
 
 
 def _ask_to_end(machine: Machine, session: Session) -> bool:
     """Ask a session's launcher to end it; False if it must be removed instead, with a message if somebody lives."""
-    if liveness.liveness(session.owner, machine.owner) != "ours":
+    lives = liveness.liveness(session.owner, machine.owner)
+    if lives == "dead":
+        return False
+    if lives != "ours":
+        who = "another user" if lives == "theirs" else "another machine"
+        console.say(f"{escape_control_chars(session.id)} is a session of {who}; removing it without its launcher")
         return False
     why = f"process {session.owner.pid} is no launcher"
     if not session.is_proven(machine.key):
@@ -78,11 +82,16 @@ def _ask_to_end(machine: Machine, session: Session) -> bool:
     return False
 
 
-def _remove(env: Mapping[str, str], session: str) -> None:
-    """Remove all of a session, in order; raises LeftBehindError."""
+def _removed(env: Mapping[str, str], session: str) -> bool:
+    """Remove a session whose launcher does not end it; return whether all is gone."""
+    console.say(f"{escape_control_chars(session)} does not stop on its own; removing it")
+    return _remove(env, session)
+
+
+def _remove(env: Mapping[str, str], session: str) -> bool:
+    """Remove all of a session, in order; return whether all is gone."""
     stages = tuple(item for item in orphans.stage_dirs() if item.session == session)
-    if not orphans.remove(env, (*orphans.listed(env, session), *stages), console.say):
-        raise LeftBehindError(f"not all of session {escape_control_chars(session)} could be removed")
+    return orphans.remove(env, (*orphans.listed(env, session), *stages), console.say)
 
 
 def _await_end(

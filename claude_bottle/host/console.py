@@ -8,7 +8,9 @@ import contextlib
 import io
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 PREFIX = "claude-bottle: "
@@ -70,6 +72,19 @@ def ask(question: str) -> bool:
     return sys.stdin.buffer.readline().strip().lower() in (b"y", b"yes")
 
 
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def without_progress() -> Iterator[None]:
+    """Show no progress of what this thread does: the terminal is another program's."""
+    _thread.silent = True
+    try:
+        yield
+    finally:
+        _thread.silent = False
+
+
 class Progress:
     """Show what takes longer than a second: on a terminal as one line, renewed each second, else once."""
 
@@ -83,7 +98,7 @@ class Progress:
     def tick(self) -> None:
         """Renew the line if it is time to."""
         now = time.monotonic()
-        if not self.what or now < self._next:
+        if not self.what or now < self._next or getattr(_thread, "silent", False):
             return
         self._next = now + _TICK
         size = f", {self.count / _MIB:.0f} MiB" if self.count >= _MIB else ""

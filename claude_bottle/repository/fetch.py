@@ -113,7 +113,7 @@ class _Fetch:
                 return
             try:
                 yield f"tag     {self._brought(oid, quarantine.tag_of(self.bottle.session, name))[0]}\n"
-            except RepositoryError as error:
+            except BottleError as error:  # what has landed before must be told all the same
                 self.faults.append(f"tag {name}: {error}")
 
     def _head(self) -> str:
@@ -250,7 +250,8 @@ class HandBack:
         with self._once:
             if not self._begun:
                 self._begun = True
-                self._held.append(self._fetched())
+                with contextlib.nullcontext() if telling else console.without_progress():
+                    self._held.append(self._fetched())
                 self._over = True
             while self._held and telling:
                 with contextlib.suppress(OSError, ValueError):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from claude_bottle.cleanup.stack import Teardown
-from claude_bottle.errors import BottleError
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client, Result
 from claude_bottle.repository import git
@@ -31,6 +30,9 @@ class StepError(Exception):
         self.step, self.result = step, result
 
 
+Ended = queue.SimpleQueue[tuple[Step, Result | Exception]]
+
+
 class Runner:
     """Runs steps against one engine and arms their undos on `teardown`."""
 
@@ -51,7 +53,7 @@ class Runner:
         self._news = threading.Condition()  # guards the next two
         self._ready: set[str] = set()
         self._stopping = False
-        self._ended: queue.SimpleQueue[tuple[Step, Result | BottleError]] = queue.SimpleQueue()
+        self._ended: Ended = queue.SimpleQueue()
 
     def run(self, steps: Sequence[Step]) -> dict[str, Result]:
         """Run every step whose product does not exist yet; return each step's result, by the step's name.
@@ -64,6 +66,7 @@ class Runner:
         count = len(waiting)
         results: dict[str, Result] = {}
         self._ready, self._stopping = {step.name for step in steps if step.present}, False
+        self._ended = queue.SimpleQueue()  # a step of an earlier attempt that ends late puts its result elsewhere
         try:
             while len(results) < count:
                 for step in [step for step in waiting if self._ready.issuperset(step.needs)]:
@@ -94,7 +97,9 @@ class Runner:
             client = command.start(step.argv, self._env, shown=step.kind is Kind.PROGRESS)
             self._started(client.pid)
             self._clients[step.name] = client
-            self._workers[step.name] = threading.Thread(target=self._work, args=(step, client), daemon=True)
+            self._workers[step.name] = threading.Thread(
+                target=self._work, args=(step, client, self._ended), daemon=True
+            )
             self._workers[step.name].start()
 
     def _given(self, step: Step) -> bool:
@@ -103,15 +108,15 @@ class Runner:
             self._news.wait_for(lambda: self._stopping or self._ready.issuperset(step.stdin_after))
         return not self._stopping
 
-    def _work(self, step: Step, client: Client) -> None:
+    def _work(self, step: Step, client: Client, ended: Ended) -> None:
         """Wait for a step, in a thread so that the main thread can handle signals."""
         started = time.monotonic()
         try:
             result = self._result(step, client)
-        except BottleError as error:  # docker was uninstalled meanwhile
-            self._ended.put((step, error))
+        except Exception as error:  # such as docker uninstalled meanwhile; the main thread waits for it
+            ended.put((step, error))
         else:
-            self._ended.put((step, replace(result, seconds=time.monotonic() - started)))
+            ended.put((step, replace(result, seconds=time.monotonic() - started)))
 
     def _result(self, step: Step, client: Client) -> Result:
         if step.stdin_after and not self._given(step):
@@ -137,7 +142,7 @@ class Runner:
 
     def _next(self) -> tuple[Step, Result]:
         step, result = self._ended.get()
-        if isinstance(result, BottleError):
+        if isinstance(result, Exception):
             raise result
         if not (result.ok or step.optional):
             raise StepError(step, result)

@@ -33,8 +33,8 @@ class Step:
 
     `env` are the *names* of variables in its client's environment; `needs` are the steps that must be ready before it
     starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then what `stdin_from` prints.
-    `undo` removes what the step may have made. `skip_if` is a command whose success means that its product exists; if `present`,
-    the engine has said so already, and the step is skipped. The failure of an `optional` step is an answer like another.
+    `undo` removes what the step may have made. `skip_if` is a command whose success means that its product exists; if
+    `present`, the engine has said so already, and the step is skipped. An `optional` step may fail.
     """
 
     name: str

@@ -15,9 +15,10 @@ REBOOTED = replace(OBSERVER, boot="before", pid=1, started="2")
 
 
 @contextmanager
-def launcher() -> Iterator[tuple["subprocess.Popen[bytes]", Owner]]:
-    """Yield a living process that looks like a launcher, and the owner of what it would have made."""
-    argv = (sys.executable, "-ISc", "print(flush=True); input()", "/a folder/cli.py", "start")
+def launcher(*, deaf: bool = False) -> Iterator[tuple["subprocess.Popen[bytes]", Owner]]:
+    """Yield a living process that looks like a launcher, `deaf` to SIGTERM or not, and its owner."""
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " if deaf else ""
+    argv = (sys.executable, "-ISc", f"{ignore}print(flush=True); input()", "/a folder/cli.py", "start")
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.read(1)  # it is what its command line says by now

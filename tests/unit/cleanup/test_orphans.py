@@ -113,15 +113,6 @@ def test_a_failure_is_told_and_the_rest_removed(scene: Scene, tmp: Path) -> None
     assert not stage.exists()
 
 
-def test_cleanup_leaves_a_stage_dir_alone_that_may_be_about_to_get_its_owner(scene: Scene) -> None:
-    stage = scene.tmp / "claude-bottle-demo-1-xyz"
-    stage.mkdir()
-    with scene.launch("cleanup") as child:
-        out, err = child.communicate()
-    assert (child.returncode, out, err) == (0, "no session has left anything\n", "")
-    assert stage.exists()
-
-
 def test_nothing_is_read_of_another_users_folder(tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be a link to gigabytes; its name is all that there is to know."""
     stage = tmp / "claude-bottle-demo-1-xyz"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.labels import objects
+from tests.support.labels import listed, objects
 from tests.support.owners import ELSEWHERE, REBOOTED, launcher
 from tests.support.scene import Scene
 
@@ -24,14 +24,15 @@ def test_cleanup_removes_what_the_dead_left_and_the_network_that_nobody_uses(sce
 
 
 @pytest.mark.parametrize(
-    ("users", "listed"),
-    [("claude-bottle-demo-1-sidecar\n", ""), ("", "claude-bottle-demo-1\tdemo-1\t{owner}\tnetwork\n")],
+    ("users", "starting"),
+    [("claude-bottle-demo-1-sidecar\n", False), ("", True)],
     ids=["in use", "about to be"],
 )
-def test_cleanup_keeps_the_network_of_the_living(scene: Scene, users: str, listed: str) -> None:
+def test_cleanup_keeps_the_network_of_the_living(scene: Scene, users: str, *, starting: bool) -> None:
     with launcher() as (_, owner):
         scene.rule("network ls --quiet", stdout="0a1b\n")
-        scene.rule("network ls --filter label", stdout=listed.format(owner=owner))
+        network = listed("claude-bottle-demo-1", "demo-1", owner, "network")
+        scene.rule("network ls --filter label", stdout=network if starting else "")
         scene.rule("ps --all --filter network=", stdout=users)
         assert scene.run("cleanup")[0] == 0
     assert scene.undone == []

@@ -1,8 +1,5 @@
 """Sessions ended by their launchers or by removal; docker is a fake one, the launchers are real children."""
 
-import signal
-import subprocess
-
 from claude_bottle.host.owner import Owner
 from tests.support.labels import LIST, objects, row
 from tests.support.owners import ELSEWHERE, launcher
@@ -31,8 +28,7 @@ def test_stop_removes_in_order_what_a_launcher_elsewhere_owns(scene: Scene) -> N
 
 
 def test_stop_removes_what_a_launcher_that_does_not_end_keeps(scene: Scene) -> None:
-    with launcher() as (process, owner):
-        process.send_signal(19)  # SIGSTOP: it cannot act on what it is asked
+    with launcher(deaf=True) as (_, owner):
         scene.rule(LIST, stdout=row("demo-1", owner))
         scene.rule("ps --all --filter label", stdout=objects("demo-1", owner))
         code, _, err = scene.run("stop", "demo-1", patches={"commands.stop._PATIENCE": 0})
@@ -49,24 +45,23 @@ def test_stop_all_leaves_others_alone(scene: Scene) -> None:
     assert scene.undone == []
 
 
-def busy(scene: Scene, process: "subprocess.Popen[bytes]", owner: Owner) -> None:
+def busy(scene: Scene, owner: Owner) -> None:
     """Have one session, of a launcher that lives and does not act on a signal yet."""
-    process.send_signal(signal.SIGSTOP)
     scene.rule(LIST, stdout=row("demo-1", owner, repository=LABEL))
     scene.rule("ps --all --filter label", stdout=objects("demo-1", owner))
 
 
 def test_stop_removes_what_is_there_once_a_hand_back_must_be_over(scene: Scene) -> None:
-    with launcher() as (process, owner):
-        busy(scene, process, owner)
+    with launcher(deaf=True) as (_, owner):
+        busy(scene, owner)
         code, out, err = scene.run("stop", "demo-1", patches={PATIENCE: 0, BUDGET: 0})
     assert (code, out, err) == (0, "stopped demo-1\n", WAITS + REMOVES)
     assert [argv[-1] for argv in scene.undone] == REMOVED
 
 
 def test_stop_waits_for_work_until_it_has_come_back(scene: Scene) -> None:
-    with launcher() as (process, owner):
-        busy(scene, process, owner)
+    with launcher(deaf=True) as (_, owner):
+        busy(scene, owner)
         child = scene.launch("stop", "demo-1", patches={PATIENCE: 0})
         assert child.stderr
         assert child.stderr.readline() == WAITS
@@ -76,8 +71,8 @@ def test_stop_waits_for_work_until_it_has_come_back(scene: Scene) -> None:
 
 
 def test_stop_does_not_wait_for_work_that_nobody_brings_back(scene: Scene) -> None:
-    with launcher() as (process, owner):
-        busy(scene, process, owner)
+    with launcher(deaf=True) as (process, owner):
+        busy(scene, owner)
         child = scene.launch("stop", "demo-1", patches={PATIENCE: 0})
         assert child.stderr
         assert child.stderr.readline() == WAITS

@@ -175,7 +175,7 @@ def test_the_exit_code_passes_through(program: tuple[str, ...], code: int, *, st
         (signal.SIGTERM, "cling"),
         (signal.SIGHUP, "stay"),
         (signal.SIGINT, "stay"),
-        (signal.SIGUSR1, "stay"),  # not one that tty.py looks after: its handler raises within the loop
+        (signal.SIGUSR1, "stay"),  # not one that terminal.py looks after: its handler raises within the loop
     ],
 )
 def test_a_signal_ends_the_child_and_puts_the_terminal_back(number: signal.Signals, program: str) -> None:
