@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from claude_bottle.process.container import AGENT
 from tests.support.sessions import Bench, docker
 
 # Each worker opens a tunnel and a TLS connection for each download, as a package manager without keep-alive.
@@ -45,7 +46,9 @@ print(json.dumps({"held": len(held), "refused": refused, "entries": entries}))
 def inside(session: str, program: str) -> Any:
     """Run a Python program in a session's bottle; return what it prints as JSON."""
     return json.loads(
-        docker("exec", "--interactive", f"claude-bottle-{session}", "python3", "-", stdin=program.encode())
+        docker(
+            "exec", "--interactive", "--user", AGENT, f"claude-bottle-{session}", "python3", "-", stdin=program.encode()
+        )
     )
 
 

@@ -74,7 +74,7 @@ def test_who_may_not_use_the_socket_is_told_why(bench: Bench, mode: int, hint: s
 
 @pytest.mark.parametrize(
     ("words", "token", "code", "told"),
-    [(("--yes",), "", 78, "claude setup-token"), ((), "token", 65, "stdin is not a terminal: give --yes")],
+    [(("--yes",), "", 78, "claude setup-token"), ((), "token", 65, "stdin is not a terminal; pass --yes")],
     ids=["token", "terminal"],
 )
 def test_what_is_missing_is_told_before_docker_is_called(

@@ -70,7 +70,7 @@ def as_another(bench: Bench) -> tuple[str, ...]:
     uid, group = 61234, Path(socket).stat().st_gid
     home = bench.folder / "home"
     home.mkdir()
-    bench.environ["HOME"] = str(home)
+    bench.environ |= {"HOME": str(home), "XDG_STATE_HOME": str(home / "state")}
     for folder in (home, bench.stage):
         os.chown(folder, uid, uid)
     reads = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")

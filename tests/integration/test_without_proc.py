@@ -84,7 +84,7 @@ def user(bench: Bench) -> Repo:
 
 def work(session: str, text: str) -> None:
     """Leave something uncommitted in a bottle."""
-    docker("exec", f"claude-bottle-{session}", "sh", "-c", f"echo {text} > left")
+    docker("exec", "--user", AGENT, f"claude-bottle-{session}", "sh", "-c", f"echo {text} > left")
 
 
 def owner(session: str) -> str:
@@ -106,7 +106,7 @@ def test_a_living_launcher_is_spared_by_cleanup_and_asked_by_stop(bare: Bare, us
         assert session in bare.run("list").out.decode()
         cleaned = bare.run("cleanup", "--dry-run")
         assert session not in cleaned.out.decode(), cleaned
-        assert "of living launchers" in cleaned.out.decode(), cleaned
+        assert "still running" in cleaned.out.decode(), cleaned
         work(session, "first")
         fetched = bare.run("fetch", session)
         assert fetched.code == 0, fetched

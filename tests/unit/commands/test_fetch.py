@@ -197,7 +197,7 @@ def test_a_signal_ends_a_fetch_and_starts_nothing_anew(scene: Scene, user: Repo)
         child.send_signal(signal.SIGINT)
         child.send_signal(signal.SIGINT)
         code = scene.end(child)[0]
-    assert code == 128 + signal.SIGINT
+    assert code in (128 + signal.SIGINT, -signal.SIGINT)  # the second one may find Python at its end
     assert [event for event in scene.log[before:] if event.kind == "start"] == []
 
 

@@ -13,4 +13,16 @@ def test_a_shell_runs_in_the_agents_container_and_gives_its_exit_code(scene: Sce
     scene.rule("exec", code=code, stdout="said\n")
     assert scene.run("shell", "demo", TERM="xterm", LC_ALL="") == (code, "said\n", "")
     [argv] = [event.argv for event in scene.log if event.starts("docker exec")]
-    assert argv == ("docker", "exec", "--interactive", "--env", "TERM", "--env", "LANG", "claude-bottle-demo-1", "bash")
+    assert argv == (
+        "docker",
+        "exec",
+        "--interactive",
+        "--user",
+        "1000:1000",
+        "--env",
+        "TERM",
+        "--env",
+        "LANG",
+        "claude-bottle-demo-1",
+        "bash",
+    )

@@ -58,7 +58,7 @@ def test_a_missing_network_is_a_wrong_setting(scene: Scene, said: str) -> None:
 
 @pytest.mark.parametrize("said", NO_IMAGE.values(), ids=NO_IMAGE)
 def test_a_missing_image_is_to_be_built(scene: Scene, said: str) -> None:
-    scene.rule("image inspect --format {{.Id}} x", code=1, stderr=f"{said}\n")
+    scene.rule("image inspect --format {{json .Config.Env}} x", code=1, stderr=f"{said}\n")
     assert Engine(scene.environ).facts(["x", "y"]).present == {"y", EGRESS}
 
 
