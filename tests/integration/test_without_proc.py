@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle.process.container import AGENT
 from tests.support.matrix import things, watchdogs
 from tests.support.repos import Repo
 from tests.support.sessions import CLI, GUARD, Bench, Ended, Running, docker
