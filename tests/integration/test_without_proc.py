@@ -16,6 +16,9 @@ from tests.support.matrix import things, watchdogs
 from tests.support.repos import Repo
 from tests.support.sessions import CLI, GUARD, Bench, Ended, Running, docker
 
+# One after the other: to each, the others' sessions are of its own machine, and their dead ones are cleaned up.
+pytestmark = pytest.mark.xdist_group("without-proc")
+
 STAND_IN = Path(__file__).parents[1] / "support" / "programs" / "bsd_ps.py"
 # A mount namespace: the real /proc beside the stand-in alone, and the stand-in in place of the system's own ps.
 WITHOUT_PROC = """
