@@ -152,7 +152,7 @@ def _crowd(results: Results) -> Iterator[str]:
         f" Failed: {len(many.problems)}. Left behind: {len(many.left)}."
     )
     yield (
-        f"- **{most.count} sessions open at the same time**, then stopped by {most.why} (limits: {LIMIT} sessions,"
+        f"- **{most.count} sessions open at the same time**, then stopped: {most.why} (limits: {LIMIT} sessions,"
         f" {LEAST_FREE >> 30} GiB free). `docker ps` counted {most.containers} bottles. Opening them took"
         f" {most.seconds_to_fill:.0f} s, ending all at once {most.seconds_to_end:.0f} s;"
         f" {_mib(most.bytes_each)} MiB of the machine's free memory each. Failed: {len(most.problems)}."
