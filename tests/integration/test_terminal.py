@@ -127,7 +127,9 @@ def test_ctrl_z_in_a_shell_of_a_bottle(bench: Bench) -> None:
             terminal.until("agent@")
             terminal.type(b"kill -STOP $$; echo $((6 * 7))-awake\r")
             terminal.until("42-awake")
-            terminal.type(b"exec cat\r")
+            # What is typed before the shell has given the terminal up would end in a CR.
+            terminal.type(b"exec sh -c 'echo $((6 * 7))-cat; exec cat'\r")
+            terminal.until("42-cat")
             terminal.type(b"one\r")
             terminal.until_bytes(b"one\r\none\r\n")
             terminal.type(b"\x1a")
