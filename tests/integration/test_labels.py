@@ -10,20 +10,14 @@ import pytest
 
 from claude_bottle.process.liveness import start_time, this_process
 from tests.integration.test_commands import command, staying
-from tests.support.repos import Repo
+from tests.support.repos import Repo, users
 from tests.support.sessions import SESSION, Bench, docker
 
 
 @pytest.fixture
 def user(bench: Bench) -> Repo:
     """A repository of the user's, which no session was started with."""
-    repo = Repo(bench.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
-    repo.path.mkdir()
-    repo.git("init", "--quiet", "--initial-branch=main")
-    repo.git("config", "user.name", "A User")
-    repo.git("config", "user.email", "user@example.com")
-    repo.commit("one", file="1")
-    return repo
+    return users(bench.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle.repository.clone import WORKDIR
 from tests.support.matrix import Matrix, stays, write
 from tests.support.sessions import CLI, PUPPET, Bench, docker
 
@@ -72,7 +73,7 @@ def test_what_an_image_has_first_on_its_path_does_not_run_for_the_launcher(matri
         [session] = bench.sessions()
         name = f"claude-bottle-{session}"
         users = {line.split()[1] for line in docker("top", name, "-eo", "pid,uid").splitlines()[1:]}
-        docker("exec", "--user", "1000:1000", name, "/usr/bin/touch", "/work/new")
+        docker("exec", "--user", "1000:1000", name, "/usr/bin/touch", f"{WORKDIR}/new")
         fetched = bench.run((str(CLI), "fetch", session), {})
         trojans = docker("exec", "--user", "1000:1000", name, "/bin/cat", "/trojan")
     assert (fetched.code, "1 file changed" in fetched.out.decode() + fetched.err) == (0, True), fetched

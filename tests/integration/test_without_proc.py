@@ -13,7 +13,7 @@ import pytest
 
 from claude_bottle.process.container import AGENT
 from tests.support.matrix import things, watchdogs
-from tests.support.repos import Repo
+from tests.support.repos import Repo, users
 from tests.support.sessions import CLI, GUARD, Bench, Ended, Running, docker
 
 # One after the other: to each, the others' sessions are of its own machine, and their dead ones are cleaned up.
@@ -77,13 +77,7 @@ def bare(bench: Bench) -> Bare:
 @pytest.fixture
 def user(bench: Bench) -> Repo:
     """The user's repository."""
-    repo = Repo(bench.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
-    repo.path.mkdir()
-    repo.git("init", "--quiet", "--initial-branch=main")
-    repo.git("config", "user.name", "A User")
-    repo.git("config", "user.email", "user@example.com")
-    repo.commit("one", file="1")
-    return repo
+    return users(bench.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
 
 
 def work(session: str, text: str) -> None:

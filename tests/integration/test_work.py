@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.repos import Repo
+from claude_bottle.repository.clone import WORKDIR
+from tests.support.repos import Repo, users
 from tests.support.sessions import CLI, Bench, Ended, Running, docker
 
 # Every kind of file, made by the same program here and in the bottle.
@@ -35,12 +36,9 @@ STAYING = b"<staying>"
 @pytest.fixture
 def user(bench: Bench) -> Repo:
     """The user's repository, with a commit of theirs and a change that is none yet."""
-    repo = Repo(bench.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
-    repo.path.mkdir()
-    repo.git("init", "--quiet", "--initial-branch=main")
-    repo.git("config", "user.name", "A User")
-    repo.git("config", "user.email", "user@example.com")
-    repo.commit("the user's", gone="1", **{"from": "2"})
+    repo = users(
+        bench.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}, "the user's", gone="1", **{"from": "2"}
+    )
     (repo.path / "uncommitted").write_text("1")
     return repo
 
@@ -171,7 +169,7 @@ def test_what_is_closed_comes_and_what_cannot_be_read_is_named(bench: Bench, use
             session,
             "mkdir -p closed/deep; echo 1 > closed/deep/file; mkfifo fifo; git tag v1; chmod 0 closed; chmod 777 .",
         )
-        docker("exec", "--user", "0", f"claude-bottle-{session}", "mkdir", "--mode", "700", "/work/roots")
+        docker("exec", "--user", "0", f"claude-bottle-{session}", "mkdir", "--mode", "700", f"{WORKDIR}/roots")
         fetched = bench.run((str(CLI), "fetch", "--tags", session), {})
         assert fetched.code == 74, fetched
         assert user.git("diff", "--name-only", "main", branch) == "closed/deep/file"
@@ -179,7 +177,7 @@ def test_what_is_closed_comes_and_what_cannot_be_read_is_named(bench: Bench, use
         told = fetched.out.decode()
         assert "warning: could not open directory 'roots/': Permission denied\n" in told
         assert "beware  not a regular file, stays in the bottle: fifo\n" in told
-        docker("exec", "--user", "0", f"claude-bottle-{session}", "rmdir", "/work/roots")
+        docker("exec", "--user", "0", f"claude-bottle-{session}", "rmdir", f"{WORKDIR}/roots")
         run.process.terminate()
         ended = run.end()
     assert ended.code == 128 + signal.SIGTERM, ended

@@ -77,6 +77,17 @@ class Repo:
         return found
 
 
+def users(path: Path, env: Mapping[str, str], message: str = "one", **files: str) -> Repo:
+    """Make a user's repository at `path`, with one commit of these files; without any, of a file named `file`."""
+    repo = Repo(path, env)
+    path.mkdir()
+    repo.git("init", "--quiet", "--initial-branch=main")
+    repo.git("config", "user.name", "A User")
+    repo.git("config", "user.email", "user@example.com")
+    repo.commit(message, **(files or {"file": "1"}))
+    return repo
+
+
 class Ground:
     """One test's folder: the user's repository and home, and what stands for their bottle."""
 

@@ -15,7 +15,7 @@ from claude_bottle.host.owner import Owner
 from claude_bottle.repository.git import Git
 from tests.support.labels import LIST, row
 from tests.support.owners import ELSEWHERE, OBSERVER
-from tests.support.repos import Repo
+from tests.support.repos import Repo, users
 from tests.support.scene import STEPS, TRUSTING, USUAL, Scene
 
 KEEP = " - keep /work "  # part of the command that commits what was left
@@ -31,13 +31,7 @@ def head(tip: str) -> str:
 def user(scene: Scene) -> Repo:
     """The user's repository, of one commit; git is on the scene's PATH."""
     (scene.docker.parent / "git").symlink_to(shutil.which("git") or "")
-    repo = Repo(scene.folder / "user", scene.environ | {"PATH": os.environ["PATH"]})
-    repo.path.mkdir()
-    repo.git("init", "--quiet", "--initial-branch=main")
-    repo.git("config", "user.name", "A User")
-    repo.git("config", "user.email", "user@example.com")
-    repo.commit("one", file="1")
-    return repo
+    return users(scene.folder / "user", scene.environ | {"PATH": os.environ["PATH"]})
 
 
 def test_a_dry_run_shows_the_clone_and_calls_no_docker(scene: Scene, user: Repo) -> None:
