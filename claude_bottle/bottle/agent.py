@@ -70,7 +70,7 @@ def trust_variables(plan: Plan) -> Argv:
 
 def claude(plan: Plan) -> Argv:
     """Return the command that runs claude in the bottle, its secrets given by name alone."""
-    literal = [f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None]
+    literal = [f"{TOKEN}={PLACEHOLDER}", *(f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None)]
     return (
         *("docker", "exec", "--interactive", "--user", container.AGENT),
         *(("--tty", *docker_flags.DETACH) if plan.run.terminal else ()),

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
-from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID, Plan
+from claude_bottle.bottle.plan import PROXY_PORT, PROXY_UID, SIDECAR_UID, Plan
+from claude_bottle.egress import credential_proxy
 from claude_bottle.process.engine import EGRESS
 
 # Special-purpose ranges that are not the internet (IANA's registry, RFC 6890 and successors).
@@ -50,12 +51,17 @@ def _lock(address: IPv4Address) -> bytes:
 
 
 def gate(plan: Plan) -> bytes:
-    """Return the rules that let the sidecar serve its bottle alone and reach the internet's declared ports alone."""
+    """Return the rules for the sidecar and the credential proxy, which share a network namespace.
+
+    The sidecar serves its bottle alone. Both reach the internet's declared ports alone; on loopback the sidecar reaches
+    what the credential proxy listens on, and both Docker's resolver.
+    """
     asked = f"ip saddr {plan.bottle_address} ip daddr {plan.sidecar_address} tcp dport {PROXY_PORT} accept"
-    # Docker's resolver, which is root, asks for names from within this namespace; pipelock itself must not.
-    names = [f"meta skuid {SIDECAR_UID} meta l4proto {{ tcp, udp }} th dport 53 {_NO_ROUTE}", *_NAMES]
-    ours = [address for address in plan.known.host if ":" not in address]
-    host = [f"ip daddr {_set(ours)} {_NO_ROUTE}"] if ours else []  # a public one is in no special range
+    ours = f"meta skuid {{ {PROXY_UID}, {SIDECAR_UID} }}"
+    # Docker's resolver, which is root, asks for names from within this namespace; pipelock and nginx must not.
+    names = [f"{ours} meta l4proto {{ tcp, udp }} th dport 53 {_NO_ROUTE}", *_NAMES]
+    known = [address for address in plan.known.host if ":" not in address]
+    host = [f"ip daddr {_set(known)} {_NO_ROUTE}"] if known else []  # a public one is in no special range
     special = f"ip daddr {_set(_SPECIAL)} {_NO_ROUTE}"
     ports = "tcp dport @ports accept"
     out = [*names, *host, *_chosen(plan, ports), special, ports]
@@ -63,8 +69,16 @@ def gate(plan: Plan) -> bytes:
         # Named, so that a running session can be allowed more.
         f"  set ports {{\n    type inet_service;\n    elements = {_set(map(str, plan.ports))}\n  }}\n",
         _chain("input", ['iif "lo" accept', _ESTABLISHED, asked, _PROHIBITED]),
-        _chain("output", ['oif "lo" accept', _ESTABLISHED, *out, _NO_ROUTE]),
+        _chain("output", [_ESTABLISHED, *_loopback(plan, ours), *out, _NO_ROUTE]),
     )
+
+
+def _loopback(plan: Plan, ours: str) -> list[str]:
+    # pipelock's own pages are on loopback too, and a name that may resolve to it may do so on every port.
+    pairs = _set(f"{address} . {port}" for address, port in credential_proxy.pairs(plan.ended))
+    ended = [f"meta skuid {SIDECAR_UID} ip daddr . tcp dport {pairs} accept"] if plan.ended else []
+    # Docker redirects its resolver's port 53 to another before it comes by here.
+    return [*ended, "ip daddr 127.0.0.11 accept", f'oif "lo" {ours} {_PROHIBITED}', 'oif "lo" accept']
 
 
 def more_ports(ports: Iterable[int]) -> bytes:

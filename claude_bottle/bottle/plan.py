@@ -1,5 +1,6 @@
 """A session as values: every name, address and file, decided before docker is called."""
 
+import hmac
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from claude_bottle.bottle import home
 from claude_bottle.bottle.image import Image
 from claude_bottle.documents import files
 from claude_bottle.documents.escaping import escape_control_chars
-from claude_bottle.egress import allowlist
+from claude_bottle.egress import allowlist, credential_proxy
 from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
@@ -24,7 +25,10 @@ from claude_bottle.repository.clone import Repository
 
 PROXY_PORT = 8888
 SIDECAR_UID = 65534
+PROXY_UID = 65533  # the credential proxy's
 TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+# What the bottle has in its place. Some of Claude's clients refuse a token of another shape.
+PLACEHOLDER = f"sk-ant-oat01-{'placeholder-'*7}only-AA"
 _DEFAULT_RANGE = "10.213.0.0/16"
 _LARGE = 19  # the longest prefix of a range that also has room for the egress network
 _UNASKED = Addresses(why="no engine was asked")
@@ -41,6 +45,16 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Signing:
+    """What the credential proxy signs with, and how its self-test is judged, by digests under a random key in hex."""
+
+    settings: bytes = field(repr=False)
+    key: str = field(repr=False)
+    digest: str  # of the credentials of a request to the API
+    token: str  # of the token alone
+
+
+@dataclass(frozen=True)
 class Request:
     """What this machine and its user ask for; with the engine's facts it makes a plan."""
 
@@ -50,6 +64,7 @@ class Request:
     base: Image
     image: Image  # the base itself, or built on it
     token: str  # 8 random hex digits, which make the session unique
+    digest_key: bytes = field(repr=False)  # random, of the credential proxy's answer to the self-test
     identity: Identity = field(default_factory=Identity)  # git's, inside the bottle
     repository: Repository | None = None  # what is taken in
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
@@ -84,6 +99,7 @@ class Plan:
     home: bytes = field(repr=False)  # the tar stream that fills the agent's home
     passed_on: tuple[str, ...]  # the terminal's variables, where they are set: an unset one would remove the image's
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
+    signing: Signing
     keys: tuple[ssh_hosts.Key, ...]  # for the key-holder, which there is only where there are keys
     identity: Identity  # git's, inside the bottle
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
@@ -130,6 +146,11 @@ class Plan:
         return f"{self.name}-key-holder"
 
     @property
+    def gate(self) -> str:
+        """Return the name of the credential proxy's container."""
+        return f"{self.name}-gate"
+
+    @property
     def key_volume(self) -> str:
         """Return the name of the volume in which its socket is."""
         return f"{self.name}-keys"
@@ -160,6 +181,11 @@ class Plan:
         return allowlist.ports(self.agent.bottle.reach)
 
     @property
+    def ended(self) -> tuple[credential_proxy.Ended, ...]:
+        """Return the hosts whose TLS the credential proxy ends."""
+        return _ended(self.agent)
+
+    @property
     def prompt(self) -> str | None:
         """Return the first message: the question of --print, else the agent's prompt."""
         return self.agent.prompt if self.run.question is None else self.run.question
@@ -168,7 +194,7 @@ class Plan:
     def env_names(self) -> tuple[str, ...]:
         """Return the variables handed to claude by name, their values being in the client's environment."""
         forwarded = tuple(variable.name for variable in self.agent.bottle.env if variable.source)
-        return (TOKEN, *self.passed_on, *forwarded)
+        return (*self.passed_on, *forwarded)
 
 
 def session_id(agent: str, token: str) -> str:
@@ -216,8 +242,7 @@ def candidates(addresses: IPv4Network, start: int) -> Iterator[IPv4Network]:
 
 def environment(machine: Machine, agent: Agent) -> dict[str, str]:
     """Return the secrets, by their names in the bottle, for the environment of the client that runs claude."""
-    secrets = {v.name: machine.environ[v.source] for v in agent.bottle.env if v.source}
-    return secrets | {TOKEN: machine.environ.get(TOKEN_VARIABLE, "")}
+    return {v.name: machine.environ[v.source] for v in agent.bottle.env if v.source}
 
 
 def make(request: Request, facts: EngineFacts) -> Plan:
@@ -240,10 +265,11 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         facts=facts,
         addresses=next(candidates(addresses, int(request.token, 16))),
         range=addresses,
-        config=allowlist.config(allowlist.allowlist(agent.bottle.reach)),
+        config=allowlist.config(allowlist.allowlist(agent.bottle.reach), (end.name for end in _ended(agent))),
         home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity), certificates),
         passed_on=tuple(name for name in PASSED_ON if machine.environ.get(name)),
         certificates=certificates,
+        signing=_signing(request),
         keys=_keys(agent),
         identity=request.identity,
         known=request.known,
@@ -251,6 +277,20 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         repository=request.repository,
         key=machine.key,
     )
+
+
+def _ended(agent: Agent) -> tuple[credential_proxy.Ended, ...]:
+    return credential_proxy.ended((each.host for each in agent.bottle.credentials), agent.bottle.reach)
+
+
+def _signing(request: Request) -> Signing:
+    environ, bottle = request.machine.environ, request.agent.bottle
+    key, token = request.digest_key, environ.get(TOKEN_VARIABLE, "")
+    sent = f"authorization=Bearer {token}\nx-api-key=\ncookie="
+    signed = {str(c.host): {h.name: h.value(environ) for h in c.headers} for c in bottle.credentials}
+    settings = credential_proxy.settings(bottle, {allowlist.API: {"Authorization": f"Bearer {token}"}, **signed}, key)
+    digest, alone = (hmac.new(key, text.encode(), "sha1").hexdigest() for text in (sent, token))
+    return Signing(settings, key.hex(), digest, alone)
 
 
 def _git_and_ssh(agent: Agent, identity: Identity) -> Iterator[home.Entry]:

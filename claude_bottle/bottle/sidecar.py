@@ -27,6 +27,8 @@ def create(plan: Plan) -> Argv:
         *("--mount", f"type=volume,dst=/config,{docker_flags.volume_labels(plan, 'config')}"),
         *docker_flags.labels(plan, "sidecar"),
         *docker_flags.proxy_variables(""),
+        # The credential proxy stands for these.
+        *(word for end in plan.ended for word in ("--add-host", f"{end.name}:{end.address}")),
         plan.sidecar_image,
         # Strict on the command line as well: without it a file that says less is an open proxy.
         *("run", "--config", "/config/pipelock.yaml", "--mode", "strict", "--listen", listen),

@@ -11,6 +11,7 @@ from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.host import installation
 
 HTTPS = 443
+API = "api.anthropic.com"
 _DATA = installation.DATA / "pipelock"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -127,9 +128,14 @@ def summary(names: Sequence[str]) -> str:
     return f"{len(names)} host{'' if len(names) == 1 else 's'} allowed ({', '.join(shown + rest)})"
 
 
-def config(names: Iterable[str]) -> bytes:
-    """Return the sidecar's YAML: the commented base and `names`, checked once more; ValueError if there are none."""
-    return _with_names((_DATA / "base.yaml").read_text(encoding="utf-8"), names)
+def config(names: Iterable[str], ended: Iterable[str] = ()) -> bytes:
+    """Return the sidecar's YAML: the commented base and `names`, checked once more; ValueError if there are none.
+
+    `ended` are the names that resolve to the credential proxy, on loopback.
+    """
+    base = (_DATA / "base.yaml").read_text(encoding="utf-8")
+    trusted = "".join(f'  - "{parse_host(name).name}"\n' for name in ended)
+    return _with_names(f"{base}trusted_domains:\n{trusted}" if trusted else base, names)
 
 
 def configured(config: bytes) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from claude_bottle.process import wording
 
 NO_ANSWER = "no answer within"
 _TIMED_OUT = 124  # as timeout(1) has it
+_LONGEST_LINE = 1 << 16  # bytes
 _OTHERS = 5.0  # seconds for a program that is not docker
 # A limit that cannot be set is lower already, or one that this system does not have.
 _LIMITED = 'ulimit -v "$1" 2>/dev/null; ulimit -t "$2" 2>/dev/null; shift 2; exec "$@"'
@@ -86,8 +87,8 @@ class Client:
         if not select.select([out], [], [], timeout)[0]:
             self.terminate()
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
-        if out.readline():
-            return Result(0)
+        if line := out.readline(_LONGEST_LINE):
+            return Result(0, line)
         return self.wait(timeout=timeout)
 
     def _feed(self, stdin: bytes) -> None:

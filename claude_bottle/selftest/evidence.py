@@ -37,6 +37,7 @@ class Evidence:
     bottle: Data = field(repr=False)
     sidecar: Data = field(repr=False)
     key_holder: Data = field(repr=False)
+    gate: Data = field(repr=False)
     image: Data = field(repr=False)
     base: Data = field(repr=False)
     listed: tuple[tuple[str, ...], ...]  # the engine's list of processes: each one's id and its three users
@@ -53,6 +54,7 @@ class Evidence:
             bottle=_only([each for each in objects if each.get("Name") == f"/{plan.name}"]),
             sidecar=_only([each for each in objects if each.get("Name") == f"/{plan.sidecar}"]),
             key_holder=_only([each for each in objects if each.get("Name") == f"/{plan.key_holder}"]),
+            gate=_only([each for each in objects if each.get("Name") == f"/{plan.gate}"]),
             image=_tagged(objects, plan.image.tag),
             base=_tagged(objects, plan.base.tag),
             listed=tuple(tuple(line.split()) for line in seen.processes.decode(errors="replace").splitlines()[1:]),

@@ -22,7 +22,7 @@ LOADS_CODE = re.compile(
     r"GIT_(EXEC_PATH|TEMPLATE_DIR|CONFIG.*|DIR|EXTERNAL_DIFF))$"
 )
 _UNSHARED = {"PidMode": (), "UTSMode": (), "UsernsMode": (), "IpcMode": ("private", "shareable", "none")}
-_ADDED = ("CapAdd", "Devices", "DeviceRequests", "DeviceCgroupRules", "GroupAdd", "Links", "VolumesFrom")
+_ADDED = ("Devices", "DeviceRequests", "DeviceCgroupRules", "GroupAdd", "Links", "VolumesFrom")
 
 
 def secrets(seen: Evidence) -> Iterator[str]:
@@ -74,7 +74,7 @@ def mounts(seen: Evidence) -> Iterator[str]:
 
 def privileges(seen: Evidence) -> Iterator[str]:
     """What `docker run` can add to the bottle."""
-    yield from _confinement(seen.bottle)
+    yield from confinement(seen.bottle)
     mode = seen.bottle["HostConfig"].get("CgroupnsMode")
     if mode == "host" and seen.probe["cgroup2"]:  # version 1 has no other default
         yield "CgroupnsMode is host"
@@ -84,7 +84,7 @@ def limits(seen: Evidence) -> Iterator[str]:
     """The bottle's limits, as the manifest has them."""
     wanted = seen.plan.agent.bottle.limits
     pairs = {"PidsLimit": wanted.pids, "CpuQuota": int(wanted.cpus * 100_000), "CpuPeriod": 100_000}
-    yield from _limited(seen.bottle, pairs, wanted.memory, "so the bottle may use more memory than planned")
+    yield from limited(seen.bottle, pairs, wanted.memory, "so the bottle may use more memory than planned")
 
 
 def restart(seen: Evidence) -> Iterator[str]:
@@ -97,7 +97,7 @@ def restart(seen: Evidence) -> Iterator[str]:
 
 def sidecar(seen: Evidence) -> Iterator[str]:
     """The sidecar's own flags."""
-    yield from _confinement(seen.sidecar)
+    yield from confinement(seen.sidecar)
     if not seen.sidecar["HostConfig"]["ReadonlyRootfs"]:
         yield "its file system is writable"
     if seen.sidecar["Config"]["User"] != f"{SIDECAR_UID}:{SIDECAR_UID}":
@@ -110,7 +110,7 @@ def sidecar(seen: Evidence) -> Iterator[str]:
 def key_holder(seen: Evidence) -> Iterator[str]:
     """What has the ssh keys: no network, no writable file system, no swap, nothing mounted but its socket."""
     config = seen.key_holder["HostConfig"]
-    yield from _confinement(seen.key_holder)
+    yield from confinement(seen.key_holder)
     yield from (f"on network {name}" for name in seen.key_holder["NetworkSettings"]["Networks"] if name != "none")
     if config["NetworkMode"] != "none":
         yield f"network mode {config['NetworkMode']}"
@@ -127,10 +127,10 @@ def key_holder(seen: Evidence) -> Iterator[str]:
     if config["LogConfig"]["Type"] != "none":
         yield f"its log driver is {config['LogConfig']['Type']}"
     yield from (f"{name} is in its environment" for name in filter(SECRET.search, _variables(seen.key_holder)))
-    yield from _limited(seen.key_holder, {}, keyholder.MEMORY, "so the ssh keys in the key-holder may be swapped out")
+    yield from limited(seen.key_holder, {}, keyholder.MEMORY, "so the ssh keys in the key-holder may be swapped out")
 
 
-def _limited(container: Data, others: Mapping[str, int], memory: int, unless: str) -> Iterator[str]:
+def limited(container: Data, others: Mapping[str, int], memory: int, unless: str) -> Iterator[str]:
     """Yield limits that are not as planned; raise Inconclusive(`unless`) if the engine cannot limit swap."""
     config, pairs = container["HostConfig"], {**others, "Memory": memory, "MemorySwap": memory}
     wrong = {key: config[key] for key, value in pairs.items() if config[key] != value}
@@ -147,7 +147,8 @@ def _mount(mount: Data) -> tuple[str, str, str, bool | None]:
     return (mount["Type"], mount.get("Name", ""), mount["Destination"], mount.get("RW"))
 
 
-def _confinement(container: Data) -> Iterator[str]:
+def confinement(container: Data, added: Iterable[str] = ()) -> Iterator[str]:
+    """Yield what a container's flags give it beyond the planned, `added` being the capabilities that it has."""
     config = container["HostConfig"]
     if config["Privileged"]:
         yield "it is privileged"
@@ -156,6 +157,8 @@ def _confinement(container: Data) -> Iterator[str]:
     if [option.removesuffix(":true") for option in config["SecurityOpt"] or ()] != ["no-new-privileges"]:
         yield f"SecurityOpt is {config['SecurityOpt']}"
     yield from (f"{key} is {config[key]}" for key in _ADDED if config.get(key))
+    if sorted(name.removeprefix("CAP_") for name in config.get("CapAdd") or ()) != sorted(added):
+        yield f"CapAdd is {config['CapAdd']}"
     yield from (f"{key} is {config[key]}" for key, usual in _UNSHARED.items() if config[key] not in ("", *usual))
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from claude_bottle import REFUSED
 from claude_bottle.bottle.plan import PROXY_PORT, Plan
+from claude_bottle.egress.allowlist import API
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive, NotApplicable
 
-API = "api.anthropic.com"
 OUTSIDE = "198.51.100.1"  # of TEST-NET-2 (RFC 5737): nobody's, so that a leak reaches nobody
 _RESOLVER = "127.0.0.11"  # Docker's
 _TCP_PORTS = (443, PROXY_PORT)

@@ -8,14 +8,17 @@ nothing: `receipt.py` does.
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
+import hmac
 import importlib
 import json
 import os
 import re
 import select
 import socket
+import ssl
 import stat
 import struct
 import subprocess
@@ -27,6 +30,7 @@ from typing import Any, Callable  # noqa: UP035  (Python 3.9)
 
 _LIMIT = 2.0  # seconds: what the lock refuses fails within milliseconds; an address that nobody has, after 3 s
 _LISTENING = 15.0  # seconds for the sidecar, which has just been started, to listen
+_BESIDE = 7  # looks, those that wait for others
 _SIDECAR_LIMIT = 6.0  # seconds: it answers 403 after 5 s where its DNS server is silent
 _ROOT = "/proc/1/root"  # the bottle's files, as its first process has them
 _LINKS = 40  # that a path may lead over, as for the kernel
@@ -36,33 +40,43 @@ _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"),
     *("/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock", "/run/crio/crio.sock", "/docker.sock"),
 )
+_TOKEN = re.compile(rb"sk-ant-[a-z]+[0-9]+-[A-Za-z0-9_-]{8,}")
+_SEARCHED, _MOST_FILES = 1 << 20, 20000  # bytes of a file, and files, that are searched
 _STATUS = ("PPid", "Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
 
-def main(question: dict[str, Any]) -> None:
-    """Look at everything, side by side, and print the answers; what could not be looked at has none."""
+def main(question: dict[str, Any], authority: str) -> None:
+    """Look at everything, side by side, and print the answers; what could not be looked at has none.
+
+    `authority` is the certificate of the session's authority, as PEM in base64.
+    """
     sidecar, outside, refused = question["sidecar"], question["outside"], question["refused"]
+    pem = base64.b64decode(authority).decode()
     looks: dict[str, Callable[[], object]] = {
         "resolved": lambda: _resolve(outside),
         "health": lambda: _ask(sidecar, "GET", "/health"),
         "refused": lambda: _ask(sidecar, "CONNECT", f"{refused}:443"),
         "allowed": lambda: _ask(sidecar, "CONNECT", f"{outside}:443"),
+        "signed": lambda: _signed(sidecar, outside, pem, question["right"], question["foreign"]),
+        "wrong": lambda: _signed(sidecar, outside, pem, question["wrong"], question["foreign"]),
+        "authority": lambda: _authority(pem),
         "tcp": lambda: _tcp(question["tcp"]),
         "udp": lambda: {target: _udp(target) for target in question["udp"]},
         "dns": lambda: _dns(question["resolver"], refused),
         "ipv6": _ipv6,
         "processes": _processes,
         "sockets": _sockets,
+        "tokens": lambda: _tokens(question["digest_key"]),
         "shell": lambda: _within("", "/bin/bash"),
         "userland": lambda: _userland(question["programs"], question["files"], question["modules"]),
         "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
     }
     answers: dict[str, object] = {}
-    threads = [threading.Thread(target=_note, args=(answers, *look), daemon=True) for look in list(looks.items())[:4]]
+    threads = [threading.Thread(target=_note, args=(answers, *look), daemon=True) for look in list(looks.items())[:_BESIDE]]
     for thread in threads:
         with suppress(RuntimeError):  # no more processes: the look has no answer
             thread.start()
-    for name, look in list(looks.items())[4:]:
+    for name, look in list(looks.items())[_BESIDE:]:
         _note(answers, name, look)
     threads[0].join(_LIMIT)  # a resolver may hang for minutes
     for thread in threads[1:]:
@@ -176,6 +190,71 @@ def _ask(sidecar: tuple[str, int], method: str, target: str) -> str:
     except OSError as error:
         return answer.decode("latin-1") or f"cut: {error}"
     return answer.decode("latin-1")
+
+
+def _signed(
+    sidecar: tuple[str, int], host: str, pem: str, path: str, foreign: dict[str, str]
+) -> tuple[int, str]:
+    """Send foreign credentials to the self-test of the credential proxy; return its status and its answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=pem)
+    with _connected(sidecar) as connection:
+        connection.settimeout(_SIDECAR_LIMIT)
+        connection.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
+        if b" 200 " not in _until(connection, b"\r\n\r\n").partition(b"\r\n")[0]:
+            raise OSError("no tunnel")
+        with context.wrap_socket(connection, server_hostname=host) as tunnel:
+            headers = "".join(f"{name}: {value}\r\n" for name, value in foreign.items())
+            tunnel.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n".encode())
+            head, _, body = _until(tunnel, None).partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body.decode("latin-1")
+
+
+def _until(connection: socket.socket, end: bytes | None) -> bytes:
+    """Receive until `end`, or until the other side ends if that is None; at most 1 MiB."""
+    got = b""
+    while len(got) < 1 << 20 and not (end and end in got):
+        chunk = connection.recv(65536)
+        if not chunk:
+            break
+        got += chunk
+    return got
+
+
+def _authority(pem: str) -> list[str]:
+    """Return what OpenSSL prints of the authority's extensions, a line each."""
+    argv = ("/usr/bin/openssl", "x509", "-noout", "-ext", "basicConstraints,nameConstraints,keyUsage")
+    done = subprocess.run(argv, input=pem.encode(), stdout=subprocess.PIPE, env={}, check=True)
+    return [line.strip() for line in done.stdout.decode().splitlines()]
+
+
+def _tokens(key: str) -> list[str]:
+    """Return a keyed digest of all that has a token's shape in variables of processes, and in files, of the bottle."""
+    found = set()
+    for place in (*_environs(), *_small_files()):
+        with suppress(OSError):
+            with open(place, "rb") as file:
+                found.update(_TOKEN.findall(file.read(_SEARCHED)))
+    return sorted(hmac.new(bytes.fromhex(key), token, "sha1").hexdigest() for token in found)
+
+
+def _environs() -> list[str]:
+    return [f"/proc/{pid}/environ" for pid in os.listdir("/proc") if pid.isdigit()]
+
+
+def _small_files() -> list[str]:
+    """Return the files at the places of a bottle that are written at run time, as far as they can be seen."""
+    files = []
+    for top in ("/home", "/root", "/run", "/tmp", "/var/tmp", "/work", "/etc"):  # noqa: S108
+        for folder, _, names in os.walk(f"{_ROOT}{top}"):
+            files += [path for path in (f"{folder}/{name}" for name in names) if _is_file(path)]
+            if len(files) > _MOST_FILES:
+                return files
+    return files
+
+
+def _is_file(path: str) -> bool:
+    return stat.S_ISREG(os.lstat(path).st_mode)
 
 
 def _connected(sidecar: tuple[str, int]) -> socket.socket:

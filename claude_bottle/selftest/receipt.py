@@ -10,7 +10,7 @@ from claude_bottle.bottle.plan import Plan
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.process import container
-from claude_bottle.selftest import inspect_checks, network_checks, userland_checks
+from claude_bottle.selftest import credential_checks, inspect_checks, network_checks, userland_checks
 from claude_bottle.selftest.evidence import Evidence, Inconclusive, NotApplicable, Seen
 
 Argv = tuple[str, ...]
@@ -111,6 +111,11 @@ RULES = (
     _Rule("limits", "cpus, memory and processes are limited", inspect_checks.limits),
     _Rule("restart", "nothing restarts, which would lose the lock", inspect_checks.restart),
     _Rule("sidecar", "the sidecar is confined as planned", inspect_checks.sidecar),
+    _Rule("signing", "foreign credentials are replaced by this user's", credential_checks.signing),
+    _Rule("upstream", "a server with a wrong certificate gets nothing", credential_checks.upstream),
+    _Rule("authority", "the session's authority counts for signed hosts alone", credential_checks.authority),
+    _Rule("credential-proxy", "what has the credentials has no privilege", credential_checks.credential_proxy),
+    _Rule("token", "the bottle does not have the token", credential_checks.token),
 )
 KEY_RULES = (_Rule("key-holder", "what has the ssh keys has no network and no privilege", inspect_checks.key_holder),)
 
@@ -144,18 +149,19 @@ def processes_argv(plan: Plan) -> Argv:
     return ("docker", "top", plan.name, "-eo", "pid,ruid,euid,suid")
 
 
-def probe_input(plan: Plan, known: Addresses) -> bytes:
-    """Return the probe's program, its question included, for its stdin."""
+def probe_input(plan: Plan, known: Addresses) -> tuple[bytes, str]:
+    """Return the probe's program, for its stdin, and what it is called with besides the session's authority."""
     source = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
-    question = {**network_checks.question(plan, known), **userland_checks.question()}
-    return f"{source}\nmain({question!r})\n".encode()
+    asked = (network_checks.question(plan, known), userland_checks.question(), credential_checks.question(plan))
+    question = {key: value for part in asked for key, value in part.items()}
+    return f"{source}\n".encode(), repr(question)
 
 
 def inspect_argv(plan: Plan) -> Argv:
-    """Return the command that shows what was really built: the bottle, its sidecar, and its images' variables."""
-    key_holder = (plan.key_holder,) if plan.keys else ()
+    """Return the command that shows what was really built: the session's containers, and its images' variables."""
+    others = (plan.gate, *((plan.key_holder,) if plan.keys else ()))
     images = dict.fromkeys((plan.image.tag, plan.base.tag))
-    return ("docker", "inspect", plan.name, plan.sidecar, *key_holder, *images)
+    return ("docker", "inspect", plan.name, plan.sidecar, *others, *images)
 
 
 def judge(plan: Plan, known: Addresses, seen: Seen, seconds: float) -> Receipt:

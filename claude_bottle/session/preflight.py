@@ -38,9 +38,11 @@ def command(step: Step) -> str:
     """Return one step's docker command, quoted for a shell, with its stdin if that is text for people."""
     condition = f"{quoted(*step.skip_if)} > /dev/null 2>&1 ||\n" if step.skip_if else ""
     # Rules stand there whole, so that they can be read; of a tar stream, a program or certificates the size is told.
-    whole = step.stdin_is_text and len(step.stdin) <= _STDIN_SHOWN
-    size = "" if whole or step.stdin_from or not step.stdin else f": {len(step.stdin)} bytes on stdin"
-    text = f" <<'END'\n{step.stdin.decode()}END\n" if whole else "\n"
+    shown = step.stdin[: step.stdin_text] if step.stdin_text <= _STDIN_SHOWN else b""
+    rest = len(step.stdin) - len(shown)
+    size = "" if step.stdin_from or not rest else f": {rest} {'more ' if shown else ''}bytes on stdin"
+    size += f", then the first line of {step.quote.step}" if step.quote else ""
+    text = f" <<'END'\n{shown.decode()}END\n" if shown else "\n"
     return f"# {step.name}{size}\n{condition}{_feed(step)}{quoted(*step.argv)}{text}"
 
 

@@ -1,6 +1,7 @@
 """Run a table of steps, independent ones in parallel; each undo is armed before its step starts."""
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ _SILENCE = (
 )
 _LONG = 7200.0  # seconds to copy a repository into the bottle
 _PARTING = 5.0  # seconds for a long-running step to exit; its undo covers the rest
+_READY = re.compile(rb"up ([A-Za-z0-9+/=]+)\n")
 _RACE = 5.0  # seconds from the refusal of a second network until the first is listed; 0.1 measured
 
 
@@ -52,6 +54,7 @@ class Runner:
         self._workers: dict[str, threading.Thread] = {}
         self._news = threading.Condition()  # guards the next two
         self._ready: set[str] = set()
+        self._said: dict[str, bytes] = {}  # the stdout of the steps that are ready
         self._stopping = False
         self._ended: Ended = queue.SimpleQueue()
 
@@ -75,6 +78,7 @@ class Runner:
                 step, result = self._next()
                 with self._news:
                     self._ready.add(step.name)
+                    self._said[step.name] = result.stdout
                     self._news.notify_all()
                 results[step.name] = result
         except BaseException:
@@ -126,10 +130,17 @@ class Runner:
         if step.stdin_from:
             env = git.environment(self._env)
             return stream.piped(client, step.stdin, step.stdin_from, env, what=step.name, seconds=_LONG)
-        result = client.wait(step.stdin, None if step.kind is Kind.PROGRESS else _SILENCE)
+        result = client.wait(step.stdin + self._quoted(step), None if step.kind is Kind.PROGRESS else _SILENCE)
         if step.skip_if and not result.ok and self._made_by_another(step, result):
             return Result(0)
         return result
+
+    def _quoted(self, step: Step) -> bytes:
+        """Return what a step's stdin quotes of another; nothing if that has printed anything but base64 after "up "."""
+        if not step.quote:
+            return b""
+        line = _READY.match(self._said.get(step.quote.step, b""))
+        return f"{step.quote.before}{line[1].decode() if line else ''}{step.quote.after}".encode()
 
     def _made_by_another(self, step: Step, result: Result) -> bool:
         """Return whether the object that a step failed to create exists, because another session created it first."""

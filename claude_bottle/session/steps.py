@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from claude_bottle import PREFIX
-from claude_bottle.bottle import agent, docker_flags, firewall, home, key_holder, sidecar
+from claude_bottle.bottle import agent, credential_proxy, docker_flags, firewall, home, key_holder, sidecar
 from claude_bottle.bottle.plan import SIDECAR_UID, Plan, egress_subnet
 from claude_bottle.manifest.ssh_hosts import Key
 from claude_bottle.process.engine import EGRESS, image_query, network_query
@@ -28,21 +28,31 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
+class Quote:
+    """What ends a step's stdin: what another step has printed on its first line after "up ", between two texts."""
+
+    step: str
+    before: str = ""
+    after: str = "\n"
+
+
+@dataclass(frozen=True)
 class Step:
     """One docker command of a session.
 
     `env` are the *names* of variables in its client's environment; `needs` are the steps that must be ready before it
-    starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then what `stdin_from` prints.
-    `undo` removes what the step may have made. `skip_if` is a command whose success means that its product exists; if
-    `present`, the engine has said so already, and the step is skipped. An `optional` step may fail.
+    starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then `quote`, then what
+    `stdin_from` prints. `undo` removes what the step may have made. `skip_if` is a command whose success means that its
+    product exists; if `present`, the engine has said so already, and the step is skipped. An `optional` step may fail.
     """
 
     name: str
     argv: Argv
     kind: Kind = Kind.COMMAND
     stdin: bytes = field(default=b"", repr=False)
-    stdin_is_text: bool = False  # a dry run prints it whole, instead of its size
+    stdin_text: int = 0  # the bytes at its beginning that a dry run prints, instead of their number
     stdin_after: tuple[str, ...] = ()
+    quote: Quote | None = None
     stdin_from: Feed | None = None
     env: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -91,8 +101,8 @@ def table(plan: Plan) -> Table:
         *_sidecar(plan),
         *_keys(plan),
         _bottle(plan),
-        _rules(plan, "lock", plan.name, firewall.lock(plan), needs=("bottle",)),
-        _rules(plan, "gate", plan.sidecar, firewall.gate(plan), needs=("sidecar-start",)),
+        _lock(plan),
+        _gate(plan),
         _home(plan),
         *_clone(plan),
         *_proof(plan),
@@ -184,13 +194,22 @@ def _bottle(plan: Plan) -> Step:
 
 def _home(plan: Plan) -> Step:
     # After the lock, as the clone: what an image's own programs do is shut in.
-    return Step("home", agent.fill(plan), stdin=plan.home, needs=("bottle",), stdin_after=("lock",))
+    after, quote = ("lock", "gate"), Quote("gate")
+    return Step("home", agent.fill(plan), stdin=plan.home, needs=("bottle",), stdin_after=after, quote=quote)
 
 
-def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
-    name = f"{plan.name}-{role}"
-    argv = docker_flags.nft(name, f"container:{target}", plan.base.tag, docker_flags.owned_by(plan, role), rules)
-    return Step(role, argv, Kind.UNTIL_READY, stdin=rules, stdin_is_text=True, needs=needs, undo=_remove(name))
+def _lock(plan: Plan) -> Step:
+    name, rules = f"{plan.name}-lock", firewall.lock(plan)
+    owned = docker_flags.owned_by(plan, "lock")
+    argv = docker_flags.nft(name, f"container:{plan.name}", plan.base.tag, owned, rules)
+    return Step("lock", argv, Kind.UNTIL_READY, stdin=rules, stdin_text=len(rules), needs=("bottle",), undo=_remove(name))
+
+
+def _gate(plan: Plan) -> Step:
+    rules, files = firewall.gate(plan), credential_proxy.files(plan)
+    argv, undo = credential_proxy.run(plan, len(rules), len(files)), _remove(plan.gate)
+    stdin, needs = rules + files, ("sidecar-start",)
+    return Step("gate", argv, Kind.LONG_RUNNING, stdin=stdin, stdin_text=len(rules), needs=needs, undo=undo)
 
 
 def _clone(plan: Plan) -> tuple[Step, ...]:
@@ -205,13 +224,14 @@ def _clone(plan: Plan) -> tuple[Step, ...]:
 def _proof(plan: Plan) -> tuple[Step, ...]:
     # Nothing else may start in the bottle meanwhile: what docker has just started is not confined yet.
     filled = ("home", *(step.name for step in _clone(plan)))
-    whole = ("lock", "sidecar-start", *filled)
-    program = receipt.probe_input(plan, plan.known)
-    probe, undo = receipt.probe_argv(plan), _remove(receipt.probe_name(plan))
+    whole = ("lock", "gate", *filled)
+    argv, undo = receipt.probe_argv(plan), _remove(receipt.probe_name(plan))
+    program, question = receipt.probe_input(plan, plan.known)
+    quote = Quote("gate", before=f"main({question}, '", after="')\n")
+    probe = Step("selftest", argv, Kind.ONE_SHOT, program, needs=("bottle",), stdin_after=whole, quote=quote, undo=undo)
     holder = ("key-holder",) if plan.keys else ()
     return (
-        # Beside the gate, of which nothing can be seen from inside the bottle.
-        Step("selftest", probe, Kind.ONE_SHOT, stdin=program, needs=("bottle",), stdin_after=whole, undo=undo),
+        probe,
         Step("inspect", receipt.inspect_argv(plan), needs=("bottle", "sidecar-start", *holder)),
         # Optional, since not every engine's ps can do it; the probe sees the same.
         Step("processes", receipt.processes_argv(plan), needs=filled, optional=True),
