@@ -161,6 +161,13 @@ def configured(config: bytes) -> tuple[str, ...]:
     return tuple(parse_host(line.strip(' -"')).name for line in _halves(config)[1].splitlines())
 
 
+def trusted(config: bytes) -> tuple[str, ...]:
+    """Return the hosts in the sidecar's YAML whose TLS the credential proxy ends; raises YamlError if it is no YAML."""
+    data = yaml_document.parse(config.decode()).data
+    names = data.get("trusted_domains") if isinstance(data, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
 def extended(config: bytes, names: Iterable[str]) -> bytes:
     """Return what `config` made with more names, its base as it is."""
     return _with_names(_halves(config)[0], sorted({*configured(config), *names}))
