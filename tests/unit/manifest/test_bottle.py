@@ -5,7 +5,9 @@ import re
 
 import pytest
 
+from tests.support import keys
 from tests.support.manifests import CERTIFICATE, Place, bottle_faults
+from tests.support.scene import ROOT
 
 PIDS = "must be a whole number, from 64 (claude and its tools need some) to 4194304"
 REQUESTS = "must be a whole number, from 1 to 1000000"
@@ -47,6 +49,37 @@ def test_a_type_fault_names_key_wanted_and_found(place: Place, text: str, fault:
     found = bottle_faults(place, text)
     assert found == [f"bottles/default.yaml:{fault}"]
     assert found[0].isprintable()
+
+
+def _place_of_examples(place: Place) -> dict[str, str]:
+    """Write the files that the documented examples name; return the host's variables that they name."""
+    place.write("home/corp-ca.pem", CERTIFICATE)
+    place.write("home/.ssh/bottle_ed25519", keys.private("plain"))
+    place.write("home/.ssh/known_hosts", f"github.com {keys.public('pinned')}\n")
+    for path in ("agents/bottles/python/Dockerfile", "agents/bottles/Dockerfile.mine"):
+        place.write(path)
+    return {"API_KEY": "a", "GITHUB_TOKEN": "g"}
+
+
+def test_the_commented_example_of_the_default_bottle_is_one(place: Place) -> None:
+    text = (ROOT / "agents/bottles/default.yaml").read_text(encoding="utf-8")
+    example = re.findall(r"^# (.*)$", text.partition("optional:\n")[2].partition('# "requests')[0], re.MULTILINE)
+    place.write("agents/bottles/default.yaml", "\n".join(example))
+    bottle = place.load(environ=_place_of_examples(place)).bottle
+    assert [str(credential.host) for credential in bottle.credentials] == ["api.github.com", "github.com"]
+    assert bottle.dockerfile
+    assert bottle.allow
+
+
+def test_the_example_of_the_documentation_is_one(place: Place) -> None:
+    text = (ROOT / "docs/manifests.md").read_text(encoding="utf-8")
+    example = text.partition("# agents/bottles/python-dev.yaml\n")[2].partition("```")[0]
+    place.write("agents/bottles/default.yaml", example)
+    bottle = place.load(environ=_place_of_examples(place)).bottle
+    assert bottle.limits.requests == 800
+    assert bottle.api.paths == (("POST", "/v1/files"),)
+    assert [host.port for host in bottle.ssh] == [22]
+    assert [credential.paths for credential in bottle.credentials] == [(), ("/acme/site.git/",)]
 
 
 @pytest.mark.parametrize(("text", "requests"), [("limits: {requests: 1}", 1), ("limits: {cpus: 1}", None)])
