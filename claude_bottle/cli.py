@@ -223,7 +223,12 @@ def check(agent: str | None, agents: Path | None) -> None:
 
     Checks the manifests of AGENT, or all; exits with 64 if there is an error.
     """
-    console.output(f"{_many(len(_check(_machine(agents), agent)), 'agent')} checked, no errors found")
+    from claude_bottle.commands import check as manifests
+
+    checked = _check(_machine(agents), agent)
+    for note in manifests.notes(checked):
+        console.say(note)
+    console.output(f"{_many(len(checked), 'agent')} checked, no errors found")
 
 
 @main.command("list")
@@ -341,7 +346,7 @@ def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
     from claude_bottle.egress import allowlist
 
     try:
-        wanted = [allowlist.parse_host(host) for host in hosts]
+        wanted = [allowlist.parse_further(host) for host in hosts]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     done = allow.allow(_machine(None), session, wanted, save=save)

@@ -64,6 +64,6 @@ class LeftBehindError(BottleError):
 
 
 class TokenError(BottleError):
-    """There is no OAuth token for claude."""
+    """There is no OAuth token for claude, or something else in its place."""
 
     exit_code = 78

@@ -18,7 +18,7 @@ from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
-from claude_bottle.errors import DockerError, ManifestError
+from claude_bottle.errors import DockerError, ManifestError, UsageError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import liveness
@@ -74,7 +74,7 @@ class Allowed:
 def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> Allowed:
     """Allow a running session to reach more hosts, at once; prepare to write them into its bottle's manifest if `save`.
 
-    Raises ManifestError, before anything is allowed, DockerError or EngineError.
+    Raises ManifestError or UsageError, before anything is allowed, DockerError or EngineError.
     """
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
@@ -111,11 +111,12 @@ def _saving(session: Session, hosts: Sequence[Host]) -> Saving:
 def _allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> bool:
     """Allow a running session to reach `hosts` too, and return when it can; False if its list had them all before.
 
-    Raises DockerError or EngineError; then the session reaches what it reached before.
+    Raises UsageError, DockerError or EngineError; then the session reaches what it reached before.
     """
     names = {host.name for host in hosts}
     for attempt in range(_ATTEMPTS):
         config = _read(env, session)
+        _refuse_ports(config, hosts)
         new = allowlist.extended(config, names)
         if new == config:
             _open_ports(env, session, hosts)
@@ -126,6 +127,20 @@ def _allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> b
             _open_ports(env, session, hosts)
             return True
     raise DockerError(f"the sidecar did not load the new list; see `docker logs {session.sidecar}`")
+
+
+def _refuse_ports(config: bytes, hosts: Sequence[Host]) -> None:
+    """Raise UsageError if a host that the credential proxy answers for shall get a port of its own.
+
+    The proxy forwards only the ports that were declared at the start.
+    """
+    trusted = allowlist.trusted(config)
+    for host in hosts:
+        if host.name in trusted and host.port != allowlist.HTTPS:
+            raise UsageError(
+                f"{host}: the ports of a host with credentials are fixed at a session's start; nothing was allowed. Add"
+                " it to egress.allow in the bottle's manifest, and start again"
+            )
 
 
 def _allowed(text: str) -> list[Host]:

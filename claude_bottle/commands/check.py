@@ -1,5 +1,8 @@
 """Check manifests: what every command does that works with agents."""
 
+from collections.abc import Iterable, Iterator
+
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.agent import Agent
@@ -10,3 +13,15 @@ def check(machine: Machine, name: str | None = None) -> tuple[Agent, ...]:
     if name is None:
         return manifest.load_agents(machine.agents, environ=machine.environ, home=machine.home)
     return (manifest.load_agent(machine.agents, name, environ=machine.environ, home=machine.home),)
+
+
+def notes(agents: Iterable[Agent]) -> Iterator[str]:
+    """Yield what is no fault of the agents' bottles, but should be known of their secrets: a line each."""
+    for bottle in dict.fromkeys(agent.bottle for agent in agents):
+        name = f"bottle {escape_control_chars(bottle.name)}"
+        if bottle.readable:
+            readable = ", ".join(bottle.readable)
+            yield f'{name}: the agent can read {readable}; "credentials" keeps a secret outside'
+        if bottle.credentials:
+            signed = ", ".join(str(credential.host) for credential in bottle.credentials)
+            yield f"{name}: WebSocket and gRPC do not work with hosts that have credentials: {signed}"

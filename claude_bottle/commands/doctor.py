@@ -54,6 +54,8 @@ def examine(machine: Machine) -> Iterator[Finding]:
 
 
 def _token(machine: Machine) -> Finding:
+    if machine.token_problem:
+        return Finding("token", machine.token_problem, fault=True)
     if machine.has_token:
         return Finding("token", f"{TOKEN_VARIABLE} is set")
     return Finding("token", start.NO_TOKEN, fault=True)

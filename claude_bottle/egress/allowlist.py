@@ -10,6 +10,7 @@ from claude_bottle.documents import yaml_document
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.host import installation
 
+API = "api.anthropic.com"
 HTTPS = 443
 API = "api.anthropic.com"
 _DATA = installation.DATA / "pipelock"
@@ -47,6 +48,29 @@ def parse_host(text: str) -> Host:
         raise ValueError(f'"{text}": only ASCII names can be allowed{_punycode(name, colon + port)}')
     _check_name(text, name.removeprefix("*.").lower(), wildcard=name.startswith("*."))
     return Host(name.lower(), int(port or HTTPS))
+
+
+def parse_further(text: str) -> Host:
+    """Read a host to be allowed besides the default ones, as `parse_host` does.
+
+    Anybody can have an account at the API: another name of the same servers, or another port of them, would carry a
+    foreign credential past the credential proxy. Raises ValueError with a one-line message.
+    """
+    host = parse_host(text)
+    domain = domain_of_defaults(host.name)
+    if host.name in {default.name for default in defaults()}:
+        if host.port != HTTPS:
+            raise ValueError(f'"{host}": only port {HTTPS} of {host.name} passes through the credential proxy')
+    elif domain:
+        raise ValueError(f'"{host}": a host of {domain} could front for the API and carry a foreign credential there')
+    return host
+
+
+def domain_of_defaults(name: str) -> str | None:
+    """Return the domain of the default hosts that `name`, maybe a wildcard, is in; None if it is in none."""
+    domains = {".".join(host.name.split(".")[-2:]) for host in defaults()}
+    domain = ".".join(name.split(".")[-2:])
+    return domain if domain in domains else None
 
 
 def _refuse_more(text: str) -> None:
@@ -141,6 +165,13 @@ def config(names: Iterable[str], ended: Iterable[str] = ()) -> bytes:
 def configured(config: bytes) -> tuple[str, ...]:
     """Return the names in what `config` made; ValueError if there are none."""
     return tuple(parse_host(line.strip(' -"')).name for line in _halves(config)[1].splitlines())
+
+
+def trusted(config: bytes) -> tuple[str, ...]:
+    """Return the hosts in the sidecar's YAML whose TLS the credential proxy ends; raises YamlError if it is no YAML."""
+    data = yaml_document.parse(config.decode()).data
+    names = data.get("trusted_domains") if isinstance(data, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def extended(config: bytes, names: Iterable[str]) -> bytes:

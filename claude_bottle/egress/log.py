@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from claude_bottle import REFUSED
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.documents.yaml_edit import scalar
-from claude_bottle.egress.allowlist import HTTPS, Host, parse_host
+from claude_bottle.egress.allowlist import HTTPS, Host, parse_further
 
 ALLOWED, BLOCKED, UNRESOLVED, FAILED = "allowed", "blocked", "unresolved", "failed"
 _OTHERS = "other hosts"  # hosts beyond the limit, counted together
@@ -116,9 +116,9 @@ class Tally:
         found = []
         for name in _by_count(self.refused):
             try:
-                found += [parse_host(name)] if name in self._unlisted else []
+                found += [parse_further(name)] if name in self._unlisted else []
             except ValueError:
-                continue  # not a public name: an address, or whatever else the agent requested
+                continue  # no manifest may have it: an address, a name that could front for the API, anything else
         return tuple(found)
 
     def _is_new(self, request: str) -> bool:

@@ -1,6 +1,7 @@
 """The machine and the user that start a session: read once, passed on as a value."""
 
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from claude_bottle.host import installation, proof
 from claude_bottle.host.owner import Owner
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+_QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
+_API_KEYS = ("sk-ant-api", "sk-ant-admin")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,18 @@ class Machine:
     def has_token(self) -> bool:
         """Return whether there is an OAuth token."""
         return bool(self.environ.get(TOKEN_VARIABLE))
+
+    @property
+    def token_problem(self) -> str | None:
+        """Return why the API would refuse the OAuth token, as far as its text shows; it never shows the token."""
+        token = self.environ.get(TOKEN_VARIABLE, "")
+        if token[:1] in _QUOTES or token[-1:] in _QUOTES:
+            return f"{TOKEN_VARIABLE} has quotes around the token: leave them out"
+        if any(character.isspace() or unicodedata.category(character) == "Cc" for character in token):
+            return f"{TOKEN_VARIABLE} contains white space or control characters: set it to the token alone"
+        if token.startswith(_API_KEYS):
+            return f"{TOKEN_VARIABLE} is an API key, not a subscription's token: create one with `claude setup-token`"
+        return None
 
 
 def machine_fault(error: OSError) -> str:

@@ -2,30 +2,37 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.documents import files
 from claude_bottle.documents.files import MIB
 from claude_bottle.egress import allowlist
+from claude_bottle.manifest.api import Api, read_api
+from claude_bottle.manifest.credentials import Credential, read_credentials
 from claude_bottle.manifest.environment import EnvVar, read_variable
 from claude_bottle.manifest.git_identity import Identity, read_identity
 from claude_bottle.manifest.ssh_hosts import SshHost, read_hosts
 from claude_bottle.manifest.validation import ManifestContext, Value, file_path, file_problem, inside
 
 _MOST_FILES = 16  # of certificates: each may have 1 MiB, and all are held in memory
-_KEYS = ("env", "ssh", "git", "egress", "ca_certs", "limits", "image")
+_KEYS = ("env", "credentials", "api", "ssh", "git", "egress", "ca_certs", "limits", "image")
+_MOST_REQUESTS = 1_000_000
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a bottle may use of the engine: cpus, memory in bytes, processes and threads together."""
+    """What a bottle may use of the engine: cpus, memory in bytes, processes and threads together.
+
+    `requests` is how many messages it may send to the API, retries included; None: no limit.
+    """
 
     cpus: float = 2
     memory: int = 4096 * MIB
     pids: int = 1024
+    requests: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,21 +48,30 @@ class Bottle:
     dockerfile: Path | None = None
     ssh: tuple[SshHost, ...] = ()
     git: Identity | None = None  # None: not set by the manifest
+    credentials: tuple[Credential, ...] = ()
+    api: Api = field(default_factory=Api)
 
     @property
     def reach(self) -> tuple[allowlist.Host, ...]:
         """Return every host that it may reach besides the default ones."""
-        return (*self.allow, *(host.reach for host in self.ssh))
+        return (*self.allow, *(host.reach for host in self.ssh), *(each.host for each in self.credentials))
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Return the variables whose values come from the host: the agent can read them."""
+        return tuple(variable.name for variable in self.env if variable.source)
 
 
 def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
     """Check the manifest `top` and return its bottle, which is valid only if no fault was added."""
     top.keys(_KEYS)
     env, egress, certs, limits = (top.get(key) for key in ("env", "egress", "ca_certs", "limits"))
-    image, ssh, git = (top.get(key) for key in ("image", "ssh", "git"))
+    image, ssh, git, credentials, api = (top.get(key) for key in ("image", "ssh", "git", "credentials", "api"))
     socket = env.get("SSH_AUTH_SOCK") if env else None
     if ssh and socket:
         socket.fail("is set by claude-bottle itself if the bottle has ssh hosts", key=True)
+    ssh_hosts = read_hosts(ssh, context) if ssh else ()
+    signed = read_credentials(credentials, context, [host.reach for host in ssh_hosts]) if credentials else ()
     return Bottle(
         name,
         top.path,
@@ -64,8 +80,10 @@ def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
         ca_certs=_ca_certs(certs, context.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
         dockerfile=_dockerfile(image, context) if image else None,
-        ssh=read_hosts(ssh, context) if ssh else (),
+        ssh=ssh_hosts,
         git=read_identity(git) if git else None,
+        credentials=signed,
+        api=read_api(api) if api else Api(),
     )
 
 
@@ -84,20 +102,22 @@ def _egress(section: Value) -> tuple[allowlist.Host, ...]:
 def _host(item: Value) -> allowlist.Host | None:
     text = item.text()
     try:
-        return None if text is None else allowlist.parse_host(text)
+        return None if text is None else allowlist.parse_further(text)
     except ValueError as error:
         item.fail(str(error))
         return None
 
 
 def _limits(section: Value) -> Limits:
-    section.keys(("cpus", "memory", "pids"))
+    keys = ("cpus", "memory", "pids", "requests")
+    section.keys(keys)
     usual = Limits()
-    cpus, memory, pids = (section.get(key) for key in ("cpus", "memory", "pids"))
+    cpus, memory, pids, requests = (section.get(key) for key in keys)
     return Limits(
         cpus=_cpus(cpus) if cpus else usual.cpus,
         memory=_memory(memory) if memory else usual.memory,
         pids=_pids(pids) if pids else usual.pids,
+        requests=_requests(requests) if requests else usual.requests,
     )
 
 
@@ -129,6 +149,14 @@ def _pids(value: Value) -> int:
     if number is not None and not (isinstance(number, int) and 64 <= number <= 4194304):  # the kernel's pid_max at most
         value.fail("must be a whole number, from 64 (claude and its tools need some) to 4194304")
     return int(number) if number and math.isfinite(number) else 0
+
+
+def _requests(value: Value) -> int | None:
+    number = value.number()
+    if number is None or (isinstance(number, int) and 1 <= number <= _MOST_REQUESTS):
+        return number
+    value.fail(f"must be a whole number, from 1 to {_MOST_REQUESTS}")
+    return None
 
 
 def _ca_certs(section: Value, home: Path) -> tuple[Path, ...]:

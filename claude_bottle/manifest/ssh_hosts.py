@@ -170,6 +170,9 @@ def _name(item: Value) -> str | None:
     if ":" in text or "*" in text:
         value.fail(f'"{text}": must be one name; the port goes under "port"')
         return None
+    if domain := allowlist.domain_of_defaults(host.name):
+        value.fail(f'"{text}": ssh to {domain} would pass by the credential proxy')
+        return None
     if len(text) > _LONGEST:
         value.fail(f"must be at most {_LONGEST} characters")
         return None

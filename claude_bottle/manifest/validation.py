@@ -102,6 +102,13 @@ class Value:
             return None
         return self.data
 
+    def flag(self) -> bool | None:
+        """Return true or false; None, and a fault, for anything else."""
+        if not isinstance(self.data, bool):
+            self.expected("true or false")
+            return None
+        return self.data
+
     def _part(self, step: str | int, data: yaml_document.Data) -> "Value":
         return Value(self.path, self.document, self.faults, data, (*self.at, step))
 

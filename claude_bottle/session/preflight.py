@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 
-from claude_bottle.bottle.plan import TOKEN, Plan
+from claude_bottle.bottle.plan import Plan
 from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
 from claude_bottle.host import console
 from claude_bottle.host.machine import TOKEN_VARIABLE
+from claude_bottle.manifest.api import ANY
+from claude_bottle.manifest.bottle import Bottle, Limits
+from claude_bottle.manifest.credentials import Credential
+from claude_bottle.manifest.environment import EnvVar
 from claude_bottle.manifest.ssh_hosts import SshHost
 from claude_bottle.process.engine import DEBUG_LOG
 from claude_bottle.session.steps import Step, Table
@@ -65,7 +69,8 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield "  claude  " + quoted(*plan.run.arguments)
     yield from _repository(plan)
     yield f"bottle  {escape_control_chars(bottle.name)}"
-    yield "  env     " + escape_control_chars(", ".join(_environment(plan)))
+    yield from _environment(bottle)
+    yield from _signs(bottle)
     yield from (f"  ssh     {escape_control_chars(_ssh(host))}" for host in bottle.ssh)
     yield from (f"  git     {escape_control_chars(who)}" for who in (str(plan.identity),) if who)
     yield "  egress  " + allowlist.summary(plan.allow)
@@ -74,8 +79,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield f"  ports   {', '.join(map(str, plan.ports))}, each open on every allowed host"
     if plan.certificates:
         yield "  trusts  " + escape_control_chars(", ".join(str(path) for path in bottle.ca_certs))
-    limits = bottle.limits
-    yield f"  limits  {limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes"
+    yield f"  limits  {_limits(bottle.limits)}"
     yield f"image   {plan.image.tag} {building}"
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
@@ -91,14 +95,41 @@ def _repository(plan: Plan) -> Iterator[str]:
         yield from (f"  note    {escape_control_chars(note)}" for note in plan.repository.notes)
 
 
-def _environment(plan: Plan) -> Iterator[str]:
-    for variable in plan.agent.bottle.env:
-        if variable.source is None:
-            yield variable.name
-        else:
-            origin = "" if variable.source == variable.name else f" {variable.source}"
-            yield f"{variable.name} (from host{origin})"
-    yield f"{TOKEN} (from {TOKEN_VARIABLE})"
+def _environment(bottle: Bottle) -> Iterator[str]:
+    if bottle.env:
+        yield f"  env     {', '.join(map(_variable, bottle.env))}"
+    if bottle.readable:
+        yield f"  note    the agent can read {', '.join(bottle.readable)}"
+
+
+def _variable(variable: EnvVar) -> str:
+    if variable.source is None:
+        return f"{variable.name} (placeholder)" if variable.placeholder else variable.name
+    origin = "" if variable.source == variable.name else f" {variable.source}"
+    return f"{variable.name} (from host{origin})"
+
+
+def _signs(bottle: Bottle) -> Iterator[str]:
+    """Yield who gets which credential, for which requests, and what more than usual the API may be asked for."""
+    signed = [f"{each.host} (from {' and '.join(each.sources)})" for each in bottle.credentials]
+    yield f"  signs   {', '.join((f'{allowlist.API} (from {TOKEN_VARIABLE})', *signed))}"
+    for credential in bottle.credentials:
+        yield from (f"          {credential.host}: {only}" for only in (_only(credential),) if only)
+    if bottle.api.paths:
+        further = (path if method == ANY else f"{method} {path}" for method, path in bottle.api.paths)
+        yield f"  widens  {allowlist.API} also takes {', '.join(further)}"
+    if bottle.api.server_side_fetch:
+        yield f"  widens  {allowlist.API} may fetch addresses and run code for the agent"
+
+
+def _only(credential: Credential) -> str:
+    parts = [", ".join(part) for part in (credential.methods, credential.paths) if part]
+    return f"only {' of '.join(parts)}" if parts else ""
+
+
+def _limits(limits: Limits) -> str:
+    requests = "" if limits.requests is None else f", {limits.requests} requests to the API"
+    return f"{limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes{requests}"
 
 
 def _ssh(host: SshHost) -> str:

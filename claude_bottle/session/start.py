@@ -96,6 +96,8 @@ def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -
     """Raise TokenError or RefusedError at once for a start that would otherwise fail after minutes."""
     if not machine.has_token:
         raise TokenError(NO_TOKEN)
+    if machine.token_problem:
+        raise TokenError(machine.token_problem)
     if not (options.yes or machine.interactive):
         raise RefusedError(_NO_PROMPT)
     locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]

@@ -22,10 +22,18 @@ EVERYTHING = """\
 env:
   LITERAL: "1"
   API_KEY: ${HOST_KEY}
+  GH_TOKEN: {placeholder: true}
+credentials:
+  - host: api.example.net
+    header: {Authorization: "Bearer ${HOST_KEY}", X-Team: "7-${HOST_KEY}"}
+    methods: [GET, POST]
+    paths: [/v1/, /graphql]
+  - {host: "code.example.net:8443", basic: {user: ada, password: "${HOST_KEY}"}}
+api: {paths: [POST /v1/files, /v1/skills/], server_side_fetch: true}
 egress:
   allow: ["*.example.com", "git.example.org:22"]
 ca_certs: [ca.pem]
-limits: {cpus: 0.5, memory: 1g, pids: 64}
+limits: {cpus: 0.5, memory: 1g, pids: 64, requests: 800}
 ssh:
   - {host: git.example.org, key: ssh/plain}
   - {host: git.example.org, port: 2222, user: deploy, alias: second, key: ssh/plain}

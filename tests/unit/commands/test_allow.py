@@ -2,6 +2,7 @@
 
 import pytest
 
+from claude_bottle.bottle import home
 from claude_bottle.commands.allow import Allowed
 from claude_bottle.egress.allowlist import parse_host
 from tests.support.labels import LIST, row
@@ -45,3 +46,31 @@ def test_a_host_that_is_none_is_wrong_usage(scene: Scene) -> None:
     scene.rule(LIST, stdout=row("demo-1", OBSERVER))
     assert scene.run("allow", "demo-1", "a.test:port")[0] == 2
     assert scene.log == []
+
+
+@pytest.mark.parametrize("host", ["*.anthropic.com", "www.claude.com", "api.anthropic.com:8443"])
+def test_a_host_that_could_front_for_the_api_is_wrong_usage(scene: Scene, host: str) -> None:
+    code, _, err = scene.run("allow", "demo-1", host)
+    assert code == 2
+    assert f'"{host}": ' in err
+    assert scene.log == []
+
+
+@pytest.mark.parametrize(
+    ("host", "refused"), [("a.test:8443", True), ("a.test", False), ("b.test:8443", False), ("*.a.test:8443", False)]
+)
+def test_a_host_with_credentials_gets_no_port_while_the_session_runs(scene: Scene, host: str, *, refused: bool) -> None:
+    names = "".join(f'  - "{name}"\n' for name in ("*.a.test", "a.test", "b.test"))  # all allowed already
+    config = f'trusted_domains:\n  - "a.test"\n\napi_allowlist:\n{names}'.encode()
+    tar = home.archive([home.Entry("pipelock.yaml", config)], 0)
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
+    scene.rule("/config/pipelock.yaml -", stdout=tar.decode())
+    code, _, err = scene.run("allow", "demo-1", host)
+    opened = [event for event in scene.log if event.starts("-allow ")]
+    if refused:
+        assert (code, err.count("\n"), opened) == (2, 1, [])
+        assert err.startswith(
+            "claude-bottle: a.test:8443: the ports of a host with credentials are fixed at a session's"
+        )
+    else:
+        assert (code, err, len(opened)) == (0, "", int(":" in host))

@@ -17,6 +17,13 @@ def test_a_fault_is_a_line_and_gives_69(scene: Scene) -> None:
     ]
 
 
+def test_a_token_that_cannot_work_is_a_fault(scene: Scene) -> None:
+    code, out, _ = scene.run("doctor", CLAUDE_BOTTLE_OAUTH_TOKEN="sk-ant-api03-hunter2")
+    assert code == 69
+    assert out.splitlines()[0].split(maxsplit=2)[2].startswith("CLAUDE_BOTTLE_OAUTH_TOKEN is an API key")
+    assert "hunter2" not in out
+
+
 def test_an_engine_that_does_not_answer_is_a_fault(scene: Scene) -> None:
     scene.rule("version", code=1, stderr="Cannot connect to the Docker daemon\n")
     code, out, _ = scene.run("doctor")

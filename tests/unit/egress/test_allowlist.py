@@ -73,6 +73,53 @@ def test_what_is_no_host_is_refused_in_one_line(text: str, reason: str) -> None:
     assert str(raised.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api.anthropic.com",
+        "Claude.AI",
+        "platform.claude.com:443",
+        "*.example.com",
+        "notanthropic.com",
+        "anthropic.com.test",
+    ],
+)
+def test_a_default_host_and_any_foreign_one_may_be_allowed(text: str) -> None:
+    assert allowlist.parse_further(text) == allowlist.parse_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("anthropic.com", "a host of anthropic.com could front for the API"),
+        ("*.anthropic.com", "a host of anthropic.com could front for the API"),
+        ("*.api.anthropic.com", "a host of anthropic.com could front for the API"),
+        ("x.Anthropic.COM:8443", "a host of anthropic.com could front for the API"),
+        ("*.claude.ai", "a host of claude.ai could front for the API"),
+        ("*.claude.ai:22", "a host of claude.ai could front for the API"),
+        ("www.claude.com", "a host of claude.com could front for the API"),
+        ("api.anthropic.com:8443", "only port 443 of api.anthropic.com passes through the credential proxy"),
+        ("claude.ai:22", "only port 443 of claude.ai passes through the credential proxy"),
+        ("https://a.com", 'leave out "https://"'),
+    ],
+)
+def test_what_could_front_for_the_api_may_not(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f'"{text if "://" in text else text.lower()}": {reason}')):
+        allowlist.parse_further(text)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (b"version: 1\napi_allowlist:\n  - a.test\n", ()),
+        (b'trusted_domains:\n  - a.test\n  - "b.test"\napi_allowlist:\n  - a.test\n', ("a.test", "b.test")),
+        (b"trusted_domains: [a.test]\n", ("a.test",)),
+    ],
+)
+def test_the_ended_hosts_are_those_that_the_sidecar_trusts(config: bytes, names: tuple[str, ...]) -> None:
+    assert allowlist.trusted(config) == names
+
+
 def test_the_egress_line_counts_names_and_shows_three() -> None:
     two = (Host("github.com"), Host("api.openai.com"))
     assert allowlist.summary(allowlist.allowlist(())) == (

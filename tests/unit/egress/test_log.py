@@ -120,6 +120,11 @@ def test_the_report_has_lines_to_paste(tmp_path: Path) -> None:
     assert tally.allowable == (Host("example.org"), Host("foo.test", 8443))
 
 
+def test_the_report_offers_no_host_that_a_manifest_may_not_have() -> None:
+    targets = ("www.anthropic.com:443", "api.anthropic.com:8443", "a.test:443")
+    assert Tally().add_all(map(refused, targets)).allowable == (Host("a.test"),)
+
+
 def test_a_report_without_refusals_is_one_line() -> None:
     assert report(Tally().add_all([line("tunnel_open", "a.test:443")]), "x") == "egress  1 request allowed\n"
 

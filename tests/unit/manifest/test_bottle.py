@@ -5,9 +5,12 @@ import re
 
 import pytest
 
+from tests.support import keys
 from tests.support.manifests import CERTIFICATE, Place, bottle_faults
+from tests.support.scene import ROOT
 
 PIDS = "must be a whole number, from 64 (claude and its tools need some) to 4194304"
+REQUESTS = "must be a whole number, from 1 to 1000000"
 SIZE = "expected a size such as 4g, 512m or a number of bytes"
 NAME = "a host name must not be empty or contain spaces or control characters"
 
@@ -30,7 +33,15 @@ NAME = "a host name must not be empty or contain spaces or control characters"
         ("limits: {pids: .inf}", f"1:16: limits.pids: {PIDS}"),
         ("image: {}", '1:8: image: missing required key "dockerfile"'),
         ("egress: {alow: []}", '1:10: unknown key "egress.alow"; did you mean "allow"?'),
-        ("zzz: 1", '1:1: unknown key "zzz"; known keys: env, ssh, git, egress, ca_certs, limits, image'),
+        ("limits: {requests: 0}", f"1:20: limits.requests: {REQUESTS}"),
+        ("limits: {requests: 1000001}", f"1:20: limits.requests: {REQUESTS}"),
+        ("limits: {requests: 1.5}", f"1:20: limits.requests: {REQUESTS}"),
+        ("limits: {requests: .inf}", f"1:20: limits.requests: {REQUESTS}"),
+        ("limits: {requests: many}", "1:20: limits.requests: expected a number, got a string"),
+        (
+            "zzz: 1",
+            '1:1: unknown key "zzz"; known keys: env, credentials, api, ssh, git, egress, ca_certs, limits, image',
+        ),
         ('egress: {allow: ["a.com\\x1b[2J"]}', rf'1:18: egress.allow: "a.com\x1b[2J": {NAME}'),
     ],
 )  # fmt: skip
@@ -38,6 +49,55 @@ def test_a_type_fault_names_key_wanted_and_found(place: Place, text: str, fault:
     found = bottle_faults(place, text)
     assert found == [f"bottles/default.yaml:{fault}"]
     assert found[0].isprintable()
+
+
+def _place_of_examples(place: Place) -> dict[str, str]:
+    """Write the files that the documented examples name; return the host's variables that they name."""
+    place.write("home/corp-ca.pem", CERTIFICATE)
+    place.write("home/.ssh/bottle_ed25519", keys.private("plain"))
+    place.write("home/.ssh/known_hosts", f"github.com {keys.public('pinned')}\n")
+    for path in ("agents/bottles/python/Dockerfile", "agents/bottles/Dockerfile.mine"):
+        place.write(path)
+    return {"API_KEY": "a", "GITHUB_TOKEN": "g"}
+
+
+def test_the_commented_example_of_the_default_bottle_is_one(place: Place) -> None:
+    text = (ROOT / "agents/bottles/default.yaml").read_text(encoding="utf-8")
+    example = re.findall(r"^# (.*)$", text.partition("optional:\n")[2].partition('# "requests')[0], re.MULTILINE)
+    place.write("agents/bottles/default.yaml", "\n".join(example))
+    bottle = place.load(environ=_place_of_examples(place)).bottle
+    assert [str(credential.host) for credential in bottle.credentials] == ["api.github.com", "github.com"]
+    assert bottle.dockerfile
+    assert bottle.allow
+
+
+def test_the_example_of_the_documentation_is_one(place: Place) -> None:
+    text = (ROOT / "docs/manifests.md").read_text(encoding="utf-8")
+    example = text.partition("# agents/bottles/python-dev.yaml\n")[2].partition("```")[0]
+    place.write("agents/bottles/default.yaml", example)
+    bottle = place.load(environ=_place_of_examples(place)).bottle
+    assert bottle.limits.requests == 800
+    assert bottle.api.paths == (("POST", "/v1/files"),)
+    assert [host.port for host in bottle.ssh] == [22]
+    assert [credential.paths for credential in bottle.credentials] == [(), ("/acme/site.git/",)]
+
+
+@pytest.mark.parametrize(("text", "requests"), [("limits: {requests: 1}", 1), ("limits: {cpus: 1}", None)])
+def test_messages_to_the_api_are_limited_if_asked_for(place: Place, text: str, requests: int | None) -> None:
+    place.write("agents/bottles/default.yaml", text)
+    assert place.load().bottle.limits.requests == requests
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("*.anthropic.com", "a host of anthropic.com could front for the API"),
+        ("api.anthropic.com:8443", "only port 443 of api.anthropic.com passes"),
+    ],
+)
+def test_no_host_may_front_for_the_api(place: Place, host: str, reason: str) -> None:
+    (fault,) = bottle_faults(place, f"egress: {{allow: [a.test, '{host}']}}")
+    assert fault.startswith(f'bottles/default.yaml:1:26: egress.allow: "{host}": {reason}')
 
 
 @pytest.mark.parametrize("memory", ["511m", "6m", "536870911", "0", "-4", "2000t", '"536870911b"'])

@@ -60,3 +60,39 @@ def test_a_host_value_that_is_not_utf8_is_refused_by_name(place: Place) -> None:
     place.write("agents/bottles/default.yaml", "env: {KEY: '${SOURCE}'}")
     with pytest.raises(ManifestError, match=r"env.KEY: SOURCE is not UTF-8 text on the host, and docker passes on"):
         place.load(environ={"SOURCE": "secret\udce9"})
+
+
+def test_a_placeholder_is_a_literal_that_says_so(place: Place) -> None:
+    place.write("agents/bottles/default.yaml", "env: {GH_TOKEN: {placeholder: true}, A: x, B: '${X}'}")
+    bottle = place.load(environ={"X": "x"}).bottle
+    assert bottle.env[0] == EnvVar("GH_TOKEN", "claude-bottle-placeholder", placeholder=True)
+    assert [variable.placeholder for variable in bottle.env] == [True, False, False]
+    assert bottle.readable == ("B",)
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("{}", '1:10: env.A: missing required key "placeholder"'),
+        ("{placeholder: false}", "1:24: env.A.placeholder: must be true; leave the variable out otherwise"),
+        ('{placeholder: "x"}', "1:24: env.A.placeholder: expected true or false, got a string"),
+        (
+            "{placeholder: true, value: hunter2}",
+            '1:30: unknown key "env.A.value"; known keys: placeholder',
+        ),
+    ],
+)
+def test_a_placeholder_is_true_and_nothing_else(place: Place, value: str, fault: str) -> None:
+    assert bottle_faults(place, f"env: {{A: {value}}}") == [f"bottles/default.yaml:{fault}"]
+
+
+def test_a_placeholder_cannot_have_a_name_of_the_launcher(place: Place) -> None:
+    assert bottle_faults(place, "env: {CLAUDE_CODE_OAUTH_TOKEN: {placeholder: true}}") == [
+        "bottles/default.yaml:1:7: env.CLAUDE_CODE_OAUTH_TOKEN: is set by claude-bottle itself"
+    ]
+
+
+def test_the_token_of_the_api_never_enters_a_bottle(place: Place) -> None:
+    place.write("agents/bottles/default.yaml", "env: {KEY: '${CLAUDE_BOTTLE_OAUTH_TOKEN}'}")
+    with pytest.raises(ManifestError, match=r"1:12: env.KEY: CLAUDE_BOTTLE_OAUTH_TOKEN never enters a bottle"):
+        place.load(environ={"CLAUDE_BOTTLE_OAUTH_TOKEN": "x"})

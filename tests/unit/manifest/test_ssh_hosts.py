@@ -75,6 +75,12 @@ def test_a_key_is_given_once_with_all_its_hosts(tmp_path: Path) -> None:
     assert len(ssh_hosts.keys(twins)) == 1, "the same key by another path is the same to ssh-agent"
 
 
+@pytest.mark.parametrize(("host", "domain"), [("api.anthropic.com", "anthropic.com"), ("git.Claude.AI", "claude.ai")])
+def test_no_ssh_passes_by_the_credential_proxy(tmp_path: Path, host: str, domain: str) -> None:
+    text = f"ssh: [{{host: {host}, key: ~/ssh/plain, known_host: {KEY}}}]\n"
+    assert faults(tmp_path, text) == [f'1:14: ssh.host: "{host}": ssh to {domain} would pass by the credential proxy']
+
+
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     text = """\
 ssh:

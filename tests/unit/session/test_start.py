@@ -398,6 +398,13 @@ def test_without_a_token_no_docker_is_called(scene: Scene) -> None:
     assert scene.log == []
 
 
+def test_a_token_that_cannot_work_is_refused_before_any_docker(scene: Scene) -> None:
+    code, out, err = scene.run(*START, CLAUDE_BOTTLE_OAUTH_TOKEN='"sk-ant-oat01-hunter2"')
+    assert (code, out) == (78, "")
+    assert err == "claude-bottle: CLAUDE_BOTTLE_OAUTH_TOKEN has quotes around the token: leave them out\n"
+    assert scene.log == []
+
+
 def test_without_a_terminal_yes_must_be_passed(scene: Scene) -> None:
     code, out, err = scene.run("start", "demo")
     assert (code, out, err.count("\n")) == (65, "", 1)
