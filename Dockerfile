@@ -35,10 +35,12 @@ RUN case "$(dpkg --print-architecture)" in \
  && chmod 0755 /opt/claude
 
 FROM base
+# nginx, its modules and openssl are the credential proxy's, which runs from this image; no service is started.
 # Setuid programs gain nothing under no-new-privileges; without the bit the image does not lean on that flag.
 RUN apt-get update --error-on=any \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-      curl git jq less netcat-openbsd nftables openssh-client procps python3 ripgrep \
+      curl git jq less libnginx-mod-http-lua libnginx-mod-stream lua-cjson netcat-openbsd nftables nginx \
+      openssh-client openssl procps python3 ripgrep \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 1000 agent \
  && useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash agent \

@@ -1,0 +1,58 @@
+"""The credential proxy's container: it loads the gate's rules, drops every privilege, then runs nginx."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from claude_bottle.bottle import docker_flags, home
+from claude_bottle.egress import credential_proxy
+from claude_bottle.egress.credential_proxy import Ended
+from claude_bottle.process.container import clean
+
+Argv = tuple[str, ...]
+
+USER = 65533
+MEMORY = 512 * 1024 * 1024  # bytes; 128 MiB of bodies at most, each twice for the moment in which it is judged
+_FOLDER = f"/run/proxy:size=4m,mode=0700,uid={USER},gid={USER}"
+_SECONDS = "45"  # between two lines of a remote launcher's
+
+
+def files(hosts: Iterable[Ended], settings: bytes, certificates: bytes) -> bytes:
+    """Return the tar that the container gets; `certificates`, in PEM, are trusted besides the base image's own."""
+    ended = tuple(hosts)
+    entries = {
+        "nginx.conf": credential_proxy.configuration(ended),
+        "credential_proxy.lua": credential_proxy.program(),
+        "openssl.cnf": credential_proxy.authority(ended),
+        "settings.json": settings,
+        "more-ca.pem": certificates,
+    }
+    return home.archive([home.Entry(name, data) for name, data in entries.items()], USER)
+
+
+def run(name: str, target: str, image: str, owned: Iterable[str], rules: bytes, tar: bytes, *, remote: bool) -> Argv:
+    """Return the command that runs the proxy in the network `target`, such as `container:NAME`, until its stdin ends.
+
+    stdin is `rules`, `tar`, then the lifeline. The first line of output is `up` and the session's authority: PEM, in
+    base64.
+    """
+    words = (str(len(rules)), str(len(tar)), _SECONDS if remote else "")
+    entrypoint, *rest = clean("/bin/bash", "-c", _script(), "bash", *words)
+    return (
+        *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--sig-proxy=false"),
+        *("--network", target),
+        *("--user", "0:0", "--read-only", "--tmpfs", _FOLDER),
+        # All four go with the first process's root: without the last three it could not drop the first.
+        *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--cap-add", "SETUID"),
+        *("--cap-add", "SETGID", "--cap-add", "SETPCAP", "--security-opt", "no-new-privileges"),
+        *("--pids-limit", "32", *docker_flags.memory(MEMORY)),
+        *("--ulimit", "core=0", "--ulimit", "nofile=16384:16384"),
+        "--no-healthcheck",
+        *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
+        *docker_flags.label_flags(owned),
+        *docker_flags.proxy_variables(""),
+        *("--entrypoint", entrypoint, image, *rest),
+    )
+
+
+def _script() -> str:
+    return "\n" + Path(__file__).with_name("credential_proxy.sh").read_text(encoding="utf-8").partition("\n\n")[2]

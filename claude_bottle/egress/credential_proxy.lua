@@ -1,0 +1,512 @@
+-- The credential proxy's part in Lua: what a request to an ended host may be, and which credential it leaves with.
+-- nginx.conf calls ready(), access(), refused(), log() and self_test(). There is one process and one Lua machine, so
+-- plain variables count exactly. Variables of nginx, unlike ngx.ctx, outlive an error page: $key is the host as settings
+-- have it, $verdict is empty until a request is "blocked" or "failed", $reason is why, $held the bytes held for it,
+-- $note "message" if it counts against the limit or "self-test".
+
+local cjson = require "cjson"
+local byte, find, lower, match, sub = string.byte, string.find, string.lower, string.match, string.sub
+
+local API = "api.anthropic.com"
+local FOLDER = "/run/proxy/"
+local MIB = 1048576
+local LARGEST = 32 * MIB -- of a body that is judged; nginx.conf has it too
+local MOST_HELD = 128 * MIB -- of all that are held at once; each is there until its answer has ended
+local DEEPEST = 200
+local STEP = MIB / 4 -- bytes judged before other requests have their turn
+local FETCH = 'to allow it: "api: {server_side_fetch: true}" in the bottle\'s manifest'
+
+local M = {}
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local data = file:read("*a")
+  file:close()
+  return data
+end
+
+-- While nginx starts. From here on the secrets are in this process's memory alone.
+local settings = cjson.decode(read(FOLDER .. "settings.json"))
+assert(os.remove(FOLDER .. "settings.json"))
+local messages, held = 0, 0
+
+-- nginx listens by now, and has read its key.
+function M.ready()
+  assert(os.remove(FOLDER .. "leaf.key"))
+  io.stdout:setvbuf("no")
+  io.stdout:write("up " .. ngx.encode_base64(read(FOLDER .. "authority.pem")) .. "\n")
+end
+
+local function printable(text, longest)
+  return (sub(text, 1, longest):gsub("[^\32-\126]", "?"))
+end
+
+-- 400 since Claude Code retries no 400: the user sees the reason at once.
+local function refuse(reason, status)
+  ngx.req.discard_body() -- else what follows on the connection would be read as its next request
+  ngx.var.verdict = "blocked"
+  ngx.var.reason = reason
+  ngx.exit(status or (ngx.var.key == API and 400 or 403))
+end
+
+-- What the API would fetch, run or connect to for its caller, by position in a request's schema. A table leads on to
+-- the keys of an object, or of each object in a list; a string is a key that must not be there; a function gets the
+-- string there, and returns whether it may be. Everything else, such as `input` and `input_schema`, is not looked at.
+local SOURCE, BLOCK, TOOL, MESSAGE, REQUEST = {}, {}, {}, {}, {}
+local SOURCES = { base64 = true, text = true, content = true }
+SOURCE.type = function(kind) return SOURCES[kind] end
+SOURCE.url = "a source's url"
+SOURCE.content = BLOCK
+BLOCK.source = SOURCE -- of an image or a document
+BLOCK.content = BLOCK -- of the result of a tool, or of a search
+TOOL.type = function(kind) return kind == "custom" or find(kind, "^web_search_") end
+MESSAGE.content = BLOCK
+REQUEST.mcp_servers = "mcp_servers"
+REQUEST.container = "container"
+REQUEST.tools = TOOL
+REQUEST.system = BLOCK
+REQUEST.messages = MESSAGE
+REQUEST.requests = { params = REQUEST } -- a batch's, if the bottle may make any
+local LONGEST = #"mcp_servers" * #"\\u0000" -- of a key that leads on, with every letter escaped
+local BETAS = { "^mcp%-client%-", "^files%-api%-", "^code%-execution%-", "^skills%-" }
+
+local ESCAPES = {}
+for letter in ('"\\/bfnrt'):gmatch(".") do
+  ESCAPES[byte(letter)] = true
+end
+
+local function wrong(reason)
+  error({ reason = reason }, 0)
+end
+
+local function malformed(what)
+  wrong("the body of a request must be JSON as in RFC 8259; this one has " .. what)
+end
+
+-- Raises a table with a `reason` unless `body` is a request that has the API do nothing for its caller. Strict, since
+-- the API's own reader of JSON must not understand anything else: no second key of a name that is judged, nothing after
+-- the value, no byte that is not UTF-8.
+local function judge(body)
+  local turn = STEP
+
+  local function pause(place)
+    if place >= turn then
+      turn = place + STEP
+      ngx.sleep(0)
+    end
+  end
+
+  local function space(place)
+    local char = byte(body, place)
+    while char == 32 or char == 10 or char == 13 or char == 9 do
+      place = place + 1
+      pause(place)
+      char = byte(body, place)
+    end
+    return place, char
+  end
+
+  -- RFC 3629's table: no overlong form, no surrogate, nothing after U+10FFFF.
+  local function character(place, first)
+    local more, low, high = 3, 0x80, 0xBF
+    if first >= 0xC2 and first <= 0xDF then
+      more = 1
+    elseif first >= 0xE0 and first <= 0xEF then
+      more, low, high = 2, first == 0xE0 and 0xA0 or low, first == 0xED and 0x9F or high
+    elseif first >= 0xF0 and first <= 0xF4 then
+      low, high = first == 0xF0 and 0x90 or low, first == 0xF4 and 0x8F or high
+    else
+      malformed("bytes that are no UTF-8")
+    end
+    for next = place + 1, place + more do
+      local char = byte(body, next)
+      if not char or char < low or char > high then
+        malformed("bytes that are no UTF-8")
+      end
+      low, high = 0x80, 0xBF
+    end
+    return place + more + 1
+  end
+
+  -- Returns the place of the quote that ends a string whose first character is at `place`.
+  local function text(place)
+    while true do
+      local char = byte(body, place)
+      if char == 34 then
+        return place
+      elseif not char or char < 32 then
+        malformed(char and "a control character in a string" or "no end")
+      elseif char == 92 then
+        local escape = byte(body, place + 1)
+        if escape == 117 and find(body, "^%x%x%x%x", place + 2) then
+          place = place + 6
+        elseif ESCAPES[escape] then
+          place = place + 2
+        else
+          malformed("an escape that there is not")
+        end
+      elseif char < 128 then
+        place = place + 1
+      else
+        place = character(place, char)
+      end
+      pause(place)
+    end
+  end
+
+  -- A short string without its escapes, as far as a name in the tables above could be written with them.
+  local function plain(first, last)
+    local raw = sub(body, first, math.min(last, first + LONGEST))
+    return (raw:gsub("\\u00(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+  end
+
+  local value
+
+  local function object(place, judged, depth)
+    local seen = {}
+    local char
+    place, char = space(place)
+    if char == 125 then
+      return place + 1
+    end
+    while true do
+      if char ~= 34 then
+        malformed("no key where one must be")
+      end
+      local stop = text(place + 1)
+      local key = judged and plain(place + 1, stop - 1)
+      local rule = judged and judged[key]
+      if rule then
+        if seen[key] then
+          wrong('the key "' .. key .. '" is there twice')
+        elseif type(rule) == "string" then
+          wrong(rule .. " would have the API connect, fetch or run something; " .. FETCH)
+        end
+        seen[key] = true
+      end
+      place, char = space(stop + 1)
+      if char ~= 58 then
+        malformed("no colon after a key")
+      end
+      place = value(space(place + 1), rule, depth, key)
+      place, char = space(place)
+      if char == 125 then
+        return place + 1
+      elseif char ~= 44 then
+        malformed("an object that does not end")
+      end
+      place, char = space(place + 1)
+    end
+  end
+
+  local function list(place, judged, depth)
+    local char
+    place, char = space(place)
+    if char == 93 then
+      return place + 1
+    end
+    while true do
+      place, char = space(value(place, judged, depth))
+      if char == 93 then
+        return place + 1
+      elseif char ~= 44 then
+        malformed("a list that does not end")
+      end
+      place = space(place + 1)
+    end
+  end
+
+  local function other(place)
+    local _, last
+    for _, word in ipairs({ "^true", "^false", "^null" }) do
+      _, last = find(body, word, place)
+      if last then
+        return last + 1
+      end
+    end
+    _, last = find(body, "^%-?[1-9]%d*", place)
+    if not last then
+      _, last = find(body, "^%-?0", place)
+    end
+    if not last then
+      malformed("something that is no value")
+    end
+    local _, fraction = find(body, "^%.%d+", last + 1)
+    last = fraction or last
+    local _, exponent = find(body, "^[eE][+-]?%d+", last + 1)
+    return (exponent or last) + 1
+  end
+
+  function value(place, judged, depth, key)
+    pause(place)
+    local char = byte(body, place)
+    local test = type(judged) == "function" and judged
+    if char == 34 then
+      local stop = text(place + 1)
+      if test and not test(plain(place + 1, stop - 1)) then
+        local shown = printable(sub(body, place, math.min(stop, place + 60)), 60)
+        wrong('"' .. key .. '": ' .. shown .. " would have the API fetch or run something; " .. FETCH)
+      end
+      return stop + 1
+    elseif test then
+      wrong('"' .. key .. '" must be a string')
+    elseif char ~= 123 and char ~= 91 then
+      return other(place)
+    elseif depth == DEEPEST then
+      wrong("the body of a request is nested more than " .. DEEPEST .. " deep")
+    end
+    return (char == 123 and object or list)(place + 1, judged, depth + 1)
+  end
+
+  local place, char = space(1)
+  if char ~= 123 then
+    malformed("no object")
+  end
+  place, char = space(value(place, REQUEST, 0))
+  if char then
+    malformed("something after its end")
+  end
+end
+
+-- Reads a request's body and judges it. nginx has it then, and sends it as it came.
+local function hold(method)
+  local headers = ngx.req.get_headers(0)
+  if not headers["content-length"] and not headers["transfer-encoding"] and method ~= "POST" then
+    return
+  end
+  if headers["content-encoding"] then
+    return refuse("the body of a request must not be compressed")
+  end
+  local size = headers["transfer-encoding"] and LARGEST or tonumber(headers["content-length"]) or 0
+  if held + size > MOST_HELD then
+    return refuse("too many large requests at once", 529)
+  end
+  local function hold_bytes(count)
+    held = held + count - (tonumber(ngx.var.held) or 0)
+    ngx.var.held = count
+  end
+  hold_bytes(size)
+  ngx.req.read_body()
+  local body = ngx.req.get_body_data() or ""
+  if ngx.req.get_body_file() then -- only a chunked one that is more framing than content
+    return refuse("the body of a request must be at most 32 MiB", 413)
+  end
+  hold_bytes(#body)
+  local good, why = pcall(judge, body)
+  body = nil
+  if size > MIB then
+    collectgarbage() -- Lua's copy is not in its own count of what is to be collected soon
+  end
+  if not good then
+    return refuse(type(why) == "table" and why.reason or error(why))
+  end
+end
+
+-- Whether a server might read a path as another one. Of the default hosts' paths none has a "%", so none is let through
+-- that could stand for a letter of a judged one.
+local function ambiguous(path, default)
+  local folded = lower(path)
+  for _, part in ipairs({ "%2e", "%2f", "%5c", "%25", "\\", ";", "//", "#" }) do
+    if find(folded, part, 1, true) then
+      return part
+    end
+  end
+  return match(path .. "/", "/%.%.?/") or match(path, "%c") or (default and match(path, "%%"))
+end
+
+local function listed(pairs_, method, path)
+  for _, pair in ipairs(pairs_) do
+    local prefix = sub(pair[2], -1) == "/" and sub(path, 1, #pair[2]) == pair[2]
+    if (pair[1] == "*" or pair[1] == method) and (pair[2] == path or prefix) then
+      return true
+    end
+  end
+end
+
+local function contains(list, item)
+  for _, each in ipairs(list) do
+    if each == item then
+      return true
+    end
+  end
+end
+
+local FOREIGN = { "authorization", "cookie", "api%-?key", "token", "session%-?key", "credential", "secret", "password" }
+local OVERRIDES = { "^x%-http%-method", "^x%-method%-override", "^x%-original%-", "^x%-rewrite%-", "^x%-forwarded%-" }
+
+local function matches(name, patterns)
+  for _, pattern in ipairs(patterns) do
+    if find(name, pattern) then
+      return true
+    end
+  end
+end
+
+-- Drops every header that could be a credential, then sets the session's own: nothing of a foreign one is left.
+local function sign(host)
+  for name in pairs(ngx.req.get_headers(0, true)) do
+    local folded = lower(name)
+    if matches(folded, FOREIGN) or ((host.paths or host.methods) and matches(folded, OVERRIDES)) then
+      ngx.req.clear_header(name)
+    end
+  end
+  for name, value in pairs(host.set) do
+    ngx.req.clear_header((name:gsub("_", "-")))
+    ngx.req.set_header(name, value)
+  end
+end
+
+local function check_target(host, method, path)
+  local key = ngx.var.key
+  local bad = host.paths and ambiguous(path, host.default)
+  if bad then
+    return refuse(string.format('a path with "%s" could be read as another one', printable(bad, 9)))
+  end
+  if host.methods and not contains(host.methods, method) then
+    return refuse(string.format("%s is not among the methods for %s in the bottle's manifest", method, key))
+  end
+  if not host.paths or listed(host.paths, method, path) then
+    return
+  end
+  local request = printable(method .. " " .. path, 200)
+  if key == API then
+    local how = string.format('to allow it: "api: {paths: [%s]}" in the bottle\'s manifest', request)
+    ngx.var.note = "unlisted"
+    return refuse(request .. " is not what Claude Code needs of the API; " .. how)
+  end
+  local why = host.default and "what Claude Code needs" or "among the paths in the bottle's manifest"
+  return refuse(string.format("%s is not %s of %s", request, why, key))
+end
+
+-- A request of POST messages, however a server might spell it, that is about to leave.
+local function count(method, path)
+  if method ~= "POST" or not match(lower(path), "^/v1/messages/?$") then
+    return
+  end
+  if settings.requests and messages >= settings.requests then
+    local limit = string.format('"limits: {requests: %d}" in the bottle\'s manifest', settings.requests)
+    return refuse("the session has made all its requests; to allow more: " .. limit)
+  end
+  messages = messages + 1
+  ngx.var.note = "message"
+end
+
+function M.access()
+  local key = ngx.var.key
+  local host = settings.hosts[key]
+  local method, target = match(ngx.var.request, "^(%S+) (/%S*) HTTP/1%.[01]$")
+  if not method then
+    return refuse("a request must be HTTP/1.1, for a path", 400)
+  end
+  local name, asked = match(key, "^[^:]+"), lower(ngx.var.http_host or "")
+  if lower(ngx.var.ssl_server_name or "") ~= name or (asked ~= key and asked ~= name and asked ~= name .. ":443") then
+    return refuse("its Host must be the name for which TLS was begun", 421)
+  end
+  if ngx.var.http_upgrade then
+    return refuse("a connection cannot be upgraded through the credential proxy")
+  end
+  local path = match(target, "^[^?]*")
+  local test = ngx.var.note == "self-test"
+  if not test then
+    check_target(host, method, path)
+  end
+  if key == API and not settings.server_side_fetch then
+    local betas = ngx.req.get_headers(0)["anthropic-beta"] or ""
+    betas = type(betas) == "table" and table.concat(betas, ",") or betas
+    for beta in lower(betas):gmatch("[^,%s]+") do
+      if matches(beta, BETAS) then
+        return refuse('the beta "' .. printable(beta, 60) .. '" would have the API run or fetch something; ' .. FETCH)
+      end
+    end
+    if find(lower(path), "^/v1/messages") then
+      hold(method)
+    end
+  end
+  if key == API then
+    count(method, path)
+  end
+  sign(host)
+end
+
+local FAILURES = {
+  [413] = "the body of a request must be at most 32 MiB",
+  [502] = "the host cannot be reached, or its certificate is not trusted",
+  [504] = "the host does not answer",
+}
+local KINDS = { [413] = "request_too_large", [529] = "overloaded_error" }
+
+-- The answer for everything that is refused, and for what fails.
+function M.refused()
+  local status = ngx.status
+  if ngx.var.verdict == "" then
+    ngx.var.verdict = status >= 500 and "failed" or "blocked"
+    ngx.var.reason = FAILURES[status] or (status >= 500 and "the request failed" or "the request is malformed")
+  end
+  local text = "claude-bottle: " .. ngx.var.reason
+  if ngx.var.key == API then
+    ngx.header.content_type = "application/json"
+    local kind = KINDS[status] or (status >= 500 and "api_error" or "invalid_request_error")
+    text = cjson.encode({ type = "error", error = { type = kind, message = text } })
+  else
+    ngx.header.content_type = "text/plain"
+    text = text .. "\n"
+  end
+  ngx.header.content_length = #text
+  ngx.print(text)
+end
+
+function M.log()
+  held = held - (tonumber(ngx.var.held) or 0)
+  -- A connection that closes without a request has a last line of none.
+  if ngx.var.note == "self-test" or tonumber(ngx.var.request_length) == 0 then
+    return
+  end
+  local method, path = match(ngx.var.request or "", "^(%S+) ([^?%s]*)")
+  local line = cjson.encode({
+    event = "request",
+    time = ngx.utctime():gsub(" ", "T") .. "Z",
+    verdict = ngx.var.verdict == "" and "allowed" or ngx.var.verdict,
+    host = ngx.var.key,
+    method = printable(method or "-", 32),
+    path = printable(path or "-", 500),
+    status = ngx.status,
+    sent = tonumber(ngx.var.request_length),
+    received = tonumber(ngx.var.bytes_sent),
+    reason = ngx.var.reason ~= "" and ngx.var.reason or nil,
+    messages = ngx.var.note == "message" or nil,
+    unlisted = ngx.var.note == "unlisted" or nil,
+  })
+  io.stdout:write(line .. "\n")
+end
+
+-- The self-test's own host: which credential has arrived, in a form that only the launcher can compare, and what the
+-- kernel says of every process here. The last field of loadavg is the highest process number that was given so far.
+function M.self_test()
+  local headers, text = ngx.req.get_headers(0), ""
+  for _, name in ipairs({ "authorization", "x-api-key", "cookie" }) do
+    local value = headers[name] or ""
+    text = text .. (text == "" and "" or "\n") .. name .. "=" .. (type(value) == "table" and table.concat(value, ", ") or value)
+  end
+  local key = settings.digest_key:gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end)
+  local digest = ngx.hmac_sha1(key, text):gsub(".", function(char) return string.format("%02x", byte(char)) end)
+  local processes = {}
+  for number = 1, tonumber(match(read("/proc/loadavg"), "(%d+)%s*$")) do
+    local file = io.open("/proc/" .. number .. "/status", "rb")
+    local status = file and file:read("*a")
+    if file then
+      file:close()
+    end
+    if status then
+      local facts = {}
+      for name, value in status:gmatch("(%w+):\t([^\n]*)") do
+        facts[name] = match("Name Uid Gid NoNewPrivs CapInh CapPrm CapEff CapBnd CapAmb", name) and value or nil
+      end
+      facts.Uid = cjson.decode("[" .. facts.Uid:gsub("\t", ",") .. "]")
+      processes[tostring(number)] = facts
+    end
+  end
+  ngx.header.content_type = "application/json"
+  ngx.print(cjson.encode({ digest = digest, processes = processes }))
+end
+
+return M

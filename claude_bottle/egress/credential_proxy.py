@@ -1,0 +1,191 @@
+"""The credential proxy: which hosts' TLS it ends, nginx's configuration, and its settings with all secrets. Pure.
+
+In every request to these hosts it sets the session's own credential and drops all others. nginx does what configuration
+can do, `credential_proxy.conf` beside this module; `credential_proxy.lua` does the rest.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from claude_bottle.egress.allowlist import HTTPS, Host, defaults
+
+API = "api.anthropic.com"
+FIRST = IPv4Address("127.13.0.1")
+SELF_TEST = "/.claude-bottle/self-test"  # at the API's name; under it `right` and `wrong`
+_GET = ("GET", "HEAD")
+_POST = ("POST",)
+
+# What passes to the default hosts without the bottle's `api: {paths: ...}`: methods, path, reason. A path that ends in
+# "/" is a prefix. Nothing here mints, exchanges or lists credentials, uploads, or makes batches or remote sessions.
+REQUESTS: Mapping[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
+    API: (
+        (_POST, "/v1/messages", "the conversation"),
+        (_POST, "/v1/messages/count_tokens", "how full the context is"),
+        (_GET, "/v1/models", "the choice of models"),
+        (_GET, "/v1/models/", "the limits of one"),
+        (_GET, "/api/hello", "the check at start-up"),
+        (_GET, "/api/claude_code/settings", "the organization's settings"),
+        (_GET, "/api/claude_code/policy_limits", "the organization's limits"),
+        (_GET, "/api/claude_cli/bootstrap", "models and features, at start-up"),
+        (_GET, "/api/web/domain_info", "whether WebFetch may fetch from a domain"),
+        (_POST, "/api/event_logging/", "telemetry"),
+        (_POST, "/api/eval/", "feature flags"),
+    ),
+    "claude.ai": (),
+    "claude.com": ((_GET, "/", "looking up documentation"),),
+    "code.claude.com": ((_GET, "/", "looking up documentation"),),
+    "downloads.claude.ai": ((_GET, "/", "plugins; checks for updates"),),
+    "mcp-proxy.anthropic.com": (),  # the connectors of an account, which the session's token cannot use
+    "platform.claude.com": ((_GET, "/", "the check at start-up; looking up documentation"),),
+}
+
+# `openssl ca` alone sets both ends of a certificate's time. Without the excluded addresses an authority whose names are
+# constrained could still sign for any address.
+_AUTHORITY = """\
+[req]
+distinguished_name = subject
+[subject]
+[ca]
+default_ca = signer
+[signer]
+database = index.txt
+new_certs_dir = .
+rand_serial = yes
+default_md = sha256
+policy = policy
+[policy]
+commonName = supplied
+[authority]
+basicConstraints = critical, CA:TRUE, pathlen:0
+keyUsage = critical, keyCertSign
+subjectKeyIdentifier = hash
+nameConstraints = critical, {permitted}, excluded;IP:0.0.0.0/0.0.0.0, excluded;IP:::/::
+[leaf]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = {names}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A host whose TLS the proxy ends, on `port` of a loopback address.
+
+    `forwards` are the other ports there: what comes to them goes on to the real host as it is.
+    """
+
+    name: str
+    port: int
+    address: IPv4Address
+    forwards: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """Return `name`, or `name:port` if the port is not 443."""
+        return str(Host(self.name, self.port))
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A host of the user's, and the headers that are set there; empty `methods` or `paths`: all."""
+
+    host: Host
+    headers: Mapping[str, str] = field(repr=False)
+    methods: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+def ended(credentials: Iterable[Host], ports: Iterable[int]) -> tuple[Ended, ...]:
+    """Return the ended hosts, each at an address of its own: the default ones, sorted, then those of `credentials`.
+
+    `ports` are the ports that the session declares. No port of a default host is forwarded: whatever serves the API on
+    another port would take a foreign credential there.
+    """
+    declared = {*ports, HTTPS}
+    found: list[tuple[Host, tuple[int, ...]]] = [(host, ()) for host in defaults()]
+    found += [(host, tuple(sorted(declared - {host.port}))) for host in credentials]
+    return tuple(Ended(host.name, host.port, FIRST + place, rest) for place, (host, rest) in enumerate(found))
+
+
+def pairs(hosts: Iterable[Ended]) -> tuple[tuple[IPv4Address, int], ...]:
+    """Return every address and port on which the proxy listens: all that the sidecar may reach on loopback."""
+    return tuple((host.address, port) for host in hosts for port in (host.port, *host.forwards))
+
+
+def configuration(hosts: Iterable[Ended]) -> bytes:
+    """Return nginx.conf, in which there is no secret."""
+    text = Path(__file__).with_name("credential_proxy.conf").read_text(encoding="utf-8").partition("\n\n")[2]
+    rows = [(number, host, host.port) for number, host in enumerate(hosts)]
+    forwards = [(number, host, port) for number, host, _ in rows for port in host.forwards]
+    return _repeated(_repeated(text, "each host", rows), "each forward", forwards).encode()
+
+
+def _repeated(text: str, mark: str, rows: Iterable[tuple[int, Ended, int]]) -> str:
+    """Replace what is between the comments `mark` and `end`, wherever that is, by a copy for each row."""
+
+    def copies(found: re.Match[str]) -> str:
+        return "".join(_filled(found[1], *row) for row in rows)
+
+    return re.sub(rf"^    # {mark}\n(.*?)^    # end\n", copies, text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _filled(text: str, number: int, host: Ended, port: int) -> str:
+    text = re.sub(
+        r"^        # only the API\n(.*?)^        # end\n",
+        lambda found: found[1] if host.name == API else "",
+        text,
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    values = {"NUMBER": number, "KEY": host, "NAME": host.name, "ADDRESS": host.address, "PORT": port}
+    return re.sub(r"\b(NUMBER|KEY|NAME|ADDRESS|PORT)\b", lambda word: str(values[word[0]]), text)
+
+
+def program() -> bytes:
+    """Return what nginx runs in Lua."""
+    return Path(__file__).with_name("credential_proxy.lua").read_bytes()
+
+
+def authority(hosts: Iterable[Ended]) -> bytes:
+    """Return openssl's configuration for the session's authority, good for the ended hosts alone, and its one leaf."""
+    names = [f"DNS:{host.name}" for host in hosts]
+    permitted = ", ".join(f"permitted;{name}" for name in names)
+    return _AUTHORITY.format(permitted=permitted, names=", ".join(names)).encode()
+
+
+def settings(
+    token: str,
+    signed: Iterable[Signed],
+    *,
+    digest_key: bytes,
+    requests: int | None = None,
+    server_side_fetch: bool = False,
+    paths: Iterable[tuple[str, str]] = (),
+) -> bytes:
+    """Return settings.json, which has every secret: the user's `token` for the API, and the headers of `signed`.
+
+    `digest_key` is random, so that the self-test's answers mean nothing to anyone else. `requests` bounds the messages
+    of the session. `paths` are further requests to the API, each a method, or "*", and a path.
+    """
+    hosts: dict[str, object] = {name: {"set": {}, "paths": _pairs(name)} for name in REQUESTS}
+    hosts[API] = {"set": {"Authorization": f"Bearer {token}"}, "paths": [*_pairs(API), *map(list, paths)]}
+    hosts |= {str(each.host): _signed(each) for each in signed}
+    data = {"digest_key": digest_key.hex(), "server_side_fetch": server_side_fetch, "hosts": hosts}
+    limit = {} if requests is None else {"requests": requests}
+    # A host's variable may hold any bytes.
+    return json.dumps(data | limit, ensure_ascii=False).encode(errors="surrogateescape")
+
+
+def _pairs(name: str) -> list[list[str]]:
+    return [[method, path] for methods, path, _ in REQUESTS[name] for method in methods]
+
+
+def _signed(each: Signed) -> dict[str, object]:
+    methods = {"methods": each.methods} if each.methods else {}
+    paths = {"paths": [["*", path] for path in each.paths]} if each.paths else {}
+    return {"set": dict(each.headers), **methods, **paths}
