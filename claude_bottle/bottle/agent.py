@@ -1,7 +1,7 @@
 """The agent's container, which is the bottle itself, and claude in it."""
 
 from claude_bottle.bottle import docker_flags, home, job, key_holder
-from claude_bottle.bottle.plan import PROXY_PORT, Plan
+from claude_bottle.bottle.plan import PLACEHOLDER, PROXY_PORT, TOKEN, Plan
 from claude_bottle.process import container
 from claude_bottle.repository.clone import WORKDIR
 
@@ -15,7 +15,8 @@ _TRUST_NAMES = (
 )
 # Everything below the home comes in one stream. Where a bottle trusts more than its image does, one file has all of it:
 # the image's own list is root's, and nothing runs as root in a bottle.
-_FILL = f"/usr/bin/tar --extract --file - --directory {container.HOME}"
+_FILL = f'/usr/bin/head --bytes "$1" | /usr/bin/tar --extract --file - --directory {container.HOME}'
+_SESSION_CA = f'read -r ca && printf %s "$ca" | /usr/bin/base64 --decode >> {container.HOME}/{home.MORE_CA}'
 _TRUST = f"/bin/cat {_IMAGE_CA} {container.HOME}/{home.MORE_CA} > {container.HOME}/{home.CA}"
 # x: $( ) would strip trailing newlines.
 _WITH_PROMPT = f'p=$(/bin/cat ~/{home.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'
@@ -52,29 +53,30 @@ def run(plan: Plan) -> Argv:
         *docker_flags.labels(plan, "agent"),
         *docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"),
         *key_holder.mounted(plan),
-        *trust_variables(plan),
+        *trust_variables(),
         *("--entrypoint", first, plan.image.tag, *words, f"echo up; {docker_flags.lifeline(plan)}"),
     )
 
 
 def fill(plan: Plan) -> Argv:
-    """Return the command that fills the agent's home from the tar stream on its stdin."""
-    return container.execute(plan.name, "/bin/bash", "-c", f"{_FILL} && {_TRUST}" if plan.certificates else _FILL)
+    """Return the command that fills the agent's home from its stdin: a tar, then the session's authority in base64."""
+    script = f"{_FILL} && {_SESSION_CA} && {_TRUST}"
+    return container.execute(plan.name, "/bin/bash", "-c", script, "bash", str(len(plan.home)))
 
 
-def trust_variables(plan: Plan) -> Argv:
+def trust_variables() -> Argv:
     """Return the flags that name the file of all trusted certificates, to whoever asks the environment for one."""
-    names = _TRUST_NAMES if plan.certificates else ()
-    return tuple(word for name in names for word in ("--env", f"{name}={container.HOME}/{home.CA}"))
+    return tuple(word for name in _TRUST_NAMES for word in ("--env", f"{name}={container.HOME}/{home.CA}"))
 
 
 def claude(plan: Plan) -> Argv:
     """Return the command that runs claude in the bottle, its secrets given by name alone."""
-    literal = [f"{TOKEN}={PLACEHOLDER}", *(f"{v.name}={v.literal}" for v in plan.agent.bottle.env if v.literal is not None)]
+    literal = {TOKEN: PLACEHOLDER} | {v.name: v.literal for v in plan.agent.bottle.env if v.literal is not None}
+    pairs = (*plan.env_names, *(f"{name}={value}" for name, value in literal.items()))
     return (
         *("docker", "exec", "--interactive", "--user", container.AGENT),
         *(("--tty", *docker_flags.DETACH) if plan.run.terminal else ()),
-        *(word for pair in (*plan.env_names, *literal) for word in ("--env", pair)),
+        *(word for pair in pairs for word in ("--env", pair)),
         plan.name,
         *(job.stoppable(_program(plan)) if plan.run.terminal else _program(plan)),
     )

@@ -4,15 +4,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from claude_bottle.bottle import docker_flags, home
+from claude_bottle.bottle.plan import PROXY_UID
 from claude_bottle.egress import credential_proxy
 from claude_bottle.egress.credential_proxy import Ended
 from claude_bottle.process.container import clean
 
 Argv = tuple[str, ...]
 
-USER = 65533
+CAPABILITIES = ("NET_ADMIN", "SETGID", "SETPCAP", "SETUID")  # of its first process, which drops them
 MEMORY = 512 * 1024 * 1024  # bytes; 128 MiB of bodies at most, each twice for the moment in which it is judged
-_FOLDER = f"/run/proxy:size=4m,mode=0700,uid={USER},gid={USER}"
+_FOLDER = f"/run/proxy:size=4m,mode=0700,uid={PROXY_UID},gid={PROXY_UID}"
 _SECONDS = "45"  # between two lines of a remote launcher's
 
 
@@ -26,7 +27,7 @@ def files(hosts: Iterable[Ended], settings: bytes, certificates: bytes) -> bytes
         "settings.json": settings,
         "more-ca.pem": certificates,
     }
-    return home.archive([home.Entry(name, data) for name, data in entries.items()], USER)
+    return home.archive([home.Entry(name, data) for name, data in entries.items()], PROXY_UID)
 
 
 def run(name: str, target: str, image: str, owned: Iterable[str], rules: bytes, tar: bytes, *, remote: bool) -> Argv:
@@ -42,8 +43,8 @@ def run(name: str, target: str, image: str, owned: Iterable[str], rules: bytes, 
         *("--network", target),
         *("--user", "0:0", "--read-only", "--tmpfs", _FOLDER),
         # All four go with the first process's root: without the last three it could not drop the first.
-        *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--cap-add", "SETUID"),
-        *("--cap-add", "SETGID", "--cap-add", "SETPCAP", "--security-opt", "no-new-privileges"),
+        *docker_flags.unprivileged(),
+        *(word for capability in CAPABILITIES for word in ("--cap-add", capability)),
         *("--pids-limit", "32", *docker_flags.memory(MEMORY)),
         *("--ulimit", "core=0", "--ulimit", "nofile=16384:16384"),
         "--no-healthcheck",

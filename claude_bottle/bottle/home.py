@@ -72,13 +72,11 @@ def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()
     ]
     for each in skills:
         entries += _folder(each.folder, f".claude/skills/{each.name}")
-    if prompt is not None or certificates:
-        entries.append(Entry(str(Path(PROMPT).parent), mode=0o700))
+    entries.append(Entry(str(Path(PROMPT).parent), mode=0o700))
     if prompt is not None:
         entries.append(Entry(PROMPT, prompt.encode(errors="surrogateescape")))
-    if certificates:
-        # wget asks no variable for it.
-        entries += [Entry(MORE_CA, certificates), Entry(".wgetrc", f"ca_certificate = {HOME}/{CA}\n".encode())]
+    # wget asks no variable for it.
+    entries += [Entry(MORE_CA, certificates), Entry(".wgetrc", f"ca_certificate = {HOME}/{CA}\n".encode())]
     return archive((*entries, *more), _UID)
 
 

@@ -3,7 +3,7 @@
 import hmac
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -19,6 +19,7 @@ from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import ssh_hosts
 from claude_bottle.manifest.agent import Agent
+from claude_bottle.manifest.credentials import Credential
 from claude_bottle.manifest.git_identity import Identity
 from claude_bottle.process.engine import EGRESS, Egress, EngineFacts
 from claude_bottle.repository.clone import Repository
@@ -28,7 +29,7 @@ SIDECAR_UID = 65534
 PROXY_UID = 65533  # the credential proxy's
 TOKEN = "CLAUDE_CODE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
 # What the bottle has in its place. Some of Claude's clients refuse a token of another shape.
-PLACEHOLDER = f"sk-ant-oat01-{'placeholder-'*7}only-AA"
+PLACEHOLDER = f"sk-ant-oat01-{'placeholder-' * 7}only-AA"
 _DEFAULT_RANGE = "10.213.0.0/16"
 _LARGE = 19  # the longest prefix of a range that also has room for the egress network
 _UNASKED = Addresses(why="no engine was asked")
@@ -280,17 +281,29 @@ def make(request: Request, facts: EngineFacts) -> Plan:
 
 
 def _ended(agent: Agent) -> tuple[credential_proxy.Ended, ...]:
-    return credential_proxy.ended((each.host for each in agent.bottle.credentials), agent.bottle.reach)
+    bottle = agent.bottle
+    return credential_proxy.ended((each.host for each in bottle.credentials), allowlist.ports(bottle.reach))
 
 
 def _signing(request: Request) -> Signing:
     environ, bottle = request.machine.environ, request.agent.bottle
     key, token = request.digest_key, environ.get(TOKEN_VARIABLE, "")
     sent = f"authorization=Bearer {token}\nx-api-key=\ncookie="
-    signed = {str(c.host): {h.name: h.value(environ) for h in c.headers} for c in bottle.credentials}
-    settings = credential_proxy.settings(bottle, {allowlist.API: {"Authorization": f"Bearer {token}"}, **signed}, key)
+    settings = credential_proxy.settings(
+        token,
+        [_signed(each, environ) for each in bottle.credentials],
+        digest_key=key,
+        requests=bottle.limits.requests,
+        server_side_fetch=bottle.api.server_side_fetch,
+        paths=bottle.api.paths,
+    )
     digest, alone = (hmac.new(key, text.encode(), "sha1").hexdigest() for text in (sent, token))
     return Signing(settings, key.hex(), digest, alone)
+
+
+def _signed(each: Credential, environ: Mapping[str, str]) -> credential_proxy.Signed:
+    headers = {header.name: header.value(environ) for header in each.headers}
+    return credential_proxy.Signed(each.host, headers, each.methods, each.paths)
 
 
 def _git_and_ssh(agent: Agent, identity: Identity) -> Iterator[home.Entry]:

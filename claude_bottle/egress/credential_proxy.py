@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from claude_bottle.egress.allowlist import HTTPS, Host, defaults
+from claude_bottle.egress.allowlist import API, HTTPS, Host, defaults
 
-API = "api.anthropic.com"
 FIRST = IPv4Address("127.13.0.1")
 SELF_TEST = "/.claude-bottle/self-test"  # at the API's name; under it `right` and `wrong`
 _GET = ("GET", "HEAD")

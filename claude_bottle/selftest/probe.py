@@ -72,7 +72,9 @@ def main(question: dict[str, Any], authority: str) -> None:
         "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
     }
     answers: dict[str, object] = {}
-    threads = [threading.Thread(target=_note, args=(answers, *look), daemon=True) for look in list(looks.items())[:_BESIDE]]
+    threads = [
+        threading.Thread(target=_note, args=(answers, *look), daemon=True) for look in list(looks.items())[:_BESIDE]
+    ]
     for thread in threads:
         with suppress(RuntimeError):  # no more processes: the look has no answer
             thread.start()
@@ -192,9 +194,7 @@ def _ask(sidecar: tuple[str, int], method: str, target: str) -> str:
     return answer.decode("latin-1")
 
 
-def _signed(
-    sidecar: tuple[str, int], host: str, pem: str, path: str, foreign: dict[str, str]
-) -> tuple[int, str]:
+def _signed(sidecar: tuple[str, int], host: str, pem: str, path: str, foreign: dict[str, str]) -> tuple[int, str]:
     """Send foreign credentials to the self-test of the credential proxy; return its status and its answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pem)
@@ -232,9 +232,8 @@ def _tokens(key: str) -> list[str]:
     """Return a keyed digest of all that has a token's shape in variables of processes, and in files, of the bottle."""
     found = set()
     for place in (*_environs(), *_small_files()):
-        with suppress(OSError):
-            with open(place, "rb") as file:
-                found.update(_TOKEN.findall(file.read(_SEARCHED)))
+        with suppress(OSError), open(place, "rb") as file:
+            found.update(_TOKEN.findall(file.read(_SEARCHED)))
     return sorted(hmac.new(bytes.fromhex(key), token, "sha1").hexdigest() for token in found)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from claude_bottle.bottle import docker_flags
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.documents.escaping import escape_control_chars
+from claude_bottle.egress.allowlist import API
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.process import container
 from claude_bottle.selftest import credential_checks, inspect_checks, network_checks, userland_checks
@@ -95,7 +96,7 @@ RULES = (
     _Rule("ipv6", "there is no IPv6 address", network_checks.ipv6),
     _Rule("proxy", "the sidecar answers and is strict", network_checks.proxy),
     _Rule("refusal", "a host outside the list is refused", network_checks.refusal),
-    _Rule("api", f"{network_checks.API} is let through", network_checks.api),
+    _Rule("api", f"{API} is let through", network_checks.api),
     _Rule("capabilities", "no process has a capability", network_checks.capabilities),
     _Rule("no-new-privileges", "no process can gain privileges", network_checks.no_new_privileges),
     _Rule("seccomp", "every process is under seccomp", network_checks.seccomp),

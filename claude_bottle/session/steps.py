@@ -202,14 +202,18 @@ def _lock(plan: Plan) -> Step:
     name, rules = f"{plan.name}-lock", firewall.lock(plan)
     owned = docker_flags.owned_by(plan, "lock")
     argv = docker_flags.nft(name, f"container:{plan.name}", plan.base.tag, owned, rules)
-    return Step("lock", argv, Kind.UNTIL_READY, stdin=rules, stdin_text=len(rules), needs=("bottle",), undo=_remove(name))
+    return Step(
+        "lock", argv, Kind.UNTIL_READY, stdin=rules, stdin_text=len(rules), needs=("bottle",), undo=_remove(name)
+    )
 
 
 def _gate(plan: Plan) -> Step:
-    rules, files = firewall.gate(plan), credential_proxy.files(plan)
-    argv, undo = credential_proxy.run(plan, len(rules), len(files)), _remove(plan.gate)
-    stdin, needs = rules + files, ("sidecar-start",)
-    return Step("gate", argv, Kind.LONG_RUNNING, stdin=stdin, stdin_text=len(rules), needs=needs, undo=undo)
+    rules = firewall.gate(plan)
+    tar = credential_proxy.files(plan.ended, plan.signing.settings, plan.certificates)
+    target, owned = f"container:{plan.sidecar}", docker_flags.owned_by(plan, "gate")
+    argv = credential_proxy.run(plan.gate, target, plan.base.tag, owned, rules, tar, remote=plan.remote)
+    given, needs, undo = rules + tar, ("sidecar-start",), _remove(plan.gate)
+    return Step("gate", argv, Kind.LONG_RUNNING, stdin=given, stdin_text=len(rules), needs=needs, undo=undo)
 
 
 def _clone(plan: Plan) -> tuple[Step, ...]:

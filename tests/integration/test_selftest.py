@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 Edit = Callable[[Plan, Step], Step | None]
 
 HERE = addresses.read(local=True)
-API = network_checks.API
+API = allowlist.API
 
 
 @dataclass(frozen=True)
