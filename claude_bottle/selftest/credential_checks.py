@@ -55,11 +55,11 @@ def credential_proxy(seen: Evidence) -> Iterator[str]:
     """The proxy's container, and every process in it, by its own account and by the engine's."""
     config = seen.gate["HostConfig"]
     for pid, status in json.loads(seen.probe["signed"][1])["processes"].items():
-        if set(status["Uid"]) != {str(PROXY_UID)}:
-            yield f"process {pid} has the users {' '.join(status['Uid'])}"
-        if status["NoNewPrivs"] != ["1"]:
+        if set(status["Uid"]) != {PROXY_UID}:
+            yield f"process {pid} has the users {status['Uid']}"
+        if status["NoNewPrivs"] != "1":
             yield f"process {pid} can gain privileges"
-        yield from (f"process {pid} has {key} {status[key][0]}" for key in _SETS if int(status[key][0], 16))
+        yield from (f"process {pid} has {key} {status[key]}" for key in _SETS if int(status[key], 16))
     if config["NetworkMode"] != f"container:{seen.sidecar['Id']}":
         yield f"network mode {config['NetworkMode']}"
     if not config["ReadonlyRootfs"]:

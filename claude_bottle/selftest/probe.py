@@ -30,7 +30,7 @@ from typing import Any, Callable  # noqa: UP035  (Python 3.9)
 
 _LIMIT = 2.0  # seconds: what the lock refuses fails within milliseconds; an address that nobody has, after 3 s
 _LISTENING = 15.0  # seconds for the sidecar, which has just been started, to listen
-_BESIDE = 7  # looks, those that wait for others
+_BESIDE = 6  # looks, those that wait for others
 _SIDECAR_LIMIT = 6.0  # seconds: it answers 403 after 5 s where its DNS server is silent
 _ROOT = "/proc/1/root"  # the bottle's files, as its first process has them
 _LINKS = 40  # that a path may lead over, as for the kernel
@@ -59,8 +59,8 @@ def main(question: dict[str, Any], authority: str) -> None:
         "allowed": lambda: _ask(sidecar, "CONNECT", f"{outside}:443"),
         "signed": lambda: _signed(sidecar, outside, pem, question["right"], question["foreign"]),
         "wrong": lambda: _signed(sidecar, outside, pem, question["wrong"], question["foreign"]),
-        "authority": lambda: _authority(pem),
         "tcp": lambda: _tcp(question["tcp"]),
+        "authority": lambda: _authority(pem),
         "udp": lambda: {target: _udp(target) for target in question["udp"]},
         "dns": lambda: _dns(question["resolver"], refused),
         "ipv6": _ipv6,
@@ -205,7 +205,7 @@ def _signed(sidecar: tuple[str, int], host: str, pem: str, path: str, foreign: d
             raise OSError("no tunnel")
         with context.wrap_socket(connection, server_hostname=host) as tunnel:
             headers = "".join(f"{name}: {value}\r\n" for name, value in foreign.items())
-            tunnel.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n".encode())
+            tunnel.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n{headers}\r\n".encode())
             head, _, body = _until(tunnel, None).partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), body.decode("latin-1")
 

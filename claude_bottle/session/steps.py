@@ -236,7 +236,7 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
     holder = ("key-holder",) if plan.keys else ()
     return (
         probe,
-        Step("inspect", receipt.inspect_argv(plan), needs=("bottle", "sidecar-start", *holder)),
+        Step("inspect", receipt.inspect_argv(plan), needs=("bottle", "gate", *holder)),
         # Optional, since not every engine's ps can do it; the probe sees the same.
         Step("processes", receipt.processes_argv(plan), needs=filled, optional=True),
     )

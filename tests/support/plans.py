@@ -97,7 +97,7 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
     here = machine(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
     agent = manifest.load_agent(folder, name, environ=here.environ, home=folder / "bottles")
     image = OWN if agent.bottle.dockerfile else BASE
-    asked = Request(here, agent, run, BASE, image, "0a1b2c3d", agent.bottle.git or Identity())
+    asked = Request(here, agent, run, BASE, image, "0a1b2c3d", bytes(20), agent.bottle.git or Identity())
     return make(asked, EngineFacts(egress or Egress(EGRESS)))
 
 
