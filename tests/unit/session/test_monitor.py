@@ -17,6 +17,7 @@ from tests.support.scene import NAME, STEPS, TRUSTING, USUAL, Scene
 
 START = ("start", "demo", "--yes")
 SIDECAR = f"State.Running}}}} {NAME}-sidecar"
+GATE = f"State.Running}}}} {NAME}-gate"
 BOTTLE = f"State.Running}}}} {NAME}"
 UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
 SILENT = "docker cannot be used: "
@@ -38,6 +39,7 @@ def test_the_end_of_the_log_ends_the_session(scene: Scene, answer: dict[str, obj
     """The monitor closes the bottle's lifeline, which ends claude as well."""
     scene.rule(STEPS["claude"], fifo="claude", code=137)
     scene.rule(SIDECAR, **answer)
+    scene.rule(GATE, stdout="true\n")
     scene.rule("version", **(answer if answer.get("stderr") == UNREACHABLE else {}))
     child = scene.launch(*START, patches=TRUSTING | {"session.monitor._TIMEOUT": 1})
     with scene.held("claude"):
@@ -86,7 +88,6 @@ def test_claudes_own_exit_code_is_distinguished_from_a_lost_connection(
     assert scene.undone == USUAL
 
 
-GATE = f"State.Running}}}} {NAME}-gate"
 ENDED = ("api.anthropic.com",)
 
 
