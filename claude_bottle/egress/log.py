@@ -90,7 +90,7 @@ def _request(data: Mapping[str, object]) -> Event | None:
         return None
     inner = Inner(
         method=_word(fields.get("method") or "-", _METHOD),
-        path=_word(fields.get("path", "-").partition("?")[0], _PATH),
+        path=_word(fields.get("path", "").partition("?")[0] or "-", _PATH),
         status=_number(data.get("status"), 999),
         sent=_number(data.get("sent")),
         messages=data.get("messages") is True,

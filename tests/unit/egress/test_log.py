@@ -162,6 +162,7 @@ def test_a_line_of_the_credential_proxy_says_what_became_of_a_request() -> None:
 
 def test_a_line_of_the_credential_proxy_may_lack_anything() -> None:
     assert str(parse(b'{"event": "request", "verdict": "failed"}')).split() == ["-", "failed", "-", "-", "-"]
+    assert str(parse(inner("failed", "", "?x"))).split()[2:] == [API, "-", "-", "400"]
 
 
 @pytest.mark.parametrize(
