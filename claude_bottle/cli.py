@@ -260,7 +260,7 @@ def shell(*, session: str) -> None:
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
     """Show the requests of a session.
 
-    A line each: time, verdict, host, reason.
+    A line each: time, verdict, host, method and path if known, reason.
     """
     from contextlib import closing
 

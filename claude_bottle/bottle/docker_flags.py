@@ -9,7 +9,7 @@ from claude_bottle.host.owner import Owner
 
 # Cannot be switched off; the default would hold Ctrl-P back.
 DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
-LABELS = ("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "proof")
+LABELS = ("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "proof")
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty if unused.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -24,7 +24,7 @@ def owner_labels(session: str, role: str, owner: Owner, **known: str) -> tuple[s
 def owned_by(plan: Plan, role: str) -> tuple[str, ...]:
     """Return the labels of an object of a session, with the proof that it is the user's own."""
     name = {"agent": plan.name, "network": plan.name, "key-volume": plan.key_volume}.get(role, f"{plan.name}-{role}")
-    known = _described(plan) if role == "agent" else {}
+    known = {"agent": _described, "sidecar": _signs}.get(role, lambda _: {})(plan)
     fields = (plan.session, role, name, str(plan.owner), known.get("repository", ""), known.get("manifest", ""))
     return owner_labels(plan.session, role, plan.owner, **known, proof=proof.proof(plan.key, *fields))
 
@@ -44,7 +44,19 @@ def _described(plan: Plan) -> dict[str, str]:
         "manifest": str(bottle.path.absolute()),
         "base": plan.base.tag,
         "repository": plan.repository.work.label if plan.repository else "",
+        **_signs(plan),
     }
+
+
+def _signs(plan: Plan) -> dict[str, str]:
+    # On the sidecar as well: its log is there before the agent's container is, and after.
+    return {"signs": ",".join(ended(plan))}
+
+
+def ended(plan: Plan) -> tuple[str, ...]:
+    """Return all hosts whose TLS the credential proxy ends, as `str(Host)`; none if the session has no such proxy."""
+    del plan
+    return ()
 
 
 def label_flags(pairs: Iterable[str]) -> tuple[str, ...]:

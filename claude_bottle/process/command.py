@@ -5,9 +5,9 @@ import os
 import select
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, cast
 
 from claude_bottle.errors import EngineError
 from claude_bottle.process import wording
@@ -16,6 +16,7 @@ NO_ANSWER = "no answer within"
 _TIMED_OUT = 124  # as timeout(1) has it
 _LONGEST_LINE = 1 << 16  # bytes
 _OTHERS = 5.0  # seconds for a program that is not docker
+_CHUNK = 1 << 16  # bytes read at once
 # A limit that cannot be set is lower already, or one that this system does not have.
 _LIMITED = 'ulimit -v "$1" 2>/dev/null; ulimit -t "$2" 2>/dev/null; shift 2; exec "$@"'
 
@@ -187,6 +188,35 @@ def lines(
     finally:
         Client(process, tuple(argv)).terminate()
         process.stdout.close()  # type: ignore[union-attr]
+
+
+def merged(
+    commands: Iterable[Sequence[str]],
+    env: Mapping[str, str],
+    longest: int = 1 << 22,
+    ended: Callable[[int], None] = lambda _: None,
+) -> Iterator[bytes]:
+    """Yield each line of several docker commands that run side by side as `lines` does, in the order of arrival."""
+    with contextlib.ExitStack() as stack:
+        begun: dict[IO[bytes], tuple[Client, bytes]] = {}  # with the beginning of each one's next line
+        for argv in commands:
+            null, pipe = subprocess.DEVNULL, subprocess.PIPE
+            process = _popen(argv, env, stdin=null, stdout=pipe, stderr=null, bufsize=0)
+            client, out = Client(process, tuple(argv)), cast("IO[bytes]", process.stdout)
+            stack.callback(out.close)
+            stack.callback(client.terminate)
+            begun[out] = (client, b"")
+        while begun:
+            for out in select.select(list(begun), [], [])[0]:
+                client, head = begun[out]
+                chunk = out.read(_CHUNK)
+                *whole, rest = (head + chunk).split(b"\n")
+                yield from (line[:longest] for line in whole)
+                begun[out] = (client, rest[:longest])
+                if not chunk:
+                    yield from [rest] if rest else []
+                    del begun[out]
+                    ended(client.process.wait())
 
 
 def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:

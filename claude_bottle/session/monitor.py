@@ -1,8 +1,8 @@
-"""Monitor a running session: the sidecar's log and liveness, the key-holder's, and the link to a remote engine."""
+"""Monitor a running session: the logs and liveness of sidecar and credential proxy, the key-holder's, the link."""
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.egress.log import Tally
@@ -30,7 +30,7 @@ _LAST_LINES = 5.0  # seconds to read the rest of the log, once the sidecar is go
 
 
 class Monitor:
-    """Counts the sidecar's requests, and ends the bottle when the sidecar or the key-holder exits.
+    """Counts a session's requests, and ends the bottle when the sidecar, the credential proxy or the key-holder exits.
 
     `ended` is the error for which the bottle was ended, else None; `last` is called just before that.
     """
@@ -42,19 +42,23 @@ class Monitor:
         bottle: Client,
         started: Callable[[int], None],
         key_holder: Client | None = None,
+        ended: Sequence[str] = (),
     ) -> None:
         """Prepare to monitor the session of `plan`; `start` begins.
 
         The stdin of the client `bottle` is the bottle's lifeline, that of `key_holder` the key-holder's. `started` is
-        called with the pid of each client that follows the log.
+        called with the pid of each client that follows a log. If TLS of some hosts is `ended`, by the credential proxy,
+        its log is followed beside the sidecar's.
         """
         self._started = started
         self.last: Callable[[], None] = lambda: None
-        self.tally = Tally()
+        self.tally = Tally(ended)
+        self._counting = threading.Lock()
         self.ended: BottleError | None = None
-        self._sidecar, self._env, self._bottle = plan.sidecar, env, bottle
+        self._env, self._bottle = env, bottle
         self._over = threading.Event()
-        self._follower = threading.Thread(target=self._follow, daemon=True)
+        followed = [(plan.sidecar, "sidecar"), *([(f"{plan.name}-gate", "credential proxy")] if ended else [])]
+        self._followers = [threading.Thread(target=self._follow, args=each, daemon=True) for each in followed]
         self._key_holder, self._remote = key_holder, plan.remote
         self._heart: Client | None = None
 
@@ -62,7 +66,8 @@ class Monitor:
         """Start the monitoring threads, and the heartbeat of a remote bottle."""
         if self._remote:
             self._heart = self._beat()
-        self._follower.start()
+        for follower in self._followers:
+            follower.start()
         if self._key_holder:
             threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
 
@@ -72,41 +77,43 @@ class Monitor:
         self._still()
 
     def join(self) -> None:
-        """Wait until the log is read to its end, which needs the sidecar removed; for a few seconds at most."""
-        self._follower.join(_LAST_LINES)
+        """Wait until the logs are read to their ends, which needs their containers removed; a few seconds at most."""
+        for follower in self._followers:
+            follower.join(_LAST_LINES)
 
-    def _follow(self) -> None:
-        followed = ("docker", "logs", "--follow", self._sidecar)
+    def _follow(self, container: str, what: str) -> None:
+        followed = ("docker", "logs", "--follow", container)
         reason: BottleError | None = None
         while reason is None and not self._over.is_set():
             try:
                 for line in command.lines(followed, self._env, started=self._started):
-                    self.tally.add(line)
-                reason = None if self._over.is_set() else self._why()
+                    with self._counting:
+                        self.tally.add(line)
+                reason = None if self._over.is_set() else self._why(container, what)
                 if reason is None:
                     self._over.wait(1)  # no busy loop if the log cannot be followed
             except BottleError as error:  # docker or its engine has vanished
                 reason = error
         if not self._over.is_set():
-            # Fail closed: without its sidecar the bottle reaches nothing, and a restarted sidecar would lack the gate.
+            # Fail closed: without either the bottle reaches nothing, and a restarted sidecar would lack the gate.
             self._end(reason)
 
     def _end(self, reason: BottleError | None) -> None:
-        self.ended = reason
+        self.ended = self.ended or reason  # one that ends may take others along
         self.last()
         self._still()
         self._bottle.close_stdin()
 
-    def _why(self) -> BottleError | None:
-        """Return why the log has ended; None if the sidecar still runs, and only its log's client has ended.
+    def _why(self, container: str, what: str) -> BottleError | None:
+        """Return why a log has ended; None if its container still runs, and only the log's client has ended.
 
         Raises EngineError.
         """
-        asked = ("inspect", "--format", "{{.State.Running}}", self._sidecar)
+        asked = ("inspect", "--format", "{{.State.Running}}", container)
         result = Engine(self._env).ask(*asked, timeout=_TIMEOUT)
         if result.stdout.strip() == b"true":
             return None
-        return DockerError("the sidecar has exited, which ended the session")
+        return DockerError(f"the {what} has exited, which ended the session")
 
     def _beat(self) -> Client:
         """Start the heartbeat of all that gives up without one."""

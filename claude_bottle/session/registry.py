@@ -16,7 +16,7 @@ from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
 
 # In the order of the fields of `Session`.
-_KEYS = ("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "proof", "role")
+_KEYS = ("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "proof", "role")
 _UNKNOWN = "-"  # while a session has no agent container: not yet, or no longer
 UNPROVEN = "no label proves that this user started {}"
 _READERS = 8  # logs read in parallel
@@ -36,6 +36,7 @@ class Session:
     manifest: str = _UNKNOWN
     base: str = _UNKNOWN
     repository: str = _UNKNOWN  # `Work.label`
+    signs: str = _UNKNOWN  # the hosts whose TLS its credential proxy ends, joined by commas
     proof: str = _UNKNOWN
     role: str = "agent"  # of the labelled container
     name: str = ""  # of that container
@@ -49,6 +50,21 @@ class Session:
     def sidecar(self) -> str:
         """Return the name of the sidecar's container."""
         return f"{self.container}-sidecar"
+
+    @property
+    def gate(self) -> str:
+        """Return the name of the credential proxy's container."""
+        return f"{self.container}-gate"
+
+    @property
+    def ended(self) -> tuple[str, ...]:
+        """Return the hosts whose TLS the credential proxy ends; none if an older version, without one, started it."""
+        return () if self.signs == _UNKNOWN else tuple(self.signs.split(","))
+
+    @property
+    def logged(self) -> tuple[str, ...]:
+        """Return the names of the containers whose logs have the session's requests."""
+        return (self.sidecar, *((self.gate,) if self.ended else ()))
 
     def is_proven(self, key: bytes) -> bool:
         """Return whether the user who has `key` started it, with this owner, manifest and repository.
@@ -94,15 +110,21 @@ def find(sessions: Sequence[Session], prefix: str) -> Session:
     )
 
 
-def egress(env: Mapping[str, str], sidecar: str) -> Tally:
-    """Return the tally of a sidecar's log so far, empty if the container does not exist; raises EngineError."""
-    return Tally().add_all(command.lines(("docker", "logs", sidecar), env))
+def egress(env: Mapping[str, str], session: Session) -> Tally:
+    """Return the tally of a session's logs so far, those of containers that do not exist being empty.
+
+    Raises EngineError.
+    """
+    tally = Tally(session.ended)
+    for container in session.logged:
+        tally.add_all(command.lines(("docker", "logs", container), env))
+    return tally
 
 
 def all_egress(env: Mapping[str, str], sessions: Sequence[Session]) -> list[Tally]:
     """Return the tally of each session, in order."""
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda session: egress(env, session.sidecar), sessions))
+        return list(pool.map(lambda session: egress(env, session), sessions))
 
 
 def duration(seconds: int) -> str:

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from claude_bottle.bottle import docker_flags
 from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.cleanup.stack import Teardown
@@ -147,7 +148,8 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
 
 def _watched(plan: Plan, context: SessionContext) -> Monitor:
     key_holder = context.runner.client("key-holder") if plan.keys else None
-    monitor = Monitor(plan, context.env, context.runner.client("bottle"), context.watchdog.note, key_holder)
+    ended = docker_flags.ended(plan)
+    monitor = Monitor(plan, context.env, context.runner.client("bottle"), context.watchdog.note, key_holder, ended)
     context.undo.arm(_FIRST, "monitor", monitor.stop)
     monitor.start()
     return monitor

@@ -23,3 +23,25 @@ def test_list_tells_agent_bottle_mode_and_counts(scene: Scene) -> None:
     assert {key: session[key] for key in ("session", "agent", "started", "allowed", "blocked")} == {
         "session": "demo-1", "agent": "de\x1bmo", "started": "2026-11-24T11:00:00+01:00", "allowed": 1, "blocked": 1,
     }  # fmt: skip
+
+
+def test_list_counts_the_requests_inside_ended_tunnels_instead_of_the_tunnels(scene: Scene) -> None:
+    """A session that an older version started has no such label, and its tunnels count."""
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER, signs="a.test,c.test:8443") + row("old-1", OBSERVER))
+    opened = [{"event": "tunnel_open", "target": target} for target in ("a.test:443", "b.test:443", "c.test:8443")]
+    inside = [{"event": "request", "verdict": one, "host": "a.test"} for one in ("allowed", "allowed", "blocked")]
+    for name in ("demo-1-sidecar", "old-1-sidecar"):
+        scene.rule(f"logs claude-bottle-{name}", stdout="".join(f"{json.dumps(one)}\n" for one in opened))
+    scene.rule("logs claude-bottle-demo-1-gate", stdout="".join(f"{json.dumps(one)}\n" for one in inside))
+    listed = {one["session"]: (one["allowed"], one["blocked"]) for one in json.loads(scene.run("list", "--json")[1])}
+    assert listed == {"demo-1": (1 + 2, 1), "old-1": (3, 0)}
+    assert not [event for event in scene.log if event.starts("logs claude-bottle-old-1-gate")]
+
+
+def test_list_counts_what_there_is_of_a_session_that_starts(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER, signs="a.test"))
+    blocked = json.dumps({"event": "blocked", "target": "b.test:443"})
+    scene.rule("logs claude-bottle-demo-1-sidecar", stdout=f"{blocked}\n")
+    scene.rule("logs claude-bottle-demo-1-gate", code=1, stderr="Error: No such container\n")
+    [listed] = json.loads(scene.run("list", "--json")[1])
+    assert (listed["allowed"], listed["blocked"]) == (0, 1)

@@ -1,14 +1,23 @@
 """Sessions that lose their sidecar, bottle or engine: the message, the exit code, the teardown."""
 
+import contextlib
+import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from claude_bottle.bottle.plan import Run
+from claude_bottle.process import command
+from claude_bottle.session.monitor import Monitor
+from tests.support import plans
 from tests.support.clients import NO_ENGINE
 from tests.support.scene import NAME, STEPS, TRUSTING, USUAL, Scene
 
 START = ("start", "demo", "--yes")
 SIDECAR = f"State.Running}}}} {NAME}-sidecar"
+GATE = f"State.Running}}}} {NAME}-gate"
 BOTTLE = f"State.Running}}}} {NAME}"
 UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
 SILENT = "docker cannot be used: "
@@ -30,6 +39,7 @@ def test_the_end_of_the_log_ends_the_session(scene: Scene, answer: dict[str, obj
     """The monitor closes the bottle's lifeline, which ends claude as well."""
     scene.rule(STEPS["claude"], fifo="claude", code=137)
     scene.rule(SIDECAR, **answer)
+    scene.rule(GATE, stdout="true\n")
     scene.rule("version", **(answer if answer.get("stderr") == UNREACHABLE else {}))
     child = scene.launch(*START, patches=TRUSTING | {"session.monitor._TIMEOUT": 1})
     with scene.held("claude"):
@@ -76,3 +86,67 @@ def test_claudes_own_exit_code_is_distinguished_from_a_lost_connection(
     assert seen == (code if ended is None else ended), err
     assert not message or f"claude-bottle: {message}" in err
     assert scene.undone == USUAL
+
+
+ENDED = ("api.anthropic.com",)
+
+
+@contextlib.contextmanager
+def monitored(scene: Scene, tmp_path: Path, ended: tuple[str, ...] = ENDED) -> Iterator[tuple[Monitor, command.Client]]:
+    """Monitor a session whose bottle is a program that ends with its stdin."""
+    plan = plans.plan(plans.manifests(tmp_path / "more"), Run(terminal=False))
+    bottle = command.start(("cat",), scene.environ | {"PATH": "/usr/bin:/bin"})
+    monitor = Monitor(plan, scene.environ, bottle, lambda _: None, None, ended)
+    try:
+        yield monitor, bottle
+    finally:
+        monitor.stop()
+        (scene.folder / "removed").touch()
+        monitor.join()
+        bottle.close_stdin()
+
+
+def test_requests_of_both_logs_are_counted(scene: Scene, tmp_path: Path) -> None:
+    tunnel = {"event": "tunnel_open", "target": "api.anthropic.com:443"}
+    request = {"event": "request", "verdict": "allowed", "host": "api.anthropic.com", "sent": 5, "messages": True}
+    scene.rule(f"logs --follow {NAME}-sidecar", stdout=f"{json.dumps(tunnel)}\n" * 3)
+    scene.rule(f"logs --follow {NAME}-gate", stdout=f"{json.dumps(request)}\n" * 2)
+    for each, counts in ((ENDED, (2, 2, 10)), ((), (3, 0, 0))):
+        (scene.folder / "removed").unlink(missing_ok=True)
+        with monitored(scene, tmp_path / "-".join(each), each) as (monitor, _):
+            monitor.start()
+        assert (monitor.tally.allowed, monitor.tally.messages, monitor.tally.sent) == counts
+        assert monitor.ended is None
+
+
+@pytest.mark.parametrize(
+    ("ends", "runs", "message"),
+    [
+        (GATE, SIDECAR, "the credential proxy has exited, which ended the session"),
+        (SIDECAR, GATE, "the sidecar has exited, which ended the session"),
+    ],
+    ids=["proxy", "sidecar"],
+)
+def test_the_end_of_either_ends_the_session(scene: Scene, tmp_path: Path, ends: str, runs: str, message: str) -> None:
+    scene.rule(ends, stdout="false\n")
+    scene.rule(runs, stdout="true\n")
+    with monitored(scene, tmp_path) as (monitor, bottle):
+        last = list[str]()
+        monitor.last = lambda: last.append("work")
+        monitor.start()
+        (scene.folder / "removed").touch()
+        assert bottle.process.wait(60) == 0
+        assert str(monitor.ended) == message
+        assert last == ["work"]
+
+
+def test_the_first_end_that_is_seen_is_the_one_that_is_named(scene: Scene, tmp_path: Path) -> None:
+    scene.rule(GATE, code=1, stderr=f"Error: No such object: {NAME}-gate\n")
+    scene.rule(SIDECAR, fifo="later", stdout="false\n")
+    with monitored(scene, tmp_path) as (monitor, bottle):
+        monitor.start()
+        (scene.folder / "removed").touch()
+        with scene.held("later"):
+            assert bottle.process.wait(60) == 0
+        monitor.join()
+        assert str(monitor.ended) == "the credential proxy has exited, which ended the session"
