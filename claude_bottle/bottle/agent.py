@@ -1,12 +1,13 @@
 """The agent's container, which is the bottle itself, and claude in it."""
 
-from claude_bottle.bottle import docker_flags, home, job, key_holder
+from claude_bottle.bottle import docker_flags, home, job, key_holder, passed_on
 from claude_bottle.bottle.plan import PROXY_PORT, Plan
 from claude_bottle.process import container
 from claude_bottle.repository.clone import WORKDIR
 
 Argv = tuple[str, ...]
 
+_HOSTNAME = "bottle"
 _IMAGE_CA = "/etc/ssl/certs/ca-certificates.crt"
 _TRUST_NAMES = (
     *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"),
@@ -34,7 +35,7 @@ def run(plan: Plan) -> Argv:
         # --init reaps the zombies that tools leave; --rm: a restart would lose the lock; without the last, a signal
         # to the client goes to the bottle.
         *("--interactive", "--rm", "--init", "--sig-proxy=false"),
-        *("--network", plan.name, "--ip", str(plan.bottle_address)),
+        *("--network", plan.name, "--ip", str(plan.bottle_address), "--hostname", _HOSTNAME),
         # The lock closes Docker's DNS; these keep an unlocked bottle from asking the host's resolver (CVE-2024-29018).
         *("--add-host", f"pipelock:{plan.sidecar_address}"),
         *("--dns", "0.0.0.0", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1"),
@@ -50,7 +51,7 @@ def run(plan: Plan) -> Argv:
         # Nothing of the bottle is to stay on the engine's disk.
         *("--log-driver", "none"),
         *docker_flags.labels(plan, "agent"),
-        *docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"),
+        *proxy_variables(plan),
         *key_holder.mounted(plan),
         *trust_variables(plan),
         *("--entrypoint", first, plan.image.tag, *words, f"echo up; {docker_flags.lifeline(plan)}"),
@@ -60,6 +61,13 @@ def run(plan: Plan) -> Argv:
 def fill(plan: Plan) -> Argv:
     """Return the command that fills the agent's home from the tar stream on its stdin."""
     return container.execute(plan.name, "/bin/bash", "-c", f"{_FILL} && {_TRUST}" if plan.certificates else _FILL)
+
+
+def proxy_variables(plan: Plan) -> Argv:
+    """Return the flags that lead every program to the sidecar, but to the bottle itself directly."""
+    # No "[::1]", which is what some want: httpx fails on it, whatever the host.
+    itself = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0", _HOSTNAME, str(plan.bottle_address))
+    return docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}", itself)
 
 
 def trust_variables(plan: Plan) -> Argv:
@@ -76,7 +84,7 @@ def claude(plan: Plan) -> Argv:
         *(("--tty", *docker_flags.DETACH) if plan.run.terminal else ()),
         *(word for pair in (*plan.env_names, *literal) for word in ("--env", pair)),
         plan.name,
-        *(job.stoppable(_program(plan)) if plan.run.terminal else _program(plan)),
+        *passed_on.known(job.stoppable(_program(plan)) if plan.run.terminal else _program(plan)),
     )
 
 

@@ -26,7 +26,7 @@ def create(plan: Plan) -> Argv:
         *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
         *("--mount", f"type=volume,dst=/config,{docker_flags.volume_labels(plan, 'config')}"),
         *docker_flags.labels(plan, "sidecar"),
-        *docker_flags.proxy_variables(""),
+        *docker_flags.proxy_variables(),
         plan.sidecar_image,
         # Strict on the command line as well: without it a file that says less is an open proxy.
         *("run", "--config", "/config/pipelock.yaml", "--mode", "strict", "--listen", listen),
