@@ -84,8 +84,9 @@ def test_an_image_is_given_no_terminal_zone_or_locale_that_it_does_not_know(
 
 def test_claude_and_a_shell_have_a_known_terminal_on_one(bench: Bench) -> None:
     bench.write(prompt=f"RUN: echo $TERM-$((6 * 7)) $TZ.\nHOLD: {bench.name}\n")
-    with bench.terminal("--yes", TERM="xterm-of-tomorrow", TZ="Mars/Phobos") as terminal:
-        terminal.until("xterm-256color-42 .")
+    with bench.terminal("--yes", TERM="xterm-of-tomorrow", TZ="Mars/Phobos"):
+        request = bench.world.wait(bench.token, lambda request: bool(request.results))
+        assert request.results[0].split() == ["xterm-256color-42", "."]
         session = bench.held()
         for given, known in (("foot-of-tomorrow", "xterm-256color"), ("xterm-kitty", "xterm-kitty")):
             environ = bench.environ | {"TERM": given, "TZ": "Asia/Tokyo"}
