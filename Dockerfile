@@ -15,7 +15,7 @@ RUN find /usr/local/share/ca-certificates -size 0 -delete \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && find /etc/apt -type f '(' -name '*.list' -o -name '*.sources' ')' -exec sed -i 's|http://|https://|g' {} +
 # Node and npm look only at their own list of authorities unless told otherwise.
-# The type of characters stays UTF-8 whatever LANG the user brings: the image has no other locale.
+# The image has no other locale, and the user's is not passed on. With LC_CTYPE, characters stay UTF-8 if a manifest sets LANG.
 ENV LANG=C.UTF-8 \
     LC_CTYPE=C.UTF-8 \
     NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
@@ -39,8 +39,8 @@ FROM base
 # Setuid programs gain nothing under no-new-privileges; without the bit the image does not lean on that flag.
 RUN apt-get update --error-on=any \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-      curl git jq less libnginx-mod-http-lua libnginx-mod-stream lua-cjson netcat-openbsd nftables nginx \
-      openssh-client openssl procps python3 ripgrep \
+      curl git jq kitty-terminfo less libnginx-mod-http-lua libnginx-mod-stream lua-cjson ncurses-term \
+      netcat-openbsd nftables nginx openssh-client openssl procps python3 ripgrep tzdata \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 1000 agent \
  && useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash agent \

@@ -1,12 +1,13 @@
 """The agent's container, which is the bottle itself, and claude in it."""
 
-from claude_bottle.bottle import docker_flags, home, job, key_holder
+from claude_bottle.bottle import docker_flags, home, job, key_holder, passed_on
 from claude_bottle.bottle.plan import PLACEHOLDER, PROXY_PORT, TOKEN, Plan
 from claude_bottle.process import container
 from claude_bottle.repository.clone import WORKDIR
 
 Argv = tuple[str, ...]
 
+_HOSTNAME = "bottle"
 _IMAGE_CA = "/etc/ssl/certs/ca-certificates.crt"
 _TRUST_NAMES = (
     *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"),
@@ -35,7 +36,7 @@ def run(plan: Plan) -> Argv:
         # --init reaps the zombies that tools leave; --rm: a restart would lose the lock; without the last, a signal
         # to the client goes to the bottle.
         *("--interactive", "--rm", "--init", "--sig-proxy=false"),
-        *("--network", plan.name, "--ip", str(plan.bottle_address)),
+        *("--network", plan.name, "--ip", str(plan.bottle_address), "--hostname", _HOSTNAME),
         # The lock closes Docker's DNS; these keep an unlocked bottle from asking the host's resolver (CVE-2024-29018).
         *("--add-host", f"pipelock:{plan.sidecar_address}"),
         *("--dns", "0.0.0.0", "--dns-opt", "timeout:1", "--dns-opt", "attempts:1"),
@@ -51,7 +52,7 @@ def run(plan: Plan) -> Argv:
         # Nothing of the bottle is to stay on the engine's disk.
         *("--log-driver", "none"),
         *docker_flags.labels(plan, "agent"),
-        *docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"),
+        *proxy_variables(plan),
         *key_holder.mounted(plan),
         *trust_variables(),
         *("--entrypoint", first, plan.image.tag, *words, f"echo up; {docker_flags.lifeline(plan)}"),
@@ -62,6 +63,13 @@ def fill(plan: Plan) -> Argv:
     """Return the command that fills the agent's home from its stdin: a tar, then the session's authority in base64."""
     script = f"{_FILL} && {_SESSION_CA} && {_TRUST}"
     return container.execute(plan.name, "/bin/bash", "-c", script, "bash", str(len(plan.home)))
+
+
+def proxy_variables(plan: Plan) -> Argv:
+    """Return the flags that lead every program to the sidecar, but to the bottle itself directly."""
+    # No "[::1]", which is what some want: httpx fails on it, whatever the host.
+    itself = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0", _HOSTNAME, str(plan.bottle_address))
+    return docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}", itself)
 
 
 def trust_variables() -> Argv:
@@ -78,7 +86,7 @@ def claude(plan: Plan) -> Argv:
         *(("--tty", *docker_flags.DETACH) if plan.run.terminal else ()),
         *(word for pair in pairs for word in ("--env", pair)),
         plan.name,
-        *(job.stoppable(_program(plan)) if plan.run.terminal else _program(plan)),
+        *passed_on.known(job.stoppable(_program(plan)) if plan.run.terminal else _program(plan)),
     )
 
 

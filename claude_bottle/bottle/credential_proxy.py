@@ -50,7 +50,7 @@ def run(name: str, target: str, image: str, owned: Iterable[str], rules: bytes, 
         "--no-healthcheck",
         *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
         *docker_flags.label_flags(owned),
-        *docker_flags.proxy_variables(""),
+        *docker_flags.proxy_variables(),
         *("--entrypoint", entrypoint, image, *rest),
     )
 

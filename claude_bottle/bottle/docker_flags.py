@@ -86,9 +86,9 @@ def without_ipv6(plan: Plan) -> tuple[str, ...]:
     return ("--sysctl", "net.ipv6.conf.all.disable_ipv6=1") if plan.facts.ipv6_off else ()
 
 
-def proxy_variables(proxy: str) -> tuple[str, ...]:
-    """Return the flags that set every proxy variable, to `proxy` or to nothing."""
-    values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": "localhost,127.0.0.1,::1" if proxy else ""}
+def proxy_variables(proxy: str = "", direct: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the flags that set every proxy variable, to `proxy` (not for the hosts in `direct`) or to nothing."""
+    values = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": ",".join(direct)}
     pairs = [f"{form}={values.get(name, '')}" for name in _PROXIES for form in (name, name.lower())]
     return tuple(word for pair in pairs for word in ("--env", pair))
 
@@ -118,6 +118,6 @@ def nft(name: str, target: str, image: str, owned: Iterable[str], rules: bytes) 
         *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
         "--no-healthcheck",
         *label_flags(owned),
-        *proxy_variables(""),
+        *proxy_variables(),
         *("--entrypoint", "bash", image, "-c", f"{feed_stdin(rules, 'nft --file -')} && cat"),
     )

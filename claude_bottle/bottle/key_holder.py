@@ -44,7 +44,7 @@ def run(plan: Plan) -> Argv:
         *("--log-driver", "none"),
         *("--mount", _mount(plan)),
         *docker_flags.labels(plan, "key-holder"),
-        *docker_flags.proxy_variables(""),
+        *docker_flags.proxy_variables(),
         *variables(plan),
         *(word for name, value in _NO_HELPERS.items() for word in ("--env", f"{name}={value}")),
         # The base image, as for lock and gate: what a bottle's own Dockerfile brings does not see the keys.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from claude_bottle import PREFIX
-from claude_bottle.bottle import home
+from claude_bottle.bottle import home, passed_on
 from claude_bottle.bottle.image import Image
 from claude_bottle.documents import files
 from claude_bottle.documents.escaping import escape_control_chars
@@ -33,7 +33,6 @@ PLACEHOLDER = f"sk-ant-oat01-{'placeholder-' * 7}only-AA"
 _DEFAULT_RANGE = "10.213.0.0/16"
 _LARGE = 19  # the longest prefix of a range that also has room for the egress network
 _UNASKED = Addresses(why="no engine was asked")
-PASSED_ON = ("TERM", "COLORTERM", "LANG")
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Plan:
     range: IPv4Network
     config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
     home: bytes = field(repr=False)  # the tar stream that fills the agent's home
-    passed_on: tuple[str, ...]  # the terminal's variables, where they are set: an unset one would remove the image's
+    passed_on: tuple[str, ...]  # the user's variables that the manifest does not set itself
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
     signing: Signing
     keys: tuple[ssh_hosts.Key, ...]  # for the key-holder, which there is only where there are keys
@@ -255,6 +254,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
     addresses = address_range(machine)
     prompt = agent.prompt if run.question is None else run.question
     certificates = _certificates(agent)
+    own = {variable.name for variable in agent.bottle.env}
     return Plan(
         session=session_id(agent.name, request.token),
         owner=machine.owner,
@@ -268,7 +268,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         range=addresses,
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach), (end.name for end in _ended(agent))),
         home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity), certificates),
-        passed_on=tuple(name for name in PASSED_ON if machine.environ.get(name)),
+        passed_on=tuple(name for name in passed_on.names(machine.environ) if name not in own),
         certificates=certificates,
         signing=_signing(request),
         keys=_keys(agent),

@@ -26,7 +26,7 @@ def create(plan: Plan) -> Argv:
         *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
         *("--mount", f"type=volume,dst=/config,{docker_flags.volume_labels(plan, 'config')}"),
         *docker_flags.labels(plan, "sidecar"),
-        *docker_flags.proxy_variables(""),
+        *docker_flags.proxy_variables(),
         # The credential proxy stands for these.
         *(word for end in plan.ended for word in ("--add-host", f"{end.name}:{end.address}")),
         plan.sidecar_image,

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from claude_bottle.bottle import agent, docker_flags
+from claude_bottle.bottle import agent
 from claude_bottle.bottle import key_holder as keyholder
-from claude_bottle.bottle.plan import PROXY_PORT, SIDECAR_UID
+from claude_bottle.bottle.plan import SIDECAR_UID
 from claude_bottle.manifest.ssh_hosts import FOLDER
 from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
 
@@ -37,8 +37,7 @@ def secrets(seen: Evidence) -> Iterator[str]:
 
 def environment(seen: Evidence) -> Iterator[str]:
     """The bottle's variables: the image's and the planned ones, by value, which may be a secret and is not printed."""
-    proxy = docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}")
-    words = (*proxy, *keyholder.variables(seen.plan), *agent.trust_variables())
+    words = (*agent.proxy_variables(seen.plan), *keyholder.variables(seen.plan), *agent.trust_variables())
     planned = _pairs(word for word in words if "=" in word)
     wanted, found = _variables(seen.image) | planned, _variables(seen.bottle)
     for name in sorted(wanted.keys() | found.keys()):

@@ -140,7 +140,7 @@ def probe_argv(plan: Plan) -> Argv:
         *("--user", container.GUARD, "--read-only", *docker_flags.unprivileged()),
         *("--pids-limit", "64", *docker_flags.memory(_MEMORY)),
         *docker_flags.labels(plan, "probe"),
-        *docker_flags.proxy_variables(""),
+        *docker_flags.proxy_variables(),
         *("--entrypoint", first, plan.base.tag, *words),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from claude_bottle.bottle import image, plan
+from claude_bottle.bottle import image, passed_on, plan
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Request, Run
 from claude_bottle.documents import files
@@ -51,7 +51,7 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
     `local` is whether the engine runs on this machine, whose addresses the self-test then probes, too. Raises
     ManifestError or, for words of the command line, UsageError.
     """
-    check_values(machine, (TOKEN_VARIABLE, *plan.PASSED_ON))
+    check_values(machine, (TOKEN_VARIABLE, *passed_on.NAMES))
     _check_words(run)
     base, own = images(machine, agent.bottle.dockerfile)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())

@@ -78,7 +78,7 @@ def test_bottle_has_what_its_manifests_say(bench: Bench) -> None:
     answer = bench.ask("\n".join(f"RUN: {line}" for line in look), **environ)
     assert answer.splitlines() == [
         *("agent", "/work", "SKILL.md"),
-        *("a 'b' $HOME", "from\tthe host", "xterm-kitty", "truecolor", "C"),
+        *("a 'b' $HOME", "from\tthe host", "xterm-kitty", "truecolor", "C.UTF-8"),
         "1",
         *("200", "404"),
         "curl: (56) CONNECT tunnel failed, response 403",

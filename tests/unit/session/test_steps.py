@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle.bottle import passed_on
 from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.session import preflight, steps
 from claude_bottle.session.steps import Step
@@ -30,7 +31,8 @@ def test_the_whole_table_of_a_default_bottle(tmp_path: Path) -> None:
 
 def test_a_bottle_with_everything(tmp_path: Path) -> None:
     run = Run(terminal=True, arguments=("--model", "opus"))
-    plan = plans.plan(plans.everything(tmp_path), run, egress=plans.CHOSEN, HOST_KEY="planted")
+    environ = dict.fromkeys((*passed_on.NAMES, "LANG", "LC_ALL"), "set") | {"HOST_KEY": "planted"}
+    plan = plans.plan(plans.everything(tmp_path), run, egress=plans.CHOSEN, **environ)
     text = "".join(map(golden.describe, steps.table(plan)))
     golden.same("everything", text)
     assert "planted" not in text + repr(plan)
