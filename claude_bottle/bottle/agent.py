@@ -7,16 +7,16 @@ from claude_bottle.repository.clone import WORKDIR
 
 Argv = tuple[str, ...]
 
-_IMAGE_CA = "/etc/ssl/certs/ca-certificates.crt"
+# Each read by a tool that does not look at the image's list, or not at what was added to it: docs/certificates.md.
 _TRUST_NAMES = (
     *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"),
     *("CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "DENO_CERT", "BUNDLE_SSL_CA_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
-    *("NIX_SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "HEX_CACERTS_PATH"),
+    *("NIX_SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "HEX_CACERTS_PATH", "HTTPLIB2_CA_CERTS"),
+    "PERL_LWP_SSL_CA_FILE",
 )
-# Everything below the home comes in one stream. Where a bottle trusts more than its image does, one file has all of it:
-# the image's own list is root's, and nothing runs as root in a bottle.
+# Everything below the home comes in one stream, the program that writes the files of trusted certificates with it.
 _FILL = f"/usr/bin/tar --extract --file - --directory {container.HOME}"
-_TRUST = f"/bin/cat {_IMAGE_CA} {container.HOME}/{home.MORE_CA} > {container.HOME}/{home.CA}"
+_TRUST = f"/usr/bin/python3 -I -S -X utf8 {container.HOME}/{home.TRUST}"
 # x: $( ) would strip trailing newlines.
 _WITH_PROMPT = f'p=$(/bin/cat ~/{home.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'
 
@@ -52,20 +52,19 @@ def run(plan: Plan) -> Argv:
         *docker_flags.labels(plan, "agent"),
         *docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}"),
         *key_holder.mounted(plan),
-        *trust_variables(plan),
+        *trust_variables(),
         *("--entrypoint", first, plan.image.tag, *words, f"echo up; {docker_flags.lifeline(plan)}"),
     )
 
 
 def fill(plan: Plan) -> Argv:
     """Return the command that fills the agent's home from the tar stream on its stdin."""
-    return container.execute(plan.name, "/bin/bash", "-c", f"{_FILL} && {_TRUST}" if plan.certificates else _FILL)
+    return container.execute(plan.name, "/bin/bash", "-c", f"{_FILL} && {_TRUST}")
 
 
-def trust_variables(plan: Plan) -> Argv:
+def trust_variables() -> Argv:
     """Return the flags that name the file of all trusted certificates, to whoever asks the environment for one."""
-    names = _TRUST_NAMES if plan.certificates else ()
-    return tuple(word for name in names for word in ("--env", f"{name}={container.HOME}/{home.CA}"))
+    return tuple(word for name in _TRUST_NAMES for word in ("--env", f"{name}={container.HOME}/{home.CA}"))
 
 
 def claude(plan: Plan) -> Argv:

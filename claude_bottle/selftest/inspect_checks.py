@@ -38,7 +38,7 @@ def secrets(seen: Evidence) -> Iterator[str]:
 def environment(seen: Evidence) -> Iterator[str]:
     """The bottle's variables: the image's and the planned ones, by value, which may be a secret and is not printed."""
     proxy = docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}")
-    words = (*proxy, *keyholder.variables(seen.plan), *agent.trust_variables(seen.plan))
+    words = (*proxy, *keyholder.variables(seen.plan), *agent.trust_variables())
     planned = _pairs(word for word in words if "=" in word)
     wanted, found = _variables(seen.image) | planned, _variables(seen.bottle)
     for name in sorted(wanted.keys() | found.keys()):

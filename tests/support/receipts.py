@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from claude_bottle import REFUSED
-from claude_bottle.bottle import docker_flags
+from claude_bottle.bottle import agent, docker_flags
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.selftest import network_checks, userland_checks
@@ -54,7 +54,8 @@ def shown(plan: Plan) -> list[Any]:
         "RestartPolicy": {"Name": "no"}, "PortBindings": {}, "NetworkMode": plan.name, "ReadonlyRootfs": True,
         "PidsLimit": 1024, "Memory": 4 << 30, "MemorySwap": 4 << 30, "CpuQuota": 200000, "CpuPeriod": 100000,
     }  # fmt: skip
-    planned = [word for word in docker_flags.proxy_variables("http://pipelock:8888") if "=" in word]
+    words = (*docker_flags.proxy_variables("http://pipelock:8888"), *agent.trust_variables())
+    planned = [word for word in words if "=" in word]
     own = {plan.name: {"IPAddress": str(plan.bottle_address)}}
     bottle = {
         "Name": f"/{plan.name}", "Mounts": [], "HostConfig": {**config, "Init": True}, "State": {"Pid": 4711},
