@@ -14,6 +14,11 @@ _TRUST_NAMES = (
     *("NIX_SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "HEX_CACERTS_PATH", "HTTPLIB2_CA_CERTS"),
     "PERL_LWP_SSL_CA_FILE",
 )
+# Java reads no variable for either, so without this one it reaches nothing. It prints it on stderr at each start.
+_JAVA = (
+    f"-Dhttps.proxyHost=pipelock -Dhttps.proxyPort={PROXY_PORT} "
+    f"-Djavax.net.ssl.trustStore={container.HOME}/{home.JAVA_CA}"
+)
 # Everything below the home comes in one stream, the program that writes the files of trusted certificates with it.
 _FILL = f"/usr/bin/tar --extract --file - --directory {container.HOME}"
 _TRUST = f"/usr/bin/python3 -I -S -X utf8 {container.HOME}/{home.TRUST}"
@@ -64,7 +69,8 @@ def fill(plan: Plan) -> Argv:
 
 def trust_variables() -> Argv:
     """Return the flags that name the file of all trusted certificates, to whoever asks the environment for one."""
-    return tuple(word for name in _TRUST_NAMES for word in ("--env", f"{name}={container.HOME}/{home.CA}"))
+    pairs = [f"{name}={container.HOME}/{home.CA}" for name in _TRUST_NAMES]
+    return tuple(word for pair in (*pairs, f"JAVA_TOOL_OPTIONS={_JAVA}") for word in ("--env", pair))
 
 
 def claude(plan: Plan) -> Argv:

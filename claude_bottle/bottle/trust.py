@@ -32,10 +32,11 @@ def write(system: Path, folder: Path) -> None:
 
 def key_store(certificates: tuple[bytes, ...]) -> bytes:
     """Return a Java key store (format JKS, which every Java reads) that trusts certificates, given in DER."""
-    store = struct.pack(">III", _MAGIC, _VERSION, len(certificates))
+    parts = [struct.pack(">III", _MAGIC, _VERSION, len(certificates))]
     for number, certificate in enumerate(certificates):
-        head = struct.pack(">I", _TRUSTED) + _text(str(number)) + struct.pack(">Q", 0)  # alias, time
-        store += head + _text("X.509") + struct.pack(">I", len(certificate)) + certificate
+        parts += [struct.pack(">I", _TRUSTED), _text(str(number)), struct.pack(">Q", 0)]  # alias, time
+        parts += [_text("X.509"), struct.pack(">I", len(certificate)), certificate]
+    store = b"".join(parts)
     return store + hashlib.sha1(_SALT + store).digest()  # noqa: S324  (the format's own)
 
 
