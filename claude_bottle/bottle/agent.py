@@ -8,17 +8,22 @@ from claude_bottle.repository.clone import WORKDIR
 Argv = tuple[str, ...]
 
 _HOSTNAME = "bottle"
-_IMAGE_CA = "/etc/ssl/certs/ca-certificates.crt"
+# Each read by a tool that does not look at the image's list, or not at what was added to it: docs/certificates.md.
 _TRUST_NAMES = (
     *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"),
     *("CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "DENO_CERT", "BUNDLE_SSL_CA_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
-    *("NIX_SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "HEX_CACERTS_PATH"),
+    *("NIX_SSL_CERT_FILE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "HEX_CACERTS_PATH", "HTTPLIB2_CA_CERTS"),
+    "PERL_LWP_SSL_CA_FILE",
 )
-# Everything below the home comes in one stream. Where a bottle trusts more than its image does, one file has all of it:
-# the image's own list is root's, and nothing runs as root in a bottle.
+# Java reads no variable for either, so without this one it reaches nothing. It prints it on stderr at each start.
+_JAVA = (
+    f"-Dhttps.proxyHost=pipelock -Dhttps.proxyPort={PROXY_PORT} "
+    f"-Djavax.net.ssl.trustStore={container.HOME}/{home.JAVA_CA}"
+)
+# Everything below the home comes in one stream, the program that writes the files of trusted certificates with it.
 _FILL = f'/usr/bin/head --bytes "$1" | /usr/bin/tar --extract --file - --directory {container.HOME}'
-_SESSION_CA = f'read -r ca && printf %s "$ca" | /usr/bin/base64 --decode >> {container.HOME}/{home.MORE_CA}'
-_TRUST = f"/bin/cat {_IMAGE_CA} {container.HOME}/{home.MORE_CA} > {container.HOME}/{home.CA}"
+_AUTHORITY = f'read -r pem && printf %s "$pem" | /usr/bin/base64 --decode >> {container.HOME}/{home.MORE_CA}'
+_TRUST = f"/usr/bin/python3 -I -S -X utf8 {container.HOME}/{home.TRUST}"
 # x: $( ) would strip trailing newlines.
 _WITH_PROMPT = f'p=$(/bin/cat ~/{home.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'
 
@@ -61,7 +66,7 @@ def run(plan: Plan) -> Argv:
 
 def fill(plan: Plan) -> Argv:
     """Return the command that fills the agent's home from its stdin: a tar, then the session's authority in base64."""
-    script = f"{_FILL} && {_SESSION_CA} && {_TRUST}"
+    script = f"{_FILL} && {_AUTHORITY} && {_TRUST}"
     return container.execute(plan.name, "/bin/bash", "-c", script, "bash", str(len(plan.home)))
 
 
@@ -74,7 +79,8 @@ def proxy_variables(plan: Plan) -> Argv:
 
 def trust_variables() -> Argv:
     """Return the flags that name the file of all trusted certificates, to whoever asks the environment for one."""
-    return tuple(word for name in _TRUST_NAMES for word in ("--env", f"{name}={container.HOME}/{home.CA}"))
+    pairs = [f"{name}={container.HOME}/{home.CA}" for name in _TRUST_NAMES]
+    return tuple(word for pair in (*pairs, f"JAVA_TOOL_OPTIONS={_JAVA}") for word in ("--env", pair))
 
 
 def claude(plan: Plan) -> Argv:

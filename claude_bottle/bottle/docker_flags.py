@@ -55,8 +55,7 @@ def _signs(plan: Plan) -> dict[str, str]:
 
 def ended(plan: Plan) -> tuple[str, ...]:
     """Return all hosts whose TLS the credential proxy ends, as `str(Host)`; none if the session has no such proxy."""
-    del plan
-    return ()
+    return tuple(map(str, plan.ended))
 
 
 def label_flags(pairs: Iterable[str]) -> tuple[str, ...]:

@@ -9,18 +9,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_bottle.bottle import trust
 from claude_bottle.documents import files
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import ManifestError
 from claude_bottle.manifest import skill
 from claude_bottle.manifest.skill import Part, Skill
-from claude_bottle.process.container import HOME
 from claude_bottle.repository.clone import WORKDIR
 
 # Below the agent's home.
 PROMPT = ".claude-bottle/prompt"  # a file, since an argument must not be longer than 128 KiB
-CA = ".claude-bottle/ca.pem"  # all certificates that are trusted, where a bottle has some of its own
-MORE_CA = ".claude-bottle/more-ca.pem"  # its own
+CA = f".claude-bottle/{trust.PEM}"  # all certificates that are trusted
+JAVA_CA = f".claude-bottle/{trust.JAVA}"  # the same for Java
+TRUST = ".claude-bottle/trust.py"  # writes both
+MORE_CA = f".claude-bottle/{trust.MORE}"
 _UID = 1000
 
 
@@ -61,7 +63,7 @@ def certificates(pem: bytes) -> bytes:
 def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = (), certificates: bytes = b"") -> bytes:
     """Return the tar stream that fills the agent's home: Claude's settings, the skills, the prompt, and `more`.
 
-    `certificates`, in PEM, are to be trusted besides the image's own.
+    `certificates`, in PEM, are to be trusted besides the image's own; the program that sees to it is in the stream.
 
     Raises ManifestError where a skill's folder cannot be read.
     """
@@ -69,14 +71,14 @@ def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()
         Entry(".claude", mode=0o700),
         Entry(".claude.json", _json(_state())),
         Entry(".claude/settings.json", _json({"skipDangerousModePermissionPrompt": True})),
+        Entry(str(Path(TRUST).parent), mode=0o700),
+        Entry(TRUST, Path(trust.__file__).read_bytes()),
+        Entry(MORE_CA, certificates),
     ]
     for each in skills:
         entries += _folder(each.folder, f".claude/skills/{each.name}")
-    entries.append(Entry(str(Path(PROMPT).parent), mode=0o700))
     if prompt is not None:
         entries.append(Entry(PROMPT, prompt.encode(errors="surrogateescape")))
-    # wget asks no variable for it.
-    entries += [Entry(MORE_CA, certificates), Entry(".wgetrc", f"ca_certificate = {HOME}/{CA}\n".encode())]
     return archive((*entries, *more), _UID)
 
 

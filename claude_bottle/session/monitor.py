@@ -57,7 +57,7 @@ class Monitor:
         self.ended: BottleError | None = None
         self._env, self._bottle = env, bottle
         self._over = threading.Event()
-        followed = [(plan.sidecar, "sidecar"), *([(f"{plan.name}-gate", "credential proxy")] if ended else [])]
+        followed = [(plan.sidecar, "sidecar"), *([(plan.gate, "credential proxy")] if ended else [])]
         self._followers = [threading.Thread(target=self._follow, args=each, daemon=True) for each in followed]
         self._key_holder, self._remote = key_holder, plan.remote
         self._heart: Client | None = None

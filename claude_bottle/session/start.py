@@ -157,7 +157,7 @@ def _watched(plan: Plan, context: SessionContext) -> Monitor:
 
 def _report(plan: Plan, monitor: Monitor) -> None:
     monitor.join()
-    console.show(log.report(monitor.tally, plan.agent.bottle.path))
+    console.show(log.report(monitor.tally, plan.agent.bottle.path, plan.agent.bottle.limits.requests))
 
 
 def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Iterator[tuple[str, Receipt | BottleError]]:

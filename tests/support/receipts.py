@@ -54,7 +54,7 @@ def shown(plan: Plan) -> list[Any]:
         "RestartPolicy": {"Name": "no"}, "PortBindings": {}, "NetworkMode": plan.name, "ReadonlyRootfs": True,
         "PidsLimit": 1024, "Memory": 4 << 30, "MemorySwap": 4 << 30, "CpuQuota": 200000, "CpuPeriod": 100000,
     }  # fmt: skip
-    planned = [word for word in agent.proxy_variables(plan) if "=" in word]
+    planned = [word for word in (*agent.proxy_variables(plan), *agent.trust_variables()) if "=" in word]
     own = {plan.name: {"IPAddress": str(plan.bottle_address)}}
     bottle = {
         "Name": f"/{plan.name}", "Mounts": [], "HostConfig": {**config, "Init": True}, "State": {"Pid": 4711},

@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from tests.world import apt
@@ -36,15 +35,15 @@ def cache() -> Path:
     return folder
 
 
-def ensure(hosts: Iterable[str]) -> Path:
+def ensure(hosts: tuple[str, ...]) -> Path:
     """Return the folder with CA, CERTIFICATE (for `hosts`) and KEY, made anew where absent or about to end."""
     if not which("openssl"):
         apt.install("openssl")
-    folder, config = cache() / "tls", CONFIG.format(names=", ".join(f"DNS:{host}" for host in hosts))
+    folder, config = cache() / "tls", _config(hosts)
     if _good(folder, config):
         return folder
     with tempfile.TemporaryDirectory(dir=cache()) as made:
-        _make(Path(made), config)
+        make(Path(made), hosts)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made, folder)
     say(f"made a throwaway certificate authority in {folder}")
@@ -59,9 +58,14 @@ def _good(folder: Path, config: str) -> bool:
     return all(attempt(*end, str(folder / name)).returncode == 0 for name in (CA, CERTIFICATE))
 
 
-def _make(folder: Path, config: str) -> None:
+def _config(hosts: tuple[str, ...]) -> str:
+    return CONFIG.format(names=", ".join(f"DNS:{host}" for host in hosts))
+
+
+def make(folder: Path, hosts: tuple[str, ...]) -> None:
+    """Make CA, CERTIFICATE (for `hosts`) and KEY in `folder`."""
     made_from = folder / "openssl.cnf"
-    made_from.write_text(config)
+    made_from.write_text(_config(hosts))
     new = ("openssl", "req", "-x509", "-config", str(made_from), "-days", str(DAYS), "-nodes",
            "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")  # fmt: skip
     ca, ca_key = str(folder / CA), str(folder / "ca.key")
