@@ -23,3 +23,8 @@ def test_list_tells_agent_bottle_mode_and_counts(scene: Scene) -> None:
     assert {key: session[key] for key in ("session", "agent", "started", "allowed", "blocked")} == {
         "session": "demo-1", "agent": "de\x1bmo", "started": "2026-11-24T11:00:00+01:00", "allowed": 1, "blocked": 1,
     }  # fmt: skip
+
+
+def test_a_container_of_doctors_is_no_session(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("", OBSERVER, "doctor", "") + row("demo-1", OBSERVER))
+    assert [session["session"] for session in json.loads(scene.run("list", "--json")[1])] == ["demo-1"]
