@@ -75,7 +75,8 @@ class Git:
         """Run a command to its end, with `more` in its environment, for `timeout` seconds at most.
 
         It reads `stdin`, or the file `source`, and prints `limit` bytes at most, `into` a file or else into the result.
-        EngineError if there is no git, RepositoryError if it may not start any more, is given up or prints more.
+        Raises EngineError if there is no git (if `bounded`, the result is exit status 127 instead), RepositoryError if
+        no command may start any more, the user gives up or the output is larger.
         """
         seconds = self.deadline.left(timeout)
         client = command.start(self.argv(*words), {**self.env, **more})
