@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -116,6 +117,25 @@ def test_work_comes_back_whatever_ends_the_session(bench: Bench, user: Repo, how
     assert f"branch  {branch} in " in ended.err
     untouched(user, before, branch)
     assert user.git("diff", "--name-only", "main", branch).split() == ["committed", "left"]
+
+
+def test_paths_that_are_no_utf8_lead_back_to_repository_and_manifest(bench: Bench) -> None:
+    """Docker's labels, the only record of them, hold nothing else."""
+    bench.puppet("stay")
+    agents = bench.folder / os.fsdecode(b"man\xefests 100%")
+    shutil.copytree(bench.agents, agents)
+    bench.environ["CLAUDE_BOTTLE_AGENTS"] = str(agents)
+    user = users(bench.folder / os.fsdecode(b"r\xe9po %41"), {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
+    with working(bench, user) as (run, session, branch):
+        inside(session, "echo 1 > new")
+        assert bench.run((str(CLI), "fetch", session), {}).code == 0
+        assert user.git("show", f"{branch}:new") == "1"
+        inside(session, "echo 2 > new")
+        saved = bench.run((str(CLI), "allow", session, "a.test", "--save"), {})
+        assert (saved.code, "a.test" in (agents / "bottles" / f"{bench.name}.yaml").read_text()) == (0, True), saved
+        assert bench.run((str(CLI), "stop", session), {}).code == 0
+        assert f"branch  {branch} in " in run.end().err
+    assert user.git("show", f"{branch}:new") == "2"
 
 
 def test_a_killed_launcher_leaves_nothing_and_the_repository_as_it_was(bench: Bench, user: Repo) -> None:
