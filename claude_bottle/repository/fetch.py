@@ -7,12 +7,12 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.errors import BottleError, RepositoryError
-from claude_bottle.host import console
+from claude_bottle.host import console, stage_dir
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command, deadline
 from claude_bottle.process.deadline import Deadline
@@ -26,6 +26,7 @@ from claude_bottle.repository.quarantine import BUNDLE, Quarantine, Room
 __all__ = ("BUDGET", "Bottle", "HandBack", "begun", "diff", "fetch")
 
 BUDGET = 600.0  # seconds for a hand-back in all its parts, with all the commits that it brings
+_OUT = 0.8  # of these, until all is out of the bottle: the rest is for the checks of what is
 _EMPTY_TREE = {  # by the length of an object's name
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
@@ -38,18 +39,27 @@ def begun() -> str:
 
 
 def fetch(
-    bottle: Bottle, show: Callable[[str], None] = console.output, *, last: bool = False, tags: bool = False
+    bottle: Bottle,
+    show: Callable[[str], None] = console.output,
+    *,
+    last: bool = False,
+    tags: bool = False,
+    out: Callable[[], None] = lambda: None,
 ) -> str:
     """Bring the work back as it is now and return what there is to say of it; raises RepositoryError or EngineError.
 
     Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out
     and could not be fetched is saved beside the repository, and the error says where. `last`: the bottle is about to
-    go, and what does not come is lost. `tags`: bring these, too, as `bottle/<session>/<tag>`. All of it takes BUDGET
-    seconds at most; after these, or once the user has given up, nothing more is started.
+    go, and what does not come is lost. `tags`: bring these, too, as `bottle/<session>/<tag>`. `out` is called once all
+    is out of the bottle, before it is checked. All of it takes BUDGET seconds at most, _OUT of these in the bottle;
+    after that, or once the user has given up, nothing more is started.
     """
-    bottle = replace(bottle, deadline=Deadline(BUDGET))
-    trip = _Fetch(bottle, export.keep(bottle, last=last), last=last)
-    told = trip.told() + ("".join(trip.tags()) if tags else trip.kept.tagged(bottle.session, last=last))
+    budget, bottle = Deadline(BUDGET), replace(bottle, deadline=Deadline(BUDGET * _OUT))
+    with contextlib.ExitStack() as stages:
+        trip = _Fetch(bottle, budget, export.keep(bottle, last=last), stages, last=last)
+        trip.receive(tags=tags)
+        out()
+        told = trip.told() + ("" if tags else trip.kept.tagged(bottle.session, last=last))
     if trip.faults:
         if told:
             show(told)
@@ -79,21 +89,72 @@ def diff(bottle: Bottle) -> Iterator[str]:
     raise RepositoryError(f"the bottle does not show what has changed: {why}")
 
 
-class _Fetch:
-    """All commits of one bottle, one after the other: its HEAD, then what is on no way to that."""
+@dataclass(frozen=True)
+class _Parcel:
+    """A commit that is out of the bottle, in a stage dir that is held until it has been brought."""
 
-    def __init__(self, bottle: Bottle, kept: Kept, *, last: bool) -> None:
+    what: str  # nothing for the HEAD
+    tip: str  # as the bottle says
+    tag: str  # in the user's repository; nothing for a branch
+    stage: StageDir
+    held: contextlib.ExitStack
+    new: bool  # else all of it has come before, and there is no bundle
+
+    @property
+    def bundle(self) -> Path:
+        return self.stage.path / "bundle"
+
+
+class _Fetch:
+    """All commits of one bottle: its HEAD, then what is on no way to that. First all come out, then they are brought.
+
+    So a bundle is thin against those before it, whatever becomes of these: if one is refused, so is what builds on it.
+    """
+
+    def __init__(
+        self, bottle: Bottle, budget: Deadline, kept: Kept, stages: contextlib.ExitStack, *, last: bool
+    ) -> None:
         self.bottle, self.kept, self.last = bottle, kept, last
         self.where = "is lost with the bottle" if last else "stays in the bottle"
         self.faults: list[str] = []
+        self._budget, self._stages = budget, stages
+        self._parcels: list[_Parcel] = []
+        self._known: list[str] = []  # the commits of their bundles
         self._landed: dict[str, str] = {}  # the commits by their branches
         self._left = BUNDLE
         self._room = Room(quarantine.UNPACKED, quarantine.PATHS)
 
+    def receive(self, *, tags: bool) -> None:
+        """Have everything come out of the bottle, with its `tags` if wanted; what went wrong is in `faults`."""
+        if self.kept.tip != self.bottle.work.start:
+            self._either(self.kept.tip, self.kept.before)
+        for number, (oid, before, what) in enumerate(self.kept.also):
+            if why := self.bottle.deadline.over:
+                rest = ", ".join(what for _, _, what in self.kept.also[number:])
+                self.faults.append(f"{rest} {self.where}: {why}")
+                break
+            self._either(oid, before, what)
+        for oid, name in self.kept.tags if tags else ():
+            if why := self.bottle.deadline.over:
+                self.faults.append(f"not all tags were fetched: {why}")
+                return
+            try:
+                self._receive(oid, f"tag {name}", quarantine.tag_of(self.bottle.session, name))
+            except BottleError as error:
+                self._fault(f"tag {name}", error)
+
     def told(self) -> str:
-        """Bring everything; return what there is to say of it. What went wrong is in `faults`."""
-        head = self._head()
-        also = "".join(self._also())
+        """Bring what is out; return what there is to say of everything. What went wrong is in `faults`."""
+        head, also, tags = "", "", ""
+        for parcel in self._parcels:
+            branch, told = self._brought(parcel)
+            if parcel.tag and branch:
+                tags += f"tag     {branch}\n"
+            elif parcel.what and branch:
+                beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
+                also += f"also    {branch}: {parcel.what}\n{''.join(beware[1:])[1:]}"
+            else:
+                head += told
         notes = "".join(self.kept.notes(self.where))
         if self.kept.failed or self.kept.slow:
             self.faults.append("not all that was left uncommitted came back")
@@ -103,93 +164,93 @@ class _Fetch:
             changed = self.kept.tip != self.bottle.work.start
             why = "no commit in the bottle is new" if changed else "nothing was changed in the bottle"
             head = f"branch  none: {'nothing is new on the HEAD' if also or notes else why}\n"
-        return head + also + notes
+        return head + also + notes + tags
 
-    def tags(self) -> Iterator[str]:
-        """Bring the tags; yield a line for each."""
-        for oid, name in self.kept.tags:
-            if why := self.bottle.deadline.over:
-                self.faults.append(f"not all tags were fetched: {why}")
-                return
-            try:
-                yield f"tag     {self._brought(oid, quarantine.tag_of(self.bottle.session, name))[0]}\n"
-            except BottleError as error:  # what has landed before must be told all the same
-                self.faults.append(f"tag {name}: {error}")
+    def _fault(self, what: str, error: BottleError) -> None:
+        self.faults.append(f"{what}: {error}" if what else str(error))
 
-    def _head(self) -> str:
-        tip, before = self.kept.tip, self.kept.before
-        return "" if tip == self.bottle.work.start else self._either(tip, before)[1]
-
-    def _also(self) -> Iterator[str]:
-        for number, (oid, before, what) in enumerate(self.kept.also):
-            if why := self.bottle.deadline.over:
-                rest = ", ".join(what for _, _, what in self.kept.also[number:])
-                self.faults.append(f"{rest} {self.where}: {why}")
-                return
-            branch, told = self._either(oid, before, what)
-            if branch:
-                beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
-                yield f"also    {branch}: {what}\n{''.join(beware[1:])[1:]}"
-
-    def _either(self, tip: str, before: str, what: str = "") -> tuple[str, str]:
-        """Bring a commit, or the one below it, which is the agent's own; return its branch and what to say of it."""
+    def _either(self, tip: str, before: str, what: str = "") -> None:
+        """Receive a commit, or the one below it, which is the agent's own."""
         of = f" of {what}" if what else ""
         try:
-            return self._brought(tip)
+            self._receive(tip, what)
+            return
         except ExportRefused as error:
             if before in ("", tip):
                 self.faults.append(f"{what} {self.where}: {error}" if what else f"{error}; it {self.where}")
-                return "", ""
+                return
             self.faults.append(f"what was left uncommitted{of} {self.where}: {error}")
-        except RepositoryError as error:
-            self.faults.append(f"{what}: {error}" if what else str(error))
-            return "", ""
+        except BottleError as error:  # even without an engine, what is out of the bottle is to be brought
+            self._fault(what, error)
+            return
         if not self.last:
             export.take_back(self.bottle, tip, before)
+        if before == self.bottle.work.start:
+            return
         try:
-            return self._brought(before) if before != self.bottle.work.start else ("", "")
+            self._receive(before, what)
         except ExportRefused:
             self.faults.append(f"so is what was committed before{of}: it {self.where}")
-        except RepositoryError as error:
-            self.faults.append(f"{what}: {error}" if what else str(error))
-        return "", ""
+        except BottleError as error:
+            self._fault(what, error)
 
-    def _brought(self, tip: str, tag: str = "") -> tuple[str, str]:
-        """Bring one commit; return its branch and what there is to say of it, nothing where it has nothing new."""
+    def _receive(self, tip: str, what: str, tag: str = "") -> None:
+        """Have one commit come out of the bottle; as a `tag`, if named."""
         try:
             try:
-                return self._through(tip, None, tag)
+                self._parcels.append(self._parcel(tip, what, tag, None))
             except OSError:  # a full disk for temporary files need not be the repository's
-                return self._through(tip, self.bottle.work.repository.parent, tag)
+                self._parcels.append(self._parcel(tip, what, tag, self.bottle.work.repository.parent))
         except OSError as error:
             raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
 
-    def _through(self, tip: str, folder: Path | None, tag: str) -> tuple[str, str]:
-        """Bring one commit through a stage dir in `folder`, else in the temporary directory; as a `tag`, if named."""
+    def _parcel(self, tip: str, what: str, tag: str, folder: Path | None) -> _Parcel:
+        """Receive one commit in a stage dir in `folder`, else in the temporary directory."""
         bottle = self.bottle
-        with StageDir.held(bottle.session, bottle.owner, folder) as stage:
-            bundle = stage.path / "bundle"
-            beyond = tuple(self._landed.values())
-            if not export.leave(bottle, tip, bundle, beyond=beyond, limit=self._left, last=self.last):
-                if not tag:
-                    return "", ""
-                apart = Quarantine.make(stage.path, bottle.work, bottle.env, bottle.deadline)
-                apart.require(tip, (bottle.work.commit, *beyond))
-                return apart.mark(tip, tag), ""
-            self._left -= bundle.stat().st_size
-            try:
-                branch, tip, apart = self._admitted(bundle, stage.path, tag)
-            except (BottleError, OSError) as error:
-                raise _saved(bottle, bundle, str(error)) from None
-            self._landed[branch] = tip
-            return branch, "" if tag else report.told(apart.git, bottle.work, tip, branch)
+        with contextlib.ExitStack() as stack:
+            linked = stage_dir.links(bottle.env)
+            stage = stack.enter_context(StageDir.held(bottle.session, bottle.owner, folder, linked))
+            parcel = _Parcel(what, tip, tag, stage, contextlib.ExitStack(), new=True)
+            if not export.leave(bottle, tip, parcel.bundle, beyond=self._known, limit=self._left, last=self.last):
+                parcel = replace(parcel, new=False)
+            else:
+                self._left -= parcel.bundle.stat().st_size
+                with contextlib.suppress(RepositoryError), parcel.bundle.open("rb", buffering=0) as file:
+                    self._known.append(quarantine.opened(file))
+            parcel.held.enter_context(stack.pop_all())
+        self._stages.enter_context(parcel.held)
+        return parcel
 
-    def _admitted(self, bundle: Path, folder: Path, tag: str) -> tuple[str, str, Quarantine]:
-        bottle = self.bottle
-        apart = Quarantine.make(folder, bottle.work, bottle.env, bottle.deadline)
-        with bundle.open("rb", buffering=0) as file:
-            tip = apart.admit(file, self._room)
-        return apart.mark(tip, tag) if tag else apart.land(tip, bottle.session, self._landed), tip, apart
+    def _brought(self, parcel: _Parcel) -> tuple[str, str]:
+        """Bring one commit; return its branch or tag and what there is to say of it, nothing if it has nothing new."""
+        told = "", ""
+        try:
+            with parcel.held:
+                told = self._through(parcel)
+        except OSError as error:
+            self._fault(parcel.what, RepositoryError(f"the work could not be fetched: {error.strerror or error}"))
+        except BottleError as error:  # what has landed before must be told all the same
+            self._fault(parcel.what, error)
+        return told
+
+    def _through(self, parcel: _Parcel) -> tuple[str, str]:
+        """Bring one commit through a quarantine in its stage dir."""
+        work, folder, tag = self.bottle.work, parcel.stage.path, parcel.tag
+        if not parcel.new:
+            if not tag:
+                return "", ""
+            apart = Quarantine.make(folder, work, self.bottle.env, self._budget)
+            apart.require(parcel.tip, (work.commit, *self._landed.values()))
+            return apart.mark(parcel.tip, tag), ""
+        try:
+            apart = Quarantine.make(folder, work, self.bottle.env, self._budget)
+            with parcel.bundle.open("rb", buffering=0) as file:
+                tip = apart.admit(file, self._room)
+            branch = apart.mark(tip, tag) if tag else apart.land(tip, self.bottle.session, self._landed)
+        except (BottleError, OSError) as error:
+            raise _saved(self.bottle, parcel.bundle, str(error)) from None
+        self._landed[branch] = tip
+        return branch, "" if tag else report.told(apart.git, work, tip, branch)
 
 
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
@@ -230,9 +291,18 @@ def _moved(bundle: Path, folder: Path, name: str) -> Path:
 class HandBack:
     """Brings a session's work back once, at its end, whoever notices the end first."""
 
-    def __init__(self, bottle: Bottle, say: Callable[[str], None], show: Callable[[str], None]) -> None:
-        """Do nothing yet; `say` hears that it begins and what went wrong, in one line each, `show` what came back."""
-        self._bottle, self._say, self._show = bottle, say, show
+    def __init__(
+        self,
+        bottle: Bottle,
+        say: Callable[[str], None],
+        show: Callable[[str], None],
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Do nothing yet; `say` hears that it begins and what went wrong, in one line each, `show` what came back.
+
+        `end` ends the bottle, once all is out of it.
+        """
+        self._bottle, self._say, self._show, self._end = bottle, say, show, end
         self._once = threading.Lock()
         self._begun = self._over = False
         self._held: list[Callable[[], None]] = []  # what is still to be told
@@ -261,7 +331,7 @@ class HandBack:
         """Bring it back; return what tells it."""
         shown, why = list[str](), ""
         try:
-            shown.append(fetch(self._bottle, shown.append, last=True))
+            shown.append(fetch(self._bottle, shown.append, last=True, out=self._end))
         except Exception as error:  # whatever it is, the containers are still to be removed
             self.failed = True
             why = str(error) or repr(error)

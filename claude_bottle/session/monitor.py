@@ -83,6 +83,11 @@ class Monitor:
         if self._key_holder:
             threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
 
+    def end_bottle(self) -> None:
+        """End the bottle by its lifeline; the rest of the session remains."""
+        self._heart.stop()
+        self._bottle.close_stdin()
+
     def stop(self) -> None:
         """Stop monitoring: from now on the session itself ends its parts."""
         self._over.set()
@@ -111,8 +116,7 @@ class Monitor:
     def _end(self, reason: BottleError | None) -> None:
         self.ended = reason
         self.last()
-        self._heart.stop()
-        self._bottle.close_stdin()
+        self.end_bottle()
 
     def _why(self) -> BottleError | None:
         """Return why the log has ended; None if the sidecar still runs, and only its log's client has ended.

@@ -121,7 +121,7 @@ def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> Hand
     if not plan.repository:
         return None
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, console.say, console.show)
+    back = HandBack(bottle, console.say, console.show, monitor.end_bottle)
     context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = back.run
     return back

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from claude_bottle.repository.clone import WORKDIR
 from tests.support.repos import Repo, users
-from tests.support.sessions import CLI, Bench, Ended, Running, docker
+from tests.support.sessions import CLI, GUARD, Bench, Ended, Running, docker
 
 # Every kind of file, made by the same program here and in the bottle.
 MAKE = r"""
@@ -136,6 +137,26 @@ def test_paths_that_are_no_utf8_lead_back_to_repository_and_manifest(bench: Benc
         assert bench.run((str(CLI), "stop", session), {}).code == 0
         assert f"branch  {branch} in " in run.end().err
     assert user.git("show", f"{branch}:new") == "2"
+
+
+def test_the_bottle_ends_once_its_work_is_out(bench: Bench, user: Repo) -> None:
+    """While what came out of it is still to be checked."""
+    bench.puppet("stay")
+    fifo = bench.folder / "checked"
+    os.mkfifo(fifo)
+    bench.environ["PATH"] = bench.program(
+        "git", f'PATH={bench.environ["PATH"]}\n[[ "$*" = *" index-pack "* ]] && cat {fifo}\nexec git "$@"'
+    )
+    with working(bench, user) as (run, session, branch):
+        inside(session, "echo 1 > left")
+        run.process.terminate()
+        with fifo.open("wb"):  # git is there
+            end = time.monotonic() + GUARD
+            while f"ps {session} claude-bottle-{session}" in bench.objects():
+                assert time.monotonic() < end, "the bottle is still there"
+            assert user.git("branch", "--list", branch) == ""
+        assert f"branch  {branch} in " in run.end().err
+    assert user.git("diff", "--name-only", "main", branch) == "left"
 
 
 def test_a_killed_launcher_leaves_nothing_and_the_repository_as_it_was(bench: Bench, user: Repo) -> None:

@@ -5,16 +5,20 @@ import os
 import subprocess
 import tempfile
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from claude_bottle.cleanup import orphans
+from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.errors import EngineError, RepositoryError
-from claude_bottle.repository import fetch
+from claude_bottle.repository import export, fetch
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.fetch import Bottle, HandBack
 from tests.support.clients import NO_ENGINE
 from tests.support.fetching import crowd, landed, partly
-from tests.support.repos import BRANCH, SESSION, Ground, Repo
+from tests.support.repos import BRANCH, OWNER, SESSION, Ground, Repo
 
 GONE = "Error response from daemon: No such container: x"
 
@@ -244,13 +248,17 @@ def test_work_is_saved_where_the_repository_cannot_take_it(ground: Ground) -> No
 
 
 def test_work_lands_where_there_is_no_room_for_temporary_files(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `cleanup` would find it if this process were killed."""
     bottle = ground.uncork()
     ground.genie.commit("by the genie", new="1")
     before, beside = ground.user.snapshot(), sorted(ground.folder.iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(ground.folder / "none"))
-    ground.fetch(bottle)
+    found = list[Leftover]()
+    fetch.fetch(bottle, out=lambda: found.extend(orphans.stage_dirs(ground.env)))
     landed(ground, before, BRANCH)
     assert sorted(ground.folder.iterdir()) == beside
+    assert [(Path(item.name).parent, item.session, item.owner) for item in found] == [(ground.folder, SESSION, OWNER)]
+    assert list(orphans.stage_dirs(ground.env)) == []
 
 
 def test_a_bottle_that_has_ended_is_told(ground: Ground) -> None:
@@ -268,6 +276,24 @@ def test_an_engine_that_has_ended_is_no_bottle_that_has(ground: Ground, said: st
         fetch.fetch(bottle)
     with pytest.raises(EngineError, match=r"^docker cannot be used: "):
         list(fetch.diff(bottle))
+
+
+def test_what_is_out_lands_though_docker_has_vanished(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    bottle, leave = ground.uncork(), export.leave
+    ground.genie.git("checkout", "--quiet", "-b", "aside")
+    ground.genie.commit("aside")
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    tip = ground.genie.commit("the work")
+
+    def leaving(bottle: Bottle, oid: str, into: Path, **more: Any) -> bool:
+        if oid != tip:
+            raise EngineError("docker is not on PATH")
+        return leave(bottle, oid, into, **more)
+
+    monkeypatch.setattr(export, "leave", leaving)
+    told, error = partly(bottle)
+    assert told.startswith(f"branch  {BRANCH} in ")
+    assert (ground.user.git("rev-parse", BRANCH), error) == (tip, "the agent's branch aside: docker is not on PATH")
 
 
 def test_two_bottles_land_at_once(ground: Ground) -> None:
