@@ -1,4 +1,4 @@
-"""Bring a bottle's work back as a branch of the user's repository; only git's objects get out, and only into git."""
+"""Fetch a bottle's work as a branch of the user's repository: only git objects leave the bottle, and only into git."""
 
 import contextlib
 import functools
@@ -25,8 +25,8 @@ from claude_bottle.repository.quarantine import BUNDLE, Quarantine, Room
 
 __all__ = ("BUDGET", "Bottle", "HandBack", "begun", "diff", "fetch")
 
-BUDGET = 600.0  # seconds for a hand-back in all its parts, with all the commits that it brings
-_OUT = 0.8  # of these, until all is out of the bottle: the rest is for the checks of what is
+BUDGET = 600.0  # seconds for a whole hand-back, with all its commits
+_OUT = 0.8  # of BUDGET, to receive everything from the bottle; the rest is for the checks
 _EMPTY_TREE = {  # by the length of an object's name
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
@@ -34,7 +34,7 @@ _EMPTY_TREE = {  # by the length of an object's name
 
 
 def begun() -> str:
-    """Return what there is to say as the work begins to come back."""
+    """Return the message for the beginning of a hand-back."""
     return f"bringing the work back, for at most {deadline.spoken(BUDGET)}"
 
 
@@ -46,13 +46,13 @@ def fetch(
     tags: bool = False,
     out: Callable[[], None] = lambda: None,
 ) -> str:
-    """Bring the work back as it is now and return what there is to say of it; raises RepositoryError or EngineError.
+    """Fetch the work in its present state and return a summary; raises RepositoryError or EngineError.
 
-    Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out
-    and could not be fetched is saved beside the repository, and the error says where. `last`: the bottle is about to
-    go, and what does not come is lost. `tags`: bring these, too, as `bottle/<session>/<tag>`. `out` is called once all
-    is out of the bottle, before it is checked. All of it takes BUDGET seconds at most, _OUT of these in the bottle;
-    after that, or once the user has given up, nothing more is started.
+    If only a part was fetched, `show` is called with the summary before the error is raised. Work that was received and
+    could not be fetched is saved beside the repository; the error contains the path. `last`: the bottle is about to be
+    removed, and work that is not fetched is lost. `tags`: fetch tags as well, as `bottle/<session>/<tag>`. `out` is
+    called once everything is received, before it is checked. The limit is BUDGET seconds, of which the part _OUT is for
+    the bottle; after that, or once the user has given up, no command is started.
     """
     budget, bottle = Deadline(BUDGET), replace(bottle, deadline=Deadline(BUDGET * _OUT))
     with contextlib.ExitStack() as stages:
@@ -68,9 +68,10 @@ def fetch(
 
 
 def diff(bottle: Bottle) -> Iterator[str]:
-    """Yield the lines of a running bottle's work against its start, uncommitted changes included, made harmless.
+    """Yield the lines of a diff of a running bottle's work, uncommitted changes included, control characters escaped.
 
-    Against nothing where the start is not there any more; RepositoryError where there is no difference to be had.
+    It is against the bottle's first commit, or an empty tree if that no longer exists. Raises RepositoryError if there
+    is no diff, or only a part of it.
     """
     for start in (bottle.work.start, _EMPTY_TREE[len(bottle.work.start)]):
         codes, silent = list[int](), True
@@ -91,14 +92,14 @@ def diff(bottle: Bottle) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Parcel:
-    """A commit that is out of the bottle, in a stage dir that is held until it has been brought."""
+    """A commit received from the bottle, in a stage dir that exists until the commit is fetched."""
 
-    what: str  # nothing for the HEAD
-    tip: str  # as the bottle says
-    tag: str  # in the user's repository; nothing for a branch
+    what: str  # its description; empty for HEAD
+    tip: str  # its object id, on the bottle's word
+    tag: str  # its tag in the user's repository; empty for a branch
     stage: StageDir
-    held: contextlib.ExitStack
-    new: bool  # else all of it has come before, and there is no bundle
+    held: contextlib.ExitStack  # removes the stage dir
+    new: bool  # False: an earlier parcel contains all of it, so there is no bundle
 
     @property
     def bundle(self) -> Path:
@@ -106,9 +107,9 @@ class _Parcel:
 
 
 class _Fetch:
-    """All commits of one bottle: its HEAD, then what is on no way to that. First all come out, then they are brought.
+    """All commits of one bottle: its HEAD, then those not in its history. All are received before any is fetched.
 
-    So a bundle is thin against those before it, whatever becomes of these: if one is refused, so is what builds on it.
+    Each bundle is thin against the earlier ones, accepted or not: if one is refused, those based on it are, too.
     """
 
     def __init__(
@@ -119,13 +120,13 @@ class _Fetch:
         self.faults: list[str] = []
         self._budget, self._stages = budget, stages
         self._parcels: list[_Parcel] = []
-        self._known: list[str] = []  # the commits of their bundles
-        self._landed: dict[str, str] = {}  # the commits by their branches
+        self._known: list[str] = []  # the commits of the bundles received so far
+        self._landed: dict[str, str] = {}  # fetched commits by branch
         self._left = BUNDLE
         self._room = Room(quarantine.UNPACKED, quarantine.PATHS)
 
     def receive(self, *, tags: bool) -> None:
-        """Have everything come out of the bottle, with its `tags` if wanted; what went wrong is in `faults`."""
+        """Receive everything from the bottle, its `tags` included if wanted; add what fails to `faults`."""
         if self.kept.tip != self.bottle.work.start:
             self._either(self.kept.tip, self.kept.before)
         for number, (oid, before, what) in enumerate(self.kept.also):
@@ -144,14 +145,14 @@ class _Fetch:
                 self._fault(f"tag {name}", error)
 
     def told(self) -> str:
-        """Bring what is out; return what there is to say of everything. What went wrong is in `faults`."""
+        """Fetch what was received; return the summary of everything. Add what fails to `faults`."""
         head, also, tags = "", "", ""
         for parcel in self._parcels:
             branch, told = self._brought(parcel)
             if parcel.tag and branch:
                 tags += f"tag     {branch}\n"
             elif parcel.what and branch:
-                beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
+                beware = told.partition("\nbeware")  # about its files; git can show the rest
                 also += f"also    {branch}: {parcel.what}\n{''.join(beware[1:])[1:]}"
             else:
                 head += told
@@ -170,7 +171,7 @@ class _Fetch:
         self.faults.append(f"{what}: {error}" if what else str(error))
 
     def _either(self, tip: str, before: str, what: str = "") -> None:
-        """Receive a commit, or the one below it, which is the agent's own."""
+        """Receive a commit; if it is refused, receive `before`, the agent's own last commit below it."""
         of = f" of {what}" if what else ""
         try:
             self._receive(tip, what)
@@ -180,7 +181,7 @@ class _Fetch:
                 self.faults.append(f"{what} {self.where}: {error}" if what else f"{error}; it {self.where}")
                 return
             self.faults.append(f"what was left uncommitted{of} {self.where}: {error}")
-        except BottleError as error:  # even without an engine, what is out of the bottle is to be brought
+        except BottleError as error:  # even if the engine is gone, fetch what was received before
             self._fault(what, error)
             return
         if not self.last:
@@ -195,17 +196,17 @@ class _Fetch:
             self._fault(what, error)
 
     def _receive(self, tip: str, what: str, tag: str = "") -> None:
-        """Have one commit come out of the bottle; as a `tag`, if named."""
+        """Receive one commit, for a branch or, if named, a `tag`; raises RepositoryError or EngineError."""
         try:
             try:
                 self._parcels.append(self._parcel(tip, what, tag, None))
-            except OSError:  # a full disk for temporary files need not be the repository's
+            except OSError:  # the temporary directory may be full, and the repository's disk not
                 self._parcels.append(self._parcel(tip, what, tag, self.bottle.work.repository.parent))
         except OSError as error:
             raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
 
     def _parcel(self, tip: str, what: str, tag: str, folder: Path | None) -> _Parcel:
-        """Receive one commit in a stage dir in `folder`, else in the temporary directory."""
+        """Receive one commit into a stage dir in `folder`, else in the temporary directory; raises OSError as well."""
         bottle = self.bottle
         with contextlib.ExitStack() as stack:
             linked = stage_dir.links(bottle.env)
@@ -222,19 +223,19 @@ class _Fetch:
         return parcel
 
     def _brought(self, parcel: _Parcel) -> tuple[str, str]:
-        """Bring one commit; return its branch or tag and what there is to say of it, nothing if it has nothing new."""
+        """Fetch one commit; return its branch or tag, and its summary. Both are empty if nothing in it is new."""
         told = "", ""
         try:
             with parcel.held:
                 told = self._through(parcel)
         except OSError as error:
             self._fault(parcel.what, RepositoryError(f"the work could not be fetched: {error.strerror or error}"))
-        except BottleError as error:  # what has landed before must be told all the same
+        except BottleError as error:  # those fetched before are still to be reported
             self._fault(parcel.what, error)
         return told
 
     def _through(self, parcel: _Parcel) -> tuple[str, str]:
-        """Bring one commit through a quarantine in its stage dir."""
+        """Fetch one commit through a quarantine in its stage dir."""
         work, folder, tag = self.bottle.work, parcel.stage.path, parcel.tag
         if not parcel.new:
             if not tag:
@@ -254,14 +255,14 @@ class _Fetch:
 
 
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
-    """Move a bundle to where it stays, beside the repository if possible; return the error that says so."""
+    """Save a bundle, beside the repository if possible; return the error with `why` and the path."""
     repository = bottle.work.repository
     checked = quarantine.admitted(bundle.parent)
-    quarantine.discard(bundle.parent)  # the disk may be full of it
+    quarantine.discard(bundle.parent)  # it may have filled the disk
     for folder in (repository.parent, bundle.parent.parent):
         with contextlib.suppress(OSError):
             path = _moved(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
-            # Fetched by hand, what was refused would get past the checks: not every git checks a bundle.
+            # A manual fetch of a refused bundle would bypass the checks: not every git checks a bundle.
             how = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
             hint = how if checked else "look at it in a clone of the repository, never in your own"
             where = f"{'' if checked else ', unchecked,'} in {escape_control_chars(str(path))}"
@@ -270,7 +271,7 @@ def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
 
 
 def _moved(bundle: Path, folder: Path, name: str) -> Path:
-    """Move a file into a folder under a name that nothing has there; return its path."""
+    """Move a file into a folder under an unused name; return its path."""
     for number in itertools.count(1):
         path = folder / f"{name}{'' if number == 1 else f'-{number}'}.bundle"
         with contextlib.suppress(FileExistsError):
@@ -278,7 +279,7 @@ def _moved(bundle: Path, folder: Path, name: str) -> Path:
             break
     try:
         try:
-            bundle.replace(path)  # which takes no space
+            bundle.replace(path)  # needs no space
         except OSError:  # another file system
             with path.open("wb") as file, bundle.open("rb") as source:
                 shutil.copyfileobj(source, file)
@@ -289,7 +290,7 @@ def _moved(bundle: Path, folder: Path, name: str) -> Path:
 
 
 class HandBack:
-    """Brings a session's work back once, at its end, whoever notices the end first."""
+    """Fetches a session's work once, at its end, whichever thread notices the end first."""
 
     def __init__(
         self,
@@ -298,20 +299,20 @@ class HandBack:
         show: Callable[[str], None],
         end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Do nothing yet; `say` hears that it begins and what went wrong, in one line each, `show` what came back.
+        """Do nothing yet. `say` is called with the beginning and with errors, a line each, `show` with the summary.
 
-        `end` ends the bottle, once all is out of it.
+        `end` is called to end the bottle once everything is received.
         """
         self._bottle, self._say, self._show, self._end = bottle, say, show, end
         self._once = threading.Lock()
         self._begun = self._over = False
-        self._held: list[Callable[[], None]] = []  # what is still to be told
+        self._held: list[Callable[[], None]] = []  # messages to print
         self.failed = False
 
     def run(self) -> None:
-        """Bring it back; whatever goes wrong is told, for the rest of the teardown must go on.
+        """Fetch the work; print errors instead of raising them, since the teardown must go on.
 
-        Another thread than the main one tells nothing: the terminal is claude's then. The teardown's call tells it.
+        Only the main thread prints: in any other, the terminal is still claude's. The call in the teardown prints then.
         """
         telling = threading.current_thread() is threading.main_thread()
         if telling and not self._over:  # another thread may have begun
@@ -328,11 +329,11 @@ class HandBack:
                     self._held.pop()()
 
     def _fetched(self) -> Callable[[], None]:
-        """Bring it back; return what tells it."""
+        """Fetch the work; return the function that prints the outcome."""
         shown, why = list[str](), ""
         try:
             shown.append(fetch(self._bottle, shown.append, last=True, out=self._end))
-        except Exception as error:  # whatever it is, the containers are still to be removed
+        except Exception as error:  # of any kind: the containers must still be removed
             self.failed = True
             why = str(error) or repr(error)
         return functools.partial(self._tell, "".join(shown), why)
