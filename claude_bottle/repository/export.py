@@ -118,8 +118,8 @@ class Kept:
         if self.unread:
             yield f"beware  not all commits could be read, the rest {where}: {'; '.join(self.unread)}\n"
         for what, names in (
-            ("repositories of their own, of which the files come but the history", self.nested),
-            ("more than is fetched,", self.more),
+            ("the history of nested repositories, unlike their files,", self.nested),
+            (f"beyond the {_BRANCHES} that are fetched,", self.more),
             ("too large,", self.large),
             ("not a regular file,", self.special),
         ):
@@ -149,7 +149,7 @@ def _await(bottle: Bottle) -> None:
         return
     if alive.absent or wording.says(wording.CONTAINER_ENDED, alive.stderr) or _limit(bottle) is None:
         raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
-    raise RepositoryError(f"nothing can be run in the bottle, which is there: {alive.reason}")
+    raise RepositoryError(f"the bottle is running, but nothing can be started in it: {alive.reason}")
 
 
 def _limit(bottle: Bottle) -> int | None:
@@ -180,7 +180,7 @@ def _kept(bottle: Bottle) -> Kept:
     tip = said.tip or ("HEAD" if said.tip is None and result.timed_out else "")
     if not tip:
         bottle.checked(result)
-        raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
+        raise RepositoryError(f"the bottle has no commit to fetch ({result.reason})")
     also = _also(said.commits, (f"branch bottle/{bottle.session}", tip))
     return Kept(
         *(tip, said.before, "; ".join((*said.failed, *_cut(result))), result.timed_out),
@@ -238,7 +238,7 @@ def leave(bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], limit:
     if wording.says(wording.EMPTY_BUNDLE, result.stderr):
         return False
     if not result.ok:
-        raise ExportRefused(f"the bottle does not give its work: {result.reason}")
+        raise ExportRefused(f"the bottle did not send its work: {result.reason}")
     return True
 
 

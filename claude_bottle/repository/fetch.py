@@ -82,12 +82,12 @@ def diff(bottle: Bottle) -> Iterator[str]:
         if codes == [0]:
             return
         if codes == [PART]:
-            raise RepositoryError("that is not all: git in the bottle does not take the rest of what is there")
+            raise RepositoryError("the diff is incomplete: git in the bottle cannot add the rest")
         if not silent:
             break
     alive = Engine(bottle.env).checked(command.run(bottle.argv("exit 0"), bottle.env, timeout=export.ALIVE))
-    why = f"git ended with exit status {codes[0]} there" if alive.ok else alive.reason
-    raise RepositoryError(f"the bottle does not show what has changed: {why}")
+    why = f"git exited with status {codes[0]}" if alive.ok else alive.reason
+    raise RepositoryError(f"the changes in the bottle cannot be shown: {why}")
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class _Fetch:
         if not head and not self.faults:
             changed = self.kept.tip != self.bottle.work.start
             why = "no commit in the bottle is new" if changed else "nothing was changed in the bottle"
-            head = f"branch  none: {'nothing is new on the HEAD' if also or notes else why}\n"
+            head = f"branch  none: {'no commit on HEAD is new' if also or notes else why}\n"
         return head + also + notes + tags
 
     def _fault(self, what: str, error: BottleError) -> None:
@@ -191,7 +191,7 @@ class _Fetch:
         try:
             self._receive(before, what)
         except ExportRefused:
-            self.faults.append(f"so is what was committed before{of}: it {self.where}")
+            self.faults.append(f"nor can what was committed before{of} be fetched: it {self.where}")
         except BottleError as error:
             self._fault(what, error)
 

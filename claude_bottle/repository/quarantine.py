@@ -111,7 +111,7 @@ class Quarantine:
             raise RepositoryError("the bundle's branch has no commit")
         walked = self.git.run("rev-list", "--objects", "--quiet", tip, "--not", self.work.commit, timeout=_SECONDS)
         if not walked.ok:
-            raise RepositoryError(f"the bundle is not whole: {git.reason(walked)}")
+            raise RepositoryError(f"the bundle is incomplete: {git.reason(walked)}")
         self._count(tip, room)
         self.git.text("update-ref", _LANDED, tip)
         return tip
@@ -153,7 +153,7 @@ class Quarantine:
         ref = f"refs/tags/{tag}"
         before = self._there(ref)
         if before and before != tip:
-            raise RepositoryError(f"{tag} is there already, at another commit")
+            raise RepositoryError(f"{tag} exists already, at another commit")
         if not before:
             if self.git.run("cat-file", "-t", tip).stdout != b"commit\n":
                 raise RepositoryError("it has no commit")
@@ -201,7 +201,7 @@ class Quarantine:
                 self.git.deadline.left()
                 if size > _OBJECT:
                     raise RepositoryError(
-                        f"a file in it unpacks to {size // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
+                        f"an object in it unpacks to {size // MIB} MiB, more than the limit of {_OBJECT // MIB} MiB"
                     )
                 room.take(size, self.theirs)
                 progress.tick()
@@ -237,7 +237,9 @@ def _size(theirs: Git) -> int:
 def tag_of(session: str, name: str) -> str:
     """Return the name of an agent's tag in the user's repository; raises RepositoryError for an odd one."""
     if not _TAG.fullmatch(name) or ".." in name or len(name) > _LONGEST_TAG:
-        raise RepositoryError("its name is not taken: rename it in the bottle to letters, digits and . _ + - / between")
+        raise RepositoryError(
+            "its name is not accepted: rename it in the bottle, to letters and digits with . _ + - / between them"
+        )
     return f"bottle/{session}/{name}"
 
 
@@ -259,13 +261,13 @@ def opened(bundle: IO[bytes]) -> str:
     bundle.seek(0)
     head = _BUNDLE.match(bundle.read(_HEAD))
     if not head:
-        raise RepositoryError("what came out is no git bundle with one branch")
+        raise RepositoryError("the bottle's output is not a git bundle with one branch")
     if head[2] != OUT.encode():
         raise RepositoryError(
-            f"the bundle has {escape_control_chars(head[2].decode(errors='replace'))}, which was not asked for"
+            f"the bundle has an unexpected ref, {escape_control_chars(head[2].decode(errors='replace'))}"
         )
     if (many := packfile.count(bundle.fileno(), head.end())) > _OBJECTS:
-        raise RepositoryError(f"the bundle has {many} objects, more than the {_OBJECTS} that are taken")
+        raise RepositoryError(f"the bundle has {many} objects, more than the limit of {_OBJECTS}")
     os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the descriptor, from which another process continues
     return head[1].decode()
 

@@ -132,7 +132,7 @@ def _look(quarantine: Git, start: str, tip: str) -> _Seen:
 
             _each(quarantine, start, tip, examine, seen)
     except RepositoryError as error:
-        seen.fault = f"not all of it was looked at: {error}"
+        seen.fault = f"not all of it was examined: {error}"
     return seen
 
 
@@ -200,7 +200,7 @@ def _asked(quarantine: Git, seen: _Seen, *words: str) -> list[str]:
     try:
         quarantine.each(*_SETTINGS, *words, take=take, timeout=_SECONDS, more=_WARY)
     except RepositoryError as error:  # no time left
-        seen.fault = seen.fault or f"not all of it was looked at: {error}"
+        seen.fault = seen.fault or f"not all of it was examined: {error}"
     return lines
 
 

@@ -312,10 +312,13 @@ ALL_REFS = 'exec docker exec --user "$4" "$5" /usr/bin/git -C /work bundle creat
     ("gives", "told"),
     [
         ("exec head --bytes 10G /dev/zero", "the work is larger than 1024 MiB"),
-        ("exec head --bytes 1M /dev/zero", "what came out is no git bundle with one branch; the work is saved"),
-        (ALL_REFS, "what came out is no git bundle with one branch; the work is saved"),
+        (
+            "exec head --bytes 1M /dev/zero",
+            "the bottle's output is not a git bundle with one branch; the work is saved",
+        ),
+        (ALL_REFS, "the bottle's output is not a git bundle with one branch; the work is saved"),
         ('docker "$@" | head --bytes 300; exit', "the bundle's pack is damaged; the work is saved"),
-        ("exit 1", "the bottle does not give its work: "),
+        ("exit 1", "the bottle did not send its work: "),
     ],
     ids=["zeros", "junk", "all refs", "truncated", "none"],
 )
@@ -336,7 +339,7 @@ def test_a_bottle_that_gives_something_hostile(bench: Bench, user: Repo, gives: 
         ("exec head --bytes 1M /dev/zero", "the bottle's answer is malformed: "),
         ('docker "$@" | sed "s/head/HEAD/"; exit', "the bottle's answer is malformed: "),
         ('docker "$@" | sed "s/[0-9a-f]\\{40\\}/--output=x/"; exit', "the bottle's answer is malformed: "),
-        ("exit 1", "the bottle has no commit that could be fetched (exit status 1)"),
+        ("exit 1", "the bottle has no commit to fetch (exit status 1)"),
     ],
     ids=["zeros", "unknown", "option", "none"],
 )

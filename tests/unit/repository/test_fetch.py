@@ -126,7 +126,7 @@ def test_tags_are_named_and_come_if_asked_for(ground: Ground) -> None:
     commits = {"alone": alone, "rel/2+x": tip, "start": bottle.work.start, "v1.0": tip}
     assert {name: ground.user.git("rev-parse", f"refs/tags/{BRANCH}/{name}") for name in commits} == commits
     genie.git("tag", "--force", "v1.0", bottle.work.start)
-    assert partly(bottle, tags=True)[1] == f"tag v1.0: {BRANCH}/v1.0 is there already, at another commit"
+    assert partly(bottle, tags=True)[1] == f"tag v1.0: {BRANCH}/v1.0 exists already, at another commit"
     assert "beware  tags are lost with the bottle: alone," in fetch.fetch(bottle, last=True)
 
 
@@ -149,7 +149,7 @@ def test_a_tag_brings_no_commit_that_the_bottle_never_had(ground: Ground) -> Non
 def test_a_tag_with_an_odd_name_is_refused(ground: Ground, name: str) -> None:
     bottle = ground.uncork()
     ground.genie.git("update-ref", f"refs/tags/{name}", ground.genie.commit("one"))
-    assert "its name is not taken" in partly(bottle, tags=True)[1]
+    assert "its name is not accepted" in partly(bottle, tags=True)[1]
     assert ground.user.git("tag") == ""
 
 
@@ -183,7 +183,7 @@ def test_commits_that_are_not_on_the_head_come_back(ground: Ground) -> None:
     tips[f"commit {deleted[:12]}"] = deleted
     tips |= {"stash stash@{0}": ground.genie.git("rev-parse", "stash"), f"commit {left[:12]}": left}
     told = ground.fetch(bottle)
-    assert told.startswith(f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's branch {BRANCH}\n")
+    assert told.startswith(f"branch  none: no commit on HEAD is new\nalso    {BRANCH}: the agent's branch {BRANCH}\n")
     also = [line.split(maxsplit=1)[1] for line in told.splitlines() if line.startswith("also")]
     named = {what.removeprefix("the agent's "): branch for branch, _, what in (line.partition(": ") for line in also)}
     assert {what: ground.user.git("rev-parse", branch) for what, branch in named.items()} == tips
@@ -322,7 +322,7 @@ def test_a_full_bottle_is_made_room_in_at_the_end_of_a_session(ground: Ground) -
     bottle = ground.uncork()
     tip = ground.genie.commit("the work")
     crowd(ground)
-    assert "nothing can be run in the bottle, which is there: cannot fork" in partly(bottle)[1]
+    assert "the bottle is running, but nothing can be started in it: cannot fork" in partly(bottle)[1]
     assert not (ground.folder / "room").exists()
     back = HandBack(bottle, (said := list[str]()).append, said.append)
     back.run()

@@ -165,7 +165,10 @@ def test_what_is_too_large_is_not_taken_back_after_the_end(
     told, error = partly(bottle)
     assert (told, late, branches(ground)) == ("", [], [])
     assert error.startswith("what was left uncommitted stays in the bottle: the work is larger than 1024 MiB")
-    assert "; so is what was committed before: it stays in the bottle; the agent's branch aside stays in " in error
+    assert (
+        "; nor can what was committed before be fetched: it stays in the bottle; the agent's branch aside stays in "
+        in error
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_a_branch_that_has_landed_is_told_whatever_there_is_no_time_for(ground: 
     assert late == []
     assert told.endswith(
         f"also    {BRANCH}-2: the agent's branch aside\n"
-        "beware  not all of it was looked at: out of time: the 10 minutes are over\n"
+        "beware  not all of it was examined: out of time: the 10 minutes are over\n"
     )
 
 
@@ -227,7 +230,7 @@ def test_all_that_does_not_come_is_named(ground: Ground, end: End) -> None:
     assert (told, late) == ("", [])
     assert error.split("; ") == [
         "what was left uncommitted is lost with the bottle: given up while fetching the work",
-        "so is what was committed before: it is lost with the bottle",
+        "nor can what was committed before be fetched: it is lost with the bottle",
         "the agent's branch aside, the agent's branch more is lost with the bottle: given up",
     ]
 

@@ -112,7 +112,7 @@ def test_what_builds_on_refused_work_is_saved_as_well(ground: Ground, monkeypatc
     told, error = partly(bottle)
     refused, _, rest = error.partition("; the agent's branch aside: ")
     assert told == ""
-    assert "unpacks to 8 MiB, more than the 1 that are taken; the work is saved, unchecked, in " in refused
+    assert "unpacks to 8 MiB, more than the limit of 1 MiB; the work is saved, unchecked, in " in refused
     assert "the work is saved, unchecked, in " in rest
     clone = Repo(ground.folder / "clone", ground.env)
     ground.user.git("clone", "--quiet", str(ground.user.path), str(clone.path))
