@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from claude_bottle import PREFIX
 from claude_bottle.bottle.plan import Plan
+from claude_bottle.documents.escaping import to_utf8
 from claude_bottle.host import proof
 from claude_bottle.host.owner import Owner
 
@@ -41,7 +42,7 @@ def _described(plan: Plan) -> dict[str, str]:
         "agent": plan.agent.name,
         "bottle": bottle.name,
         "mode": "terminal" if plan.run.terminal else "headless",
-        "manifest": str(bottle.path.absolute()),
+        "manifest": to_utf8(str(bottle.path.absolute())),  # docker replaces what is not UTF-8
         "base": plan.base.tag,
         "repository": plan.repository.work.label if plan.repository else "",
         **_signs(plan),

@@ -1,5 +1,6 @@
 """Find what sessions have made by its labels, and remove it if its owner is dead."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 from claude_bottle import PREFIX
 from claude_bottle.cleanup import stack
 from claude_bottle.errors import DockerError
-from claude_bottle.host import own_file
+from claude_bottle.host import own_file, stage_dir
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import liveness
 from claude_bottle.process.engine import Engine
@@ -54,9 +55,9 @@ def listed(env: Mapping[str, str], session: str | None = None) -> tuple[Leftover
     )
 
 
-def stage_dirs() -> Iterator[Leftover]:
+def stage_dirs(env: Mapping[str, str]) -> Iterator[Leftover]:
     """Yield this user's stage dirs on this host; without owner if the launcher was killed before it wrote that."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
+    for folder in (*Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"), *_linked(stage_dir.links(env))):
         try:
             if not own_file.owns_folder(folder):  # anybody can make names in /tmp, and any file in such a folder
                 continue
@@ -64,6 +65,13 @@ def stage_dirs() -> Iterator[Leftover]:
         except OSError:
             continue  # removed meanwhile
         yield Leftover("stage dir", str(folder), folder.name.removeprefix(f"{PREFIX}-").rpartition("-")[0], owner)
+
+
+def _linked(folder: Path) -> Iterator[Path]:
+    """Yield where the links in a folder of this user's own lead."""
+    with contextlib.suppress(OSError):
+        if own_file.owns_folder(folder):
+            yield from (link.readlink() for link in folder.iterdir() if link.is_symlink())
 
 
 def _owner(file: Path) -> Owner | None:
@@ -92,7 +100,11 @@ def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[st
 def _remove(env: Mapping[str, str], item: Leftover) -> str | None:
     if item.kind == "stage dir":
         shutil.rmtree(item.name, ignore_errors=True)
-        return "it is still there" if Path(item.name).exists() else None
+        if Path(item.name).exists():
+            return "it is still there"
+        with contextlib.suppress(OSError):
+            (stage_dir.links(env) / Path(item.name).name).unlink(missing_ok=True)
+        return None
     return stack.remove(("docker", *_KINDS[item.kind][1], item.name), env)
 
 

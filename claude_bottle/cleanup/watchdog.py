@@ -109,7 +109,7 @@ def main(label: str, said: Iterable[str]) -> None:
                 reaper.join()
             return
     _end(clients)
-    own = (item for item in orphans.stage_dirs() if (item.owner or item.session) in (owner, session))
+    own = (item for item in orphans.stage_dirs(env) if (item.owner or item.session) in (owner, session))
     orphans.remove(env, own, _unheard)  # not those of a `fetch` that is at work
     if session:
         _tear_down(env, session, undos)
@@ -118,7 +118,7 @@ def main(label: str, said: Iterable[str]) -> None:
 def _reap(env: Mapping[str, str], owner: Owner) -> None:
     """Remove what dead launchers have left; what fails here is left for `cleanup` to report."""
     with contextlib.suppress(BottleError):
-        found = (*orphans.listed(env), *orphans.stage_dirs())
+        found = (*orphans.listed(env), *orphans.stage_dirs(env))
         orphans.remove(env, orphans.dead(found, owner), _unheard)
 
 

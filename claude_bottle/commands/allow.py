@@ -14,7 +14,7 @@ from pathlib import Path
 from claude_bottle.bottle import docker_flags, firewall, home
 from claude_bottle.bottle.plan import SIDECAR_UID
 from claude_bottle.documents import yaml_document, yaml_edit
-from claude_bottle.documents.escaping import escape_control_chars
+from claude_bottle.documents.escaping import escape_control_chars, from_utf8
 from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
@@ -79,17 +79,22 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
     env = client_environment(machine)
     session = registry.find(registry.listed(env), name)
     if save and liveness.liveness(session.owner, machine.owner) == "elsewhere":
-        raise ManifestError(f"{session.manifest}: not saved, it is on another machine; nothing was allowed")
+        raise ManifestError(f"{_manifest(session)}: not saved, it is on another machine; nothing was allowed")
     if save and not session.is_proven(machine.key):
         why = registry.UNPROVEN.format(session.id)
-        raise ManifestError(f"{session.manifest}: not saved, {why}; nothing was allowed")
+        raise ManifestError(f"{_manifest(session)}: not saved, {why}; nothing was allowed")
     saving = _saving(session, hosts) if save else None
     return Allowed(tuple(hosts), _allow(env, session, hosts), saving)
 
 
+def _manifest(session: Session) -> Path:
+    """Return the path of the manifest of a session's bottle, on its owner's machine."""
+    return Path(from_utf8(session.manifest))
+
+
 def _saving(session: Session, hosts: Sequence[Host]) -> Saving:
     """Prepare to write hosts into the manifest of a session's bottle; ManifestError if that cannot be done."""
-    path = Path(session.manifest).resolve()  # a link stays a link
+    path = _manifest(session).resolve()  # a link stays a link
     if installation.shipped(path):
         raise ManifestError(
             f"{path}: not saved, it belongs to the program, whose next upgrade replaces it; nothing was allowed. Copy"

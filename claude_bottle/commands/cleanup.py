@@ -29,7 +29,7 @@ def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], Non
     `notify` hears of each as soon as it is gone, or in a dry run of what would go. Raises EngineError.
     """
     env = client_environment(machine)
-    found = (*orphans.listed(env), *orphans.stage_dirs())
+    found = (*orphans.listed(env), *orphans.stage_dirs(env))
     dead = orphans.dead(found, machine.owner)
     stuck = []
     for item in (*dead, *_unused_egress(env, found, dead)):

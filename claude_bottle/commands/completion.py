@@ -9,7 +9,7 @@ from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
-from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
+from claude_bottle.host.machine import Machine
 from claude_bottle.process import command
 
 _SECONDS = 2.0  # until the user has nothing: an engine or a file system that does not answer holds up their typing
@@ -100,10 +100,11 @@ def agents(host: Machine) -> tuple[str, ...]:
 
 def sessions(host: Machine) -> tuple[str, ...]:
     """Return the ids of the sessions that have a container, the newest first."""
+    from claude_bottle.session.planning import client_environment
+
     label = f"{PREFIX}.session"
-    env = {name: value for name, value in host.environ.items() if name != TOKEN_VARIABLE}
     words = ("docker", "ps", "--all", "--filter", f"label={label}", "--format", f'{{{{.Label "{label}"}}}}')
-    return tuple(dict.fromkeys(_lines(command.run(words, env, timeout=_SECONDS))))
+    return tuple(dict.fromkeys(_lines(command.run(words, client_environment(host), timeout=_SECONDS))))
 
 
 def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]:

@@ -99,12 +99,10 @@ def _asked(machine: Machine, engine: Engine) -> Iterator[Finding]:
 
 
 def _nf_tables(machine: Machine, engine: Engine, image: Image) -> Finding:
-    # An owner, so that cleanup finds it should this process be killed.
+    # With an owner, so that cleanup finds it should this process be killed; without a session, which it is not.
     name = f"{PREFIX}-doctor-{machine.owner.pid}"
     rules = firewall.trial()
-    argv = docker_flags.nft(
-        name, "none", image.tag, docker_flags.owner_labels("doctor", "doctor", machine.owner), rules
-    )
+    argv = docker_flags.nft(name, "none", image.tag, docker_flags.owner_labels("", "doctor", machine.owner), rules)
     result = engine.ask(*argv[1:], stdin=rules)
     detail = "supported by the engine's kernel" if result.ok else f"nft fails on the engine's kernel: {result.reason}"
     return Finding("nf_tables", detail, fault=not result.ok)
@@ -124,7 +122,8 @@ def _subnets(machine: Machine, engine: Engine) -> Finding:
 
 
 def _leftovers(machine: Machine) -> Finding:
-    found = (*orphans.listed(planning.client_environment(machine)), *orphans.stage_dirs())
+    env = planning.client_environment(machine)
+    found = (*orphans.listed(env), *orphans.stage_dirs(env))
     dead = orphans.dead(found, machine.owner)
     detail = (
         f"{len(dead)} objects of dead sessions; remove them with {installation.command('cleanup')}" if dead else "none"

@@ -90,7 +90,7 @@ def _removed(env: Mapping[str, str], session: str) -> bool:
 
 def _remove(env: Mapping[str, str], session: str) -> bool:
     """Remove all of a session, in order; return whether all is gone."""
-    stages = tuple(item for item in orphans.stage_dirs() if item.session == session)
+    stages = tuple(item for item in orphans.stage_dirs(env) if item.session == session)
     return orphans.remove(env, (*orphans.listed(env, session), *stages), console.say)
 
 
@@ -101,6 +101,6 @@ def _await_end(
     end = time.monotonic() + patience
     left = set(asked)
     while left and time.monotonic() < end and go_on():
-        left &= {item.session for item in (*orphans.listed(env), *orphans.stage_dirs())}
+        left &= {item.session for item in (*orphans.listed(env), *orphans.stage_dirs(env))}
         time.sleep(_PAUSE if left else 0)
     return left

@@ -1,5 +1,6 @@
 """Make text that others wrote safe to print on a terminal."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u
 _SELECTORS = (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))
 _HIDDEN = _INVISIBLE | frozenset(map(chr, _SELECTORS))
 _IN_QUOTES = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"}  # in $'...'
+_NOT_UTF8 = re.compile("[%\udc80-\udcff]")
+_HEXADECIMAL = re.compile("%([0-9A-F]{2})")
 _IDEOGRAPHIC_SPACE = "\u3000"
 
 
@@ -30,6 +33,16 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def to_utf8(text: str) -> str:
+    """Return a text from this system as UTF-8, each byte that is not, and each %, as `%FF`; see `from_utf8`."""
+    return _NOT_UTF8.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", text)
+
+
+def from_utf8(text: str) -> str:
+    """Return the text of which `to_utf8` made this."""
+    return _HEXADECIMAL.sub(lambda found: bytes.fromhex(found[1]).decode(errors="surrogateescape"), text)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

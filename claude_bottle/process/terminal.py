@@ -307,31 +307,45 @@ class _Signals:
         self._caught: list[int] = []
         for end in (self.fd, self._writer):
             os.set_blocking(end, False)
-        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         # One that is ignored, or that Python did not set, stays as it is.
         old = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGWINCH)}
         self._old = {number: handler for number, handler in old.items() if handler not in (signal.SIG_IGN, None)}
         self._ending = self._old.keys() - {signal.SIGWINCH}
-        for number in self._old:
-            signal.signal(number, _nothing)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        try:
+            for number in self._old:
+                signal.signal(number, self._catch)
+        except BaseException:  # raised by a handler that is still the old one
+            self.__exit__()
+            raise
         return self
 
     def read(self) -> int | None:
-        """Take what has come; the first signal that ends a session, if there was one."""
+        """Empty the descriptor; return the first signal that ends a session, if there was one."""
         with contextlib.suppress(BlockingIOError):
-            self._caught += (number for number in os.read(self.fd, 1 << 16) if number in self._ending)
+            os.read(self.fd, 1 << 16)
         return self._caught[0] if self._caught else None
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        self.read()
         os.close(self.fd)
         os.close(self._writer)
+        self._put_back()
         for caught in self._caught:
             signal.raise_signal(caught)
 
+    def _put_back(self) -> None:
+        """Put all handlers back, even if one that is back already raises."""
+        left = list(self._old.items())
+        try:
+            while left:
+                signal.signal(*left[-1])
+                left.pop()
+        finally:
+            for number, handler in left:
+                signal.signal(number, handler)
 
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """Leave the byte in the wakeup pipe to say it."""
+    def _catch(self, number: int, _frame: FrameType | None) -> None:
+        """Note a signal: none is lost while handlers change. The byte in the descriptor only wakes the loop."""
+        if number in self._ending:
+            self._caught.append(number)

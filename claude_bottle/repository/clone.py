@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from claude_bottle.documents.escaping import from_utf8, to_utf8
 from claude_bottle.manifest.git_identity import Identity
 from claude_bottle.process.container import execute
 from claude_bottle.process.stream import Feed
@@ -43,15 +44,15 @@ class Work:
 
     @property
     def label(self) -> str:
-        """Return the value of the container label from which other commands read a session's work."""
-        return f"{self.commit} {self.start} {self.repository}"
+        """Return the value of the container label from which other commands read a session's work, as UTF-8."""
+        return f"{self.commit} {self.start} {to_utf8(str(self.repository))}"
 
     @classmethod
     def of_label(cls, text: str) -> "Work | None":
         """Parse a label; return None if it is not one of `label`."""
         commit, _, rest = text.partition(" ")
         start, _, path = rest.partition(" ")
-        return cls(Path(path), commit, start) if is_oid(commit) and is_oid(start) and path else None
+        return cls(Path(from_utf8(path)), commit, start) if is_oid(commit) and is_oid(start) and path else None
 
 
 @dataclass(frozen=True)

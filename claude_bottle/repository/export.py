@@ -1,4 +1,4 @@
-"""A bottle's side of the way back: have it commit what was left, tell what it has, and give it as a bundle."""
+"""Run the exporter in a bottle: commit uncommitted changes, list the commits, write a bundle of each."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,38 +19,38 @@ from claude_bottle.repository.answers import Commit
 from claude_bottle.repository.clone import OUT, WORKDIR, Work, script
 from claude_bottle.repository.quarantine import BUNDLE, MIB
 
-FILE = 512 * MIB  # bytes of a file that was left uncommitted; larger ones stay
-ALIVE = 20.0  # seconds for the bottle to say that it is there
-_KEEPING = 180.0  # seconds for a commit of what was left; what runs in the bottle may have made that slow on purpose
-_ROOM = 1024  # processes that a bottle may have beyond its limit, once it is to end
-_BRANCHES = 20  # that come out beside the HEAD
-_SHOWN = 10
+FILE = 512 * MIB  # bytes of an uncommitted file; larger ones stay in the bottle
+ALIVE = 20.0  # seconds for a sign of life from the bottle
+_KEEPING = 180.0  # seconds to commit uncommitted changes; the agent may have made that slow on purpose
+_ROOM = 1024  # processes beyond its limit for a bottle that is about to end
+_BRANCHES = 20  # commits fetched besides HEAD
+_SHOWN = 10  # names in a line
 _ANSWER = 1 << 24  # bytes of an answer
 _LOOKING, _CLEARING = "looking at the bottle", "making room in the bottle"
 
 
 class ExportRefused(RepositoryError):
-    """A commit does not come out of the bottle."""
+    """A commit cannot be received from the bottle."""
 
 
 @dataclass(frozen=True)
 class Bottle:
-    """A bottle that runs, and what it works on; no command in it outlasts the deadline."""
+    """A running bottle and its work; no command in it outlasts the deadline."""
 
     session: str
-    owner: Owner  # of whoever asks: of the temporary files
+    owner: Owner  # of the temporary files: this process
     container: str
     work: Work
     env: Mapping[str, str] = field(repr=False)
-    started: Callable[[int], None] = lambda _: None  # hears the pid of each docker client
+    started: Callable[[int], None] = lambda _: None  # called with the pid of each docker client
     deadline: Deadline = field(default_factory=Deadline, repr=False, compare=False)
 
     def argv(self, text: str, *words: str) -> tuple[str, ...]:
-        """Return the command that runs a script in the bottle, as its agent."""
+        """Return the command that runs a shell script in the bottle, as the agent."""
         return execute(self.container, "/bin/bash", "-c", text, "bash", WORKDIR, *words)
 
     def export(self, command: str, *words: str) -> tuple[str, ...]:
-        """Return the command that runs a command of the exporter in the bottle, which reads its `program`."""
+        """Return the command that runs a command of the exporter in the bottle; its stdin must be `program`."""
         return execute(self.container, *PYTHON, command, WORKDIR, *words)
 
     def run(
@@ -63,10 +63,10 @@ class Bottle:
         into: IO[bytes] | None = None,
         limit: int = _ANSWER,
     ) -> Result:
-        """Run a docker command to its end, for `most` seconds at most; `what` names it.
+        """Run a docker command to its end, for at most `most` seconds; `what` describes it in progress and errors.
 
-        It reads `head` and prints `limit` bytes at most, `into` a file or else into the result. RepositoryError if it
-        may not start any more, is given up or prints more.
+        Its stdin is `head`. Its output, at most `limit` bytes, goes `into` a file, else into the result. Raises
+        RepositoryError if time is up, the user gives up or the output is larger, EngineError without docker.
         """
         seconds = self.deadline.left(most)
         client = command.start(argv, self.env)
@@ -74,33 +74,33 @@ class Bottle:
         return stream.pump(client, what=what, seconds=seconds, head=head, into=into, limit=limit)
 
     def checked(self, result: Result) -> Result:
-        """Return a command's result; EngineError if it failed because docker cannot be used.
+        """Return a command's result; raises EngineError if it failed because docker cannot be used.
 
-        Finding out takes another query, so not after the deadline, nor for a command that was cut off.
+        That takes another query, so it is not checked after the deadline or for a command that timed out.
         """
         return result if result.timed_out or self.deadline.over else Engine(self.env).checked(result)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What the bottle says of its work: its commit, what else there is, and what does not come out."""
+    """The bottle's answer about its work: its commit, other commits, and everything that is not fetched."""
 
     tip: str
     before: str = ""  # the agent's own last commit
-    failed: str = ""  # why not all that was left is in `tip`
-    slow: bool = False
+    failed: str = ""  # why some uncommitted changes are not in `tip`
+    slow: bool = False  # committing them took too long
     also: tuple[
         tuple[str, str, str], ...
-    ] = ()  # commits on no way to `tip`, with what is below them, and what they are
-    more: tuple[str, ...] = ()  # those that are too many
+    ] = ()  # commits not in the history of `tip`, each with the agent's own commit below it, and its description
+    more: tuple[str, ...] = ()  # descriptions of those beyond the limit
     nested: tuple[str, ...] = ()
     large: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()  # why not all commits are known
+    unread: tuple[str, ...] = ()  # why some commits cannot be read
     special: tuple[str, ...] = ()  # sockets, FIFOs and devices
-    tags: tuple[tuple[str, str], ...] = ()  # their commits and names
+    tags: tuple[tuple[str, str], ...] = ()  # each with its commit and name
 
     def tagged(self, session: str, *, last: bool) -> str:
-        """Return a line that names the tags, and says how to bring them; nothing if there are none."""
+        """Return a line with the tags and how to fetch them; empty if there are none."""
         if not self.tags:
             return ""
         names = ", ".join(name for _, name in self.tags[:_SHOWN])
@@ -110,7 +110,7 @@ class Kept:
         return f"tags    {names}{more}: to fetch them, {installation.command(f'fetch --tags {session}')}\n"
 
     def notes(self, where: str) -> Iterator[str]:
-        """Yield a line for each kind of thing that does not come, or not as it is; `where` it is instead."""
+        """Yield a line for each kind of thing that is not fetched, or not as it is; `where` is its fate."""
         if self.slow:
             yield f"beware  what was left uncommitted took too long to commit: it {where}\n"
         if self.failed:
@@ -118,8 +118,8 @@ class Kept:
         if self.unread:
             yield f"beware  not all commits could be read, the rest {where}: {'; '.join(self.unread)}\n"
         for what, names in (
-            ("repositories of their own, of which the files come but the history", self.nested),
-            ("more than is fetched,", self.more),
+            ("the history of nested repositories, unlike their files,", self.nested),
+            (f"beyond the {_BRANCHES} that are fetched,", self.more),
             ("too large,", self.large),
             ("not a regular file,", self.special),
         ):
@@ -129,9 +129,10 @@ class Kept:
 
 
 def keep(bottle: Bottle, *, last: bool) -> Kept:
-    """Have what was left uncommitted committed in the bottle; `last` may end what the agent still runs, if it must.
+    """Commit the uncommitted changes in the bottle; `last` allows to end the agent's processes if they are in the way.
 
-    RepositoryError if there is nothing to be had. There is no second try once the user has given up or time is up.
+    Raises RepositoryError if there is nothing to fetch, EngineError if docker cannot be used. There is no second
+    attempt once the user has given up or time is up.
     """
     try:
         _await(bottle)
@@ -148,11 +149,11 @@ def _await(bottle: Bottle) -> None:
         return
     if alive.absent or wording.says(wording.CONTAINER_ENDED, alive.stderr) or _limit(bottle) is None:
         raise RepositoryError(f"nothing can be fetched any more, the bottle has ended ({alive.reason})")
-    raise RepositoryError(f"nothing can be run in the bottle, which is there: {alive.reason}")
+    raise RepositoryError(f"the bottle is running, but nothing can be started in it: {alive.reason}")
 
 
 def _limit(bottle: Bottle) -> int | None:
-    """Return how many processes a bottle may have, 0 if that is not known; None where it does not run any more."""
+    """Return the bottle's limit of processes, 0 if unknown; None if it is not running."""
     form = "{{.State.Running}} {{.HostConfig.PidsLimit}}"
     argv = ("docker", "inspect", "--format", form, bottle.container)
     said = bottle.checked(bottle.run(argv, _LOOKING, ALIVE))
@@ -163,7 +164,7 @@ def _limit(bottle: Bottle) -> int | None:
 
 
 def _cleared(bottle: Bottle) -> bool:
-    """End what the agent still runs, in a bottle that has no room for anything else; tell whether that was done."""
+    """End the agent's processes in a bottle without room for any other; return whether that succeeded."""
     limit = _limit(bottle)
     if limit is None:
         return False
@@ -179,7 +180,7 @@ def _kept(bottle: Bottle) -> Kept:
     tip = said.tip or ("HEAD" if said.tip is None and result.timed_out else "")
     if not tip:
         bottle.checked(result)
-        raise RepositoryError(f"the bottle has no commit that could be fetched ({result.reason})")
+        raise RepositoryError(f"the bottle has no commit to fetch ({result.reason})")
     also = _also(said.commits, (f"branch bottle/{bottle.session}", tip))
     return Kept(
         *(tip, said.before, "; ".join((*said.failed, *_cut(result))), result.timed_out),
@@ -190,14 +191,14 @@ def _kept(bottle: Bottle) -> Kept:
 
 
 def _cut(result: Result) -> tuple[str, ...]:
-    """Return what there is to say of answers that broke off."""
+    """Return the reason if the answer is incomplete."""
     return () if result.ok or result.timed_out else (f"the bottle did not finish ({result.reason})",)
 
 
 def _also(commits: Sequence[Commit], head: tuple[str, str]) -> tuple[tuple[str, str, str], ...]:
-    """Return what there is beside the head, but what is below another of them.
+    """Return the commits other than the head, without those below another one.
 
-    First comes the branch that the bottle began with, then what has no other name, then the other branches.
+    The bottle's first branch comes first, then commits on no branch, then the other branches.
     """
     first, tip = head
     below = {each.oid: each.below for each in commits if each.below}
@@ -210,16 +211,16 @@ def _also(commits: Sequence[Commit], head: tuple[str, str]) -> tuple[tuple[str, 
 
 
 def take_back(bottle: Bottle, kept: str, before: str) -> None:
-    """Have the bottle forget a commit of what was left that did not come out, so that it can be made smaller."""
+    """Undo the refused commit `kept` of uncommitted changes in the bottle, so that the agent can shrink it."""
     with contextlib.suppress(RepositoryError):  # then it stays as it is
         bottle.run(bottle.export("forget", kept, before), "taking back what was left", ALIVE, head=program())
 
 
 def leave(bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], limit: int, last: bool) -> bool:
-    """Write the bundle that comes out of the bottle to a file; ExportRefused where it does not come whole, or in time.
+    """Receive a bundle of a commit from the bottle into a new file; return False if it would be empty.
 
-    False where there would be nothing in it. `limit` is a size in bytes; what is in the commits `beyond` which it goes
-    has come before.
+    It omits what is in the commits `beyond`, received before. Raises ExportRefused if it is larger than `limit` bytes,
+    late or incomplete, EngineError without docker, OSError if the file cannot be written.
     """
     with into.open("xb", buffering=0) as file:
         into.chmod(0o600)
@@ -237,10 +238,10 @@ def leave(bottle: Bottle, tip: str, into: Path, *, beyond: Sequence[str], limit:
     if wording.says(wording.EMPTY_BUNDLE, result.stderr):
         return False
     if not result.ok:
-        raise ExportRefused(f"the bottle does not give its work: {result.reason}")
+        raise ExportRefused(f"the bottle did not send its work: {result.reason}")
     return True
 
 
 def program() -> bytes:
-    """Return the exporter, for the stdin of `Bottle.export`; it is shorter than what a pipe takes at once."""
+    """Return the exporter's source, the stdin of `Bottle.export`; it fits into a pipe's buffer."""
     return Path(__file__).with_name("exporter.py").read_bytes()

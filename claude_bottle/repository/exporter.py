@@ -1,11 +1,11 @@
-"""Get the work out of a bottle: commit what was left uncommitted, list what there is, bundle it, show what changed.
+"""Export the work from a bottle: commit uncommitted changes, list the commits, bundle them, print a diff.
 
-Runs in the bottle as the agent's user, beside whatever the agent still runs. Sent over stdin to Python, with a command
-and its words as arguments: so it is for Python 3.9, the standard library alone, and imports nothing of claude_bottle.
+Runs in the bottle as the agent's user, beside the agent's processes. Python gets it on stdin, with a command and its
+words as arguments, so it needs only Python 3.9 and the standard library, and imports nothing of claude_bottle.
 
-Git's state is whatever the agent has made of it. A `.git` that cannot be used, or written to, is left as it is, and a
-repository of our own, without filters, is put on top of its objects; an index that is locked or broken is replaced by
-one of our own. No hook, no signature, no file monitor.
+Git may be in any state. A `.git` that is unusable or read-only is left as it is, and a repository of our own, without
+filters, is put on top of its objects; an index that is locked or broken is replaced by one of our own. No hook, no
+signature, no file monitor.
 
 `keep` prints one JSON object a line, each as soon as it is known, so that it counts if the rest hangs; `bundle` prints
 a git bundle, `diff` a patch, `forget` nothing.
@@ -31,34 +31,34 @@ from dataclasses import dataclass
 from typing import Callable  # noqa: UP035  (Python 3.9)
 
 PART = 9  # the exit status of a diff that does not show everything
-_LARGE = 20  # files that are listed, at most
-_COMMITS = 100  # that are listed of those without a branch, and as many branches, at most
-_PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before another try in a bottle without room for a process, as bash has them
-_NESTED = 1000  # repositories inside a work tree that are listed, at most
-_WHYS = 20  # things that git does not take that are named, at most
-_TEXT = 1000  # characters that are printed of a name, at most
-_EVERY_TIME = "fatal: adding files failed"  # git says so after what it says of the files
+_LARGE = 20  # files to list, at most
+_COMMITS = 100  # commits without a branch to list, at most, and as many branches and tags
+_PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts to start a process in a full bottle, as in bash
+_NESTED = 1000  # nested repositories to list, at most
+_WHYS = 20  # reasons of one kind to print, at most
+_TEXT = 1000  # characters of a name to print, at most
+_EVERY_TIME = "fatal: adding files failed"  # git's last line, after those about the files
 _BLOCK = 1 << 16  # bytes
 _SETTINGS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=", "-c", "gc.auto=0"),
-    # Outside of a sparse checkout git would leave out what is there, if it is tracked without a word.
+    # In a sparse checkout git would leave out files outside of it, silently if they are tracked.
     *("-c", "advice.addEmbeddedRepo=false", "-c", "core.sparseCheckout=false"),
 )
-# Of a status, whatever the agent has set.
+# For `git status`, overriding the agent's settings.
 _EVERYTHING = ("--untracked-files=all", "--ignore-submodules=none")
-_REFS = ("for-each-ref", "--format=%(objectname)")  # one whose object is missing is no reason to do without the others
-_OWN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # what leads git away from the agent's repository
+_REFS = ("for-each-ref", "--format=%(objectname)")  # a missing object of one must not hide the others
+_OWN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # redirect git from the agent's repository
 _COPIED = ("packed-refs", "refs", "logs")
-_HELD = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)  # the kinds of file that git can hold
-_RAW = "-text -working-tree-encoding -ident"  # git refuses a file that these do not fit
+_HELD = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)  # the kinds of file that git can store
+_RAW = "-text -working-tree-encoding -ident"  # git refuses a file that contradicts these
 _UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 _MESSAGE = b"""Keep what was left uncommitted
 
 Made by claude-bottle as the work was fetched out of the bottle: no commit of the agent's.
 """
-_LAST = "refs/claude-bottle/last"  # below it, for each work tree, the last commit that was made beside its HEAD
+_LAST = "refs/claude-bottle/last"  # per work tree: the last commit made beside its HEAD
 _IDENTITY = (("NAME", "claude-bottle"), ("EMAIL", "claude-bottle@localhost"))
-# What git says of something that has gone, which is no loss.
+# Git's errors for something that no longer exists, which is no loss.
 _GONE = {os.strerror(code) for code in (errno.ENOENT, errno.ENOTDIR)}
 _BARRED = {os.strerror(code) for code in errno.errorcode} - _GONE
 _BROKEN = re.compile("^warning: ignoring broken ref .*$", re.MULTILINE)
@@ -76,11 +76,11 @@ class Git:
     env: dict[str, str]
 
     def argv(self, *words: str) -> tuple[str, ...]:
-        """Return a git command with the settings that keep hooks and the like out of it."""
+        """Return a git command without hooks, file monitor and sparse checkout."""
         return ("git", *_SETTINGS, *words)
 
     def run(self, *words: str, stdin: bytes = b"") -> Done[bytes]:
-        """Run a command to its end; if the folder is not there any more, say, it fails as any other."""
+        """Run a command to its end; if it cannot be started, such as for a missing folder, the result is status 127."""
         argv, pipe = self.argv(*words), subprocess.PIPE
         try:
             process = self._started(argv, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -91,7 +91,7 @@ class Git:
         return Done(argv, process.returncode, out, err)
 
     def _started(self, argv: Sequence[str], **pipes: int | None) -> subprocess.Popen[bytes]:
-        """Start a command, again and again if the bottle has no room for a process."""
+        """Start a command, with further attempts if the bottle has no room for a process."""
         pauses = iter(_PAUSES)
         while True:
             try:
@@ -107,12 +107,12 @@ class Git:
         return self.run(*words).returncode == 0
 
     def text(self, *words: str) -> str:
-        """Return what a command prints, less the newlines at its end; nothing if it fails."""
+        """Return a command's output without its last newlines; empty if it fails."""
         done = self.run(*words)
         return _text(done.stdout).rstrip("\n") if done.returncode == 0 else ""
 
     def items(self, *words: str) -> Iterator[str]:
-        """Yield what a command prints with a NUL after each item: of a million files, one by one."""
+        """Yield the NUL-terminated items of a command's output, one by one: there may be a million files."""
         null, rest = subprocess.DEVNULL, b""
         try:
             process = self._started(self.argv(*words), stdin=null, stdout=subprocess.PIPE, stderr=null)
@@ -125,48 +125,48 @@ class Git:
                 yield from map(_text, whole)
 
     def shown(self, *words: str) -> int:
-        """Run a command that prints to our own stdout and stderr; return its exit status."""
+        """Run a command on our own stdout and stderr; return its exit status."""
         with self._started(self.argv(*words), stdin=subprocess.DEVNULL) as process:
             return process.wait()
 
     def name(self, revision: str) -> str:
-        """Return the full name of an object; nothing if there is none."""
+        """Return the full object id of a revision; empty if there is none."""
         return self.text("rev-parse", "--quiet", "--verify", revision)
 
     def toplevel(self) -> str:
-        """Return the root of the work tree that git sees; nothing if it sees none."""
+        """Return the root of git's work tree; empty if it finds none."""
         return self.text("rev-parse", "--show-toplevel")
 
     def ignores(self, path: str) -> bool:
-        """Return whether a path is ignored, or within a submodule, where git does not look."""
+        """Return whether a path is ignored, or within a submodule, which git skips."""
         return self.run("check-ignore", "--quiet", "--", f"./{path}").returncode != 1  # "./" since : may begin magic
 
     def alone(self, folder: str) -> Git:
-        """Return git in another folder, with the repository that it finds there."""
+        """Return git in another folder, with the repository found there."""
         env = {name: value for name, value in self.env.items() if name not in _OWN}
         return Git(folder, {**env, "PWD": folder})
 
 
 class WorkTree:
-    """A work tree, and what of git can be used on it."""
+    """A work tree, and the usable parts of its git."""
 
     def __init__(self, git: Git, theirs: str, task: Task) -> None:
-        """Take the agent's repository `theirs` as it is; see `opened`."""
+        """Use the agent's repository `theirs` as it is; see `opened`."""
         self.git, self.theirs, self.task = git, theirs, task
         self.index = ""  # the agent's own
-        self.nested: list[str] = []  # repositories inside, whose files were put in their place
-        self.said = self.why = ""  # by git, of the last thing and the first one that failed
-        self.refless = False  # the agent's refs cannot be read at all
-        self.barred: list[str] = []  # what git only warns of: it leaves something out, and succeeds
+        self.nested: list[str] = []  # nested repositories, replaced by their files in the index
+        self.said = self.why = ""  # git's messages: of the last command, and of the first failure
+        self.refless = False  # the agent's refs are unreadable
+        self.barred: list[str] = []  # git's warnings about files left out of a successful command
 
     @classmethod
     def opened(cls, folder: str, task: Task) -> WorkTree | None:
-        """Return the bottle's main work tree; None if nothing can be done with it."""
+        """Return the bottle's main work tree; None if it cannot be used at all."""
         permit(folder)
         permit(_gitdir(folder))
         git = Git(folder, _english({**os.environ, "PWD": folder}))
         top = git.toplevel()
-        if not top:  # what the agent has set for itself may be at fault
+        if not top:  # the agent's own settings may be at fault
             git.env.update(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1")
             top = git.toplevel()
         tree = cls(git, os.path.join(folder, ".git"), task)
@@ -180,7 +180,7 @@ class WorkTree:
     def own(self, at: str = "", attributes: str = "") -> bool:
         """Use a repository of our own from here on; return whether it could be made.
 
-        `at` is where its HEAD shall be, the agent's if not given; `attributes` shall not count, nor do filters.
+        `at` is its HEAD, by default the agent's; `attributes` are unset, and so are filters.
         """
         made, env = _own(), self.git.env
         env.update(GIT_DIR=made, GIT_WORK_TREE=self.git.folder)
@@ -193,16 +193,16 @@ class WorkTree:
         kept = self.git.text("for-each-ref", "--format=%(refname) %(objectname)", _LAST).splitlines()
         self._fill(made, attributes)
         for ref in kept:
-            self.git.run("update-ref", *ref.split(), "")  # unless the agent's repository has it, too
+            self.git.run("update-ref", *ref.split(), "")  # unless it exists already, from the agent's repository
         at = at or _read(os.path.join(self.theirs, "HEAD"))
         at = self.git.name(f"{_unref(at)}^{{commit}}") or self.task.start
         self.git.run("update-ref", "--no-deref", "HEAD", at)
         if not env.get("GIT_INDEX_FILE"):
-            self.git.run("read-tree", "HEAD")  # what is tracked and ignored is nowhere else
+            self.git.run("read-tree", "HEAD")  # files that are both tracked and ignored are nowhere else
         return True
 
     def _fill(self, made: str, attributes: str) -> None:
-        """Copy what counts of the agent's repository, but for its settings, and see its objects."""
+        """Copy what is needed of the agent's repository, without its settings, and use its objects."""
         with suppress(OSError):
             os.makedirs(f"{made}/info", exist_ok=True)
         _write(f"{made}/objects/info/alternates", f"{self.theirs}/objects")
@@ -227,7 +227,7 @@ class WorkTree:
         return True
 
     def fresh(self) -> bool:
-        """Use an index of what the HEAD has from here on."""
+        """Use a new index of HEAD from here on."""
         self.git.env["GIT_INDEX_FILE"] = self.task.index()
         self.git.run("read-tree", "HEAD")
         return True
@@ -237,13 +237,13 @@ class WorkTree:
         return self.git.ok("ls-files")
 
     def busy(self) -> bool:
-        """Return whether a merge, rebase or the like is under way, which stays as it is."""
+        """Return whether a merge, rebase or the like is in progress; it is left alone."""
         return any(os.path.exists(os.path.join(os.path.dirname(self.index), name)) for name in _UNDER_WAY)
 
     def whole(self) -> bool:
-        """Put all of the work tree into the index, what is in another repository after that one's own.
+        """Put the whole work tree into the index, the files of nested repositories last.
 
-        Return whether git took everything; if not, `said` is why not.
+        Return whether git added everything; if not, `said` is the reason.
         """
         self.barred = []
         if not self._added(self.git):
@@ -254,14 +254,14 @@ class WorkTree:
         return good
 
     def _added(self, git: Git) -> bool:
-        """Put a work tree into its index; return whether git took what it can see, what else is in `barred`."""
+        """Put a work tree into its index; return whether git succeeded. Its warnings are added to `barred`."""
         done = add(git, self.task.size)
         self.said = _text(done.stderr)
         self.barred += barred(self.said)
         return done.returncode == 0
 
     def _folders(self) -> Iterator[str]:
-        """Yield where there are repositories inside this one, or would be submodules."""
+        """Yield the folders of nested repositories, and of submodules that are not checked out."""
         yield from nested(self.git.folder)
         for item in self.git.items("ls-files", "--stage", "-z"):
             mode, _, path = item.partition("\t")
@@ -269,9 +269,9 @@ class WorkTree:
                 yield path
 
     def _plain(self, at: str, over: list[str]) -> bool:
-        """Put the files of a repository inside this one, or of a submodule, in place of what the index has of it.
+        """Replace a nested repository or a submodule in the index by its files; return whether that succeeded.
 
-        Return whether that worked. What is known, and is added to `over`, stays as it is with all that is below it.
+        A `known` one is added to `over` and stays as it is, with everything below it.
         """
         path = os.path.join(self.git.folder, at)
         skipped = not os.path.isdir(path) or os.path.islink(path) or self.git.ignores(at)
@@ -298,7 +298,7 @@ class WorkTree:
         return done.returncode == 0
 
     def _tree_of(self, at: str) -> str:
-        """Write a tree of a folder's files, as if it were a work tree by itself; return its name, if git can."""
+        """Write a tree of a folder's files, as of a separate work tree; return its object id, empty if git fails."""
         folder = os.path.join(self.git.folder, at)
         own = {
             "GIT_DIR": self.git.text("rev-parse", "--absolute-git-dir"),
@@ -316,7 +316,7 @@ class WorkTree:
         return _text(written.stdout).rstrip("\n") if written.returncode == 0 else ""
 
     def known(self, at: str) -> bool:
-        """Return whether a folder is a submodule as it came, or another work tree, which comes by itself."""
+        """Return whether a folder is an unchanged submodule, or another work tree, which is exported separately."""
         path = os.path.join(self.git.folder, at)
         alone, link = self.git.alone(path), os.path.join(path, ".git")
         if not os.path.exists(link) or not _same(alone.toplevel(), path):
@@ -334,7 +334,7 @@ class WorkTree:
         return status.returncode == 0 and not status.stdout and not barred(_text(status.stderr))
 
     def rescued(self, at: str) -> bool:
-        """Put all into the index of a repository of our own, with `at` as its HEAD; return whether it was all."""
+        """Put everything into the index of a repository of our own, with HEAD `at`; return whether that succeeded."""
         for attributes in ("", _RAW):
             if self.own(at, attributes) and self.whole():
                 return True
@@ -344,7 +344,7 @@ class WorkTree:
         return False
 
     def kept(self) -> Kept:
-        """Commit what was left uncommitted."""
+        """Commit the uncommitted changes."""
         old = self.git.name("HEAD^{commit}")
         if not os.path.exists(self.index):
             self.fresh()
@@ -370,7 +370,7 @@ class WorkTree:
         return self.rescued(old)
 
     def _written(self, old: str) -> str:
-        """Write the index as a tree, somehow; return its name."""
+        """Write the index as a tree, if need be from another index; return its object id, empty if git fails."""
         ways: tuple[Callable[[], bool], ...] = (
             lambda: True,
             self.copied,
@@ -386,9 +386,9 @@ class WorkTree:
         return ""
 
     def _commit(self, old: str, tree: str) -> str:
-        """Commit a tree on top of `old`, if there is one; return the commit, nothing if git fails.
+        """Commit a tree on top of `old`, if there is one; return the commit, empty if git fails.
 
-        If the index is not the agent's own, its HEAD stays, too, and the same files make the same commit again.
+        If the index is not the agent's own, its HEAD does not move, and the same files result in the same commit.
         """
         env = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in _IDENTITY}
         apart = self.git.env.get("GIT_DIR") or self.git.env.get("GIT_INDEX_FILE")
@@ -416,9 +416,9 @@ class WorkTree:
         return f"{_LAST}/{hashlib.sha256(self.git.folder.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
     def _parents(self, old: str) -> tuple[str, ...]:
-        """Return what a commit beside the HEAD is on top of, so that one branch can have it after the last one.
+        """Return the parents of a commit beside HEAD, so that one branch can contain it and the last such commit.
 
-        That is the last one, if it has only commits of ours on top of `old`; while a rebase moves the HEAD, both.
+        They are the last one, if only commits of ours are between it and `old`; while a rebase moves HEAD, both.
         """
         last = self.git.name(f"{self._last()}^{{commit}}")
         if not old or not last or self.git.ok("merge-base", "--is-ancestor", last, old):
@@ -429,13 +429,13 @@ class WorkTree:
         return (old, last) if self.busy() else (old,)
 
     def large(self) -> Iterator[str]:
-        """Yield the files that are too large, unless they are ignored or as they were committed."""
+        """Yield the files that are too large, unless ignored or unchanged since their commit."""
         for path in large(self.git.folder, self.task.size):
             if self.git.run("--literal-pathspecs", "status", "--porcelain", *_EVERYTHING, "--", path).stdout:
                 yield path
 
     def special(self) -> Iterator[str]:
-        """Yield sockets, FIFOs and devices, which git passes over, unless they are ignored."""
+        """Yield sockets, FIFOs and devices, which git skips, unless ignored."""
         for path, entry in walk(self.git.folder):
             with suppress(OSError):  # it is gone
                 mode = entry.stat(follow_symlinks=False).st_mode
@@ -445,7 +445,7 @@ class WorkTree:
 
 @dataclass
 class Kept:
-    """A commit of what was left, on top of the agent's own last one, where there are any; `why` it has not all."""
+    """A commit of uncommitted changes, if any, and the agent's own last one; `why` some changes are missing."""
 
     new: str
     old: str
@@ -453,26 +453,26 @@ class Kept:
 
 
 class Task:
-    """What is asked: the commit where the bottle began, and a size in bytes; and room for indexes of our own."""
+    """The request: the bottle's first commit and a limit of size in bytes; and a folder for indexes of our own."""
 
     def __init__(self, start: str, size: int, scratch: str) -> None:
-        """Take a folder for the indexes."""
+        """Store the request; the indexes go into the folder `scratch`."""
         self.start, self.size, self._scratch = start, size, scratch
         self._number = itertools.count()
 
     def index(self) -> str:
-        """Return a name for another index."""
+        """Return the path of a new index."""
         return os.path.join(self._scratch, f"index-{next(self._number)}")
 
 
 class Commits:
-    """What there is beside the HEAD: other branches, stashes, commits that were made on none."""
+    """The commits outside of HEAD's history: other branches, stashes, commits on no branch."""
 
     def __init__(self, tree: WorkTree) -> None:
-        """See the agent's refs, in a repository of our own if its git cannot."""
+        """Read the agent's refs, in a repository of our own if the agent's is unreadable."""
         self.folder, self.start = tree.theirs, tree.task.start
         self.old = tree.git.name("HEAD^{commit}")
-        self.why: list[str] = []  # something of it cannot be read
+        self.why: list[str] = []  # why some commits cannot be read
         self._git, self._seen = tree.git, tree.theirs
         if not self._ok(*_REFS):
             other = WorkTree(Git(tree.git.folder, dict(tree.git.env)), tree.theirs, tree.task)
@@ -488,7 +488,7 @@ class Commits:
         return self._git.ok(*self._words(*words))
 
     def _lines(self, *words: str) -> Iterator[tuple[str, str]]:
-        """Yield an object's name and the rest of each line that a command prints; what else it says is in `why`."""
+        """Yield object id and rest of each line of a command's output; add its errors and warnings to `why`."""
         done = self._git.run(*self._words(*words))
         said = _text(done.stderr)
         why = reasons(said) if done.returncode else [*_BROKEN.findall(said), *barred(said)]
@@ -499,14 +499,14 @@ class Commits:
                 yield oid, what
 
     def loose(self, oid: str) -> bool:
-        """Return whether a commit is on no way to the HEAD, the start or a branch."""
+        """Return whether a commit is in the history of neither HEAD, the start nor a branch."""
         ancestor = ("merge-base", "--is-ancestor", oid)
         if not oid or self._ok(*ancestor, self.old or self.start) or self._ok(*ancestor, self.start):
             return False
         return not self._git.text(*self._words("for-each-ref", "--count=1", f"--contains={oid}", "refs/heads"))
 
     def unnamed(self) -> Iterator[tuple[str, str]]:
-        """Yield stashes, and the commits that the agent has left for another without a branch, with what they are."""
+        """Yield stashes, and commits on no branch that a checkout left behind, with their descriptions."""
         stash = self._git.text(*self._words("rev-parse", "--quiet", "--verify", "refs/stash"))
         if stash:
             stashes = list(self._lines("reflog", "show", "--format=%H stash %gd", "refs/stash", "--"))
@@ -521,7 +521,7 @@ class Commits:
                 yield oid, f"commit {oid[:12]}"
 
     def branches(self) -> Iterator[tuple[str, str]]:
-        """Yield the branches that are not on the way to the HEAD or the start, those named bottle/... first."""
+        """Yield the branches outside of the history of HEAD and the start, those named bottle/... first."""
         merged = [self.old, self.start if self._ok("cat-file", "-e", self.start) else ""]
         self._check()
         known = [f"--no-merged={oid}" for oid in merged if oid]
@@ -529,14 +529,14 @@ class Commits:
             yield from self._lines("for-each-ref", *known, "--format=%(objectname) branch %(refname:lstrip=2)", under)
 
     def tags(self) -> Iterator[tuple[str, str]]:
-        """Yield the tags of commits, with these; all are the agent's, for none comes in."""
+        """Yield the tags of commits, with these; all are the agent's, since none is cloned."""
         form = "--format=%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname:lstrip=2)"
         for oid, name in self._lines("for-each-ref", form, "refs/tags"):
             if self._ok("cat-file", "-e", f"{oid}^{{commit}}"):
                 yield oid, name
 
     def _check(self) -> None:
-        """Note the branches without their commit, which git passes over."""
+        """Note the branches whose commit is missing, which git skips."""
         refs = list(self._lines("for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"))
         asked = "".join(f"{oid}^{{commit}}\n" for oid, _ in refs).encode()
         answers = self._git.run(*self._words("cat-file", "--batch-check"), stdin=asked).stdout.split(b"\n")
@@ -545,7 +545,7 @@ class Commits:
                 self.why.append(f"the commit of branch {name} is missing")
 
     def worktrees(self) -> list[str]:
-        """Return the folders in which other work trees have their index and HEAD."""
+        """Return the folders with index and HEAD of the other work trees."""
         folder = os.path.join(self.folder, "worktrees")
         with suppress(OSError):
             return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if not name.startswith(".")]
@@ -556,7 +556,7 @@ class Commits:
 
 
 def keep(task: Task, folder: str) -> int:
-    """Commit what was left uncommitted in each work tree, and print what there is."""
+    """Commit the uncommitted changes in each work tree, and print all commits."""
     tree = WorkTree.opened(folder, task)
     if not tree:
         return 1
@@ -573,13 +573,13 @@ def keep(task: Task, folder: str) -> int:
     for each in commits.worktrees():
         try:
             beside(tree, commits, each)
-        except OSError as error:  # it has gone meanwhile, say: the others must come
+        except OSError as error:  # such as one removed meanwhile: the others must be exported
             tell("failed", why=f"in {each}: {error.strerror}")
     return 0
 
 
 def beside(main_tree: WorkTree, commits: Commits, folder: str) -> None:
-    """Commit what was left in another work tree, which has its index and HEAD in `folder`, and print what there is."""
+    """Commit the uncommitted changes in another work tree, with index and HEAD in `folder`, and print its commit."""
     at = _read(os.path.join(folder, "gitdir"))
     what = f"work tree {at[: -len('/.git')] if at.endswith('/.git') else at}"
     place = os.path.abspath(os.path.join(folder, os.path.dirname(at)))
@@ -608,7 +608,7 @@ def beside(main_tree: WorkTree, commits: Commits, folder: str) -> None:
 
 
 def report(tree: WorkTree, kept: Kept, place: str = "") -> None:
-    """Print what does not come out of a work tree, or not as it is; `place` if it is not the main one."""
+    """Print what is not exported from a work tree, or not as it is; `place` is its path, empty for the main one."""
     tell_some("failed", kept.why, f"in {place}: " if place else "")
     for path in tree.nested[:_NESTED]:
         tell("nested", path=os.path.join(place, path))
@@ -619,7 +619,7 @@ def report(tree: WorkTree, kept: Kept, place: str = "") -> None:
 
 
 def bundle(task: Task, folder: str, tip: str, out: str, *before: str) -> int:
-    """Print a bundle with the one ref `out`: of `tip`, less what the bottle began with or came out `before`."""
+    """Print a bundle with the only ref `out`, of `tip`, without the start and what was exported `before`."""
     tree = WorkTree.opened(folder, task)
     if not tree or (not tree.git.ok("cat-file", "-e", f"{tip}^{{commit}}") and not tree.own()):
         return 1
@@ -636,7 +636,7 @@ def bundle(task: Task, folder: str, tip: str, out: str, *before: str) -> int:
 
 
 def diff(task: Task, folder: str) -> int:
-    """Print the difference of all that there is to the start; the exit status is PART if that is not everything."""
+    """Print a diff of everything against the start; the exit status is PART if it is incomplete."""
     tree = WorkTree.opened(folder, task)
     if not tree:
         return 1
@@ -650,7 +650,7 @@ def diff(task: Task, folder: str) -> int:
 
 
 def forget(folder: str, kept: str, before: str) -> int:
-    """Take back the commit `kept` of what was left, on top of `before`, in whichever work tree it is the HEAD's."""
+    """Undo the commit `kept` of uncommitted changes, on top of `before`, in the work tree that has it as HEAD."""
     git = Git(folder, {**os.environ, "PWD": folder})
     for item in git.items("worktree", "list", "--porcelain", "-z"):
         kind, _, path = item.partition(" ")
@@ -664,7 +664,7 @@ def forget(folder: str, kept: str, before: str) -> int:
 
 
 def tell_some(kind: str, whys: Sequence[str], where: str = "") -> None:
-    """Print the first of many reasons, and how many more there are."""
+    """Print the first reasons, and the number of the others."""
     for why in whys[:_WHYS]:
         tell(kind, why=f"{where}{why}")
     if len(whys) > _WHYS:
@@ -672,7 +672,7 @@ def tell_some(kind: str, whys: Sequence[str], where: str = "") -> None:
 
 
 def tell(kind: str, **fields: str) -> None:
-    """Print one thing that is known; long names are cut."""
+    """Print one answer; long names are cut."""
     print(json.dumps({"kind": kind, **{name: text[:_TEXT] for name, text in fields.items()}}), flush=True)
 
 
@@ -680,7 +680,7 @@ def tell(kind: str, **fields: str) -> None:
 
 
 def permit(folder: str) -> None:
-    """Let ourselves read all there is in a folder, which is the agent's own, as far as that can be done."""
+    """Make everything in a folder readable, as far as possible; it is the agent's own."""
     folders = [folder]
     with suppress(OSError):
         _permit(folder, os.stat(folder).st_mode)
@@ -695,7 +695,7 @@ def permit(folder: str) -> None:
 
 
 def _permit(path: str, mode: int) -> None:
-    """Open what is closed to ourselves, for writing too, as what is in a `.git` must be."""
+    """Add missing permissions for ourselves; to write as well, since a `.git` must be writable."""
     folder = stat.S_ISDIR(mode)
     needed = stat.S_IRUSR | (stat.S_IXUSR if folder else 0)
     if (folder or stat.S_ISREG(mode)) and needed & ~mode:
@@ -703,7 +703,7 @@ def _permit(path: str, mode: int) -> None:
 
 
 def walk(folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield everything in a folder, by its path there, but what is in a `.git`."""
+    """Yield everything in a folder with its relative path, except the content of a `.git`."""
     folders = [""]
     while folders:
         at = folders.pop()
@@ -732,23 +732,23 @@ def nested(folder: str) -> Iterator[str]:
 
 
 def add(git: Git, size: int) -> Done[bytes]:
-    """Add all of a work tree to the index, but what is larger than `size` bytes or in another repository."""
+    """Add a work tree to the index, without files of more than `size` bytes and nested repositories."""
     unhide(git)
-    # Git takes amiss what is excluded, and ignored or in a submodule.
+    # An excluded path that is ignored, or in a submodule, makes git fail.
     apart = [path for path in (*large(git.folder, size), *nested(git.folder)) if not git.ignores(path)]
     paths = _joined([".", *(f":(exclude,literal){path}" for path in apart)])
     return git.run("add", "--all", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=paths)
 
 
 def hidden(git: Git) -> tuple[list[str], list[str]]:
-    """Return the files that git does not look at: those taken as unchanged, and those there that need not be."""
+    """Return the files that git skips: those assumed unchanged, and those present in spite of skip-worktree."""
     assumed = [item[2:] for item in git.items("ls-files", "-v", "-z") if item[:1].islower()]
     skipped = [item[2:] for item in git.items("ls-files", "-t", "-z") if item.startswith("S ")]
     return assumed, [path for path in skipped if os.path.lexists(os.path.join(git.folder, path))]
 
 
 def unhide(git: Git) -> None:
-    """Have git look at the files that the agent has told it not to look at, if they are there."""
+    """Make git examine the files that the agent has hidden from it, if they exist."""
     assumed, skipped = hidden(git)
     if assumed:
         git.run("update-index", "--no-assume-unchanged", "-z", "--stdin", stdin=_joined(assumed))
@@ -757,23 +757,23 @@ def unhide(git: Git) -> None:
 
 
 def barred(said: str) -> list[str]:
-    """Return the lines of git's that end with an error of the system: what they name is left out.
+    """Return git's warnings that end with a system error: the file that they name is left out.
 
-    A long name can take the error's place at the end.
+    A long name can hide the error at the end.
     """
     ends = ((line, line.rpartition(": ")[2]) for line in said.split("\n"))
     return [line for line, end in ends if end in _BARRED or (line.startswith(_UNOPENED) and end not in _GONE)]
 
 
 def reasons(said: str) -> tuple[str, ...]:
-    """Return what git said of a failure, less what it says of every one."""
+    """Return git's messages about a failure, without those common to all."""
     lines = [line for line in said.split("\n") if line and not line.startswith("hint: ")]
     errors = [line for line in lines if line.startswith(("error: ", "fatal: ")) and line != _EVERY_TIME]
     return tuple(errors or lines)
 
 
 def _lasting(error: OSError) -> OSError:
-    """Return why a process cannot be started, unless it is that the bottle has no room for it."""
+    """Return the error of a process that cannot be started; raise it if the bottle has no room for one."""
     if error.errno in (errno.EAGAIN, errno.ENOMEM):
         raise error
     return error
@@ -788,7 +788,7 @@ def _joined(items: Iterable[str]) -> bytes:
 
 
 def _english(env: dict[str, str]) -> dict[str, str]:
-    """Return an environment in which git's messages are English; all else is as the agent has it."""
+    """Return an environment with English messages of git, otherwise the agent's."""
     env = {**env, "LC_MESSAGES": "C", "LANGUAGE": ""}
     if every := env.pop("LC_ALL", ""):
         env.update(LANG=every, LC_CTYPE=every)
@@ -796,13 +796,13 @@ def _english(env: dict[str, str]) -> dict[str, str]:
 
 
 def _gitdir(folder: str) -> str:
-    """Return where a work tree has its repository, if it has one."""
+    """Return the path of a work tree's repository, there or not."""
     link = _read(os.path.join(folder, ".git"))
     return os.path.join(folder, link[len("gitdir: ") :] if link.startswith("gitdir: ") else ".git")
 
 
 def _own() -> str:
-    """Return where a repository of our own is."""
+    """Return the path of the repository of our own."""
     return os.path.join(_temporary(), ".claude-bottle.git")
 
 
@@ -811,19 +811,19 @@ def _temporary() -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """Return whether two paths lead to the same thing, which is there."""
+    """Return whether two paths lead to the same existing file."""
     with suppress(OSError, ValueError):
         return os.path.samefile(one, other)
     return False
 
 
 def _unref(head: str) -> str:
-    """Return what a HEAD file leads to."""
+    """Return the ref or commit in a HEAD file."""
     return head[len("ref: ") :] if head.startswith("ref: ") else head
 
 
 def _read(path: str) -> str:
-    """Return a file's text, less NULs and the newlines at its end; nothing if it cannot be read."""
+    """Return a file's text without NULs and its last newlines; empty if it cannot be read."""
     with suppress(OSError, ValueError), open(path, "rb") as file:
         return _text(file.read().replace(b"\0", b"")).rstrip("\n")  # a crash may leave a file of zeros
     return ""
@@ -842,7 +842,7 @@ def _remove(path: str) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy a file or folder, links as links, as far as that can be done."""
+    """Copy a file or folder, links as links, as far as possible."""
     with suppress(OSError, RecursionError):  # what shutil raises is one of them
         if os.path.islink(source):
             os.symlink(os.readlink(source), target)
@@ -860,7 +860,7 @@ def main(words: list[str]) -> int:
     try:
         scratch = tempfile.mkdtemp(prefix="claude-bottle-", dir=_temporary())
     except OSError:
-        scratch = "/nonexistent"  # what needs an index of our own fails
+        scratch = "/nonexistent"  # commands that need an index of our own fail
     try:
         if command == "bundle":
             return bundle(Task(rest[0], 0, scratch), folder, *rest[1:])

@@ -1,4 +1,4 @@
-"""Bring a bottle's work back as a branch of the user's repository; only git's objects get out, and only into git."""
+"""Fetch a bottle's work as a branch of the user's repository: only git objects leave the bottle, and only into git."""
 
 import contextlib
 import functools
@@ -7,12 +7,12 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.errors import BottleError, RepositoryError
-from claude_bottle.host import console
+from claude_bottle.host import console, stage_dir
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command, deadline
 from claude_bottle.process.deadline import Deadline
@@ -25,7 +25,8 @@ from claude_bottle.repository.quarantine import BUNDLE, Quarantine, Room
 
 __all__ = ("BUDGET", "Bottle", "HandBack", "begun", "diff", "fetch")
 
-BUDGET = 600.0  # seconds for a hand-back in all its parts, with all the commits that it brings
+BUDGET = 600.0  # seconds for a whole hand-back, with all its commits
+_OUT = 0.8  # of BUDGET, to receive everything from the bottle; the rest is for the checks
 _EMPTY_TREE = {  # by the length of an object's name
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
@@ -33,23 +34,32 @@ _EMPTY_TREE = {  # by the length of an object's name
 
 
 def begun() -> str:
-    """Return what there is to say as the work begins to come back."""
+    """Return the message for the beginning of a hand-back."""
     return f"bringing the work back, for at most {deadline.spoken(BUDGET)}"
 
 
 def fetch(
-    bottle: Bottle, show: Callable[[str], None] = console.output, *, last: bool = False, tags: bool = False
+    bottle: Bottle,
+    show: Callable[[str], None] = console.output,
+    *,
+    last: bool = False,
+    tags: bool = False,
+    out: Callable[[], None] = lambda: None,
 ) -> str:
-    """Bring the work back as it is now and return what there is to say of it; raises RepositoryError or EngineError.
+    """Fetch the work in its present state and return a summary; raises RepositoryError or EngineError.
 
-    Where not all of it came, what there is to say of the rest is shown, and the error raised after that. What came out
-    and could not be fetched is saved beside the repository, and the error says where. `last`: the bottle is about to
-    go, and what does not come is lost. `tags`: bring these, too, as `bottle/<session>/<tag>`. All of it takes BUDGET
-    seconds at most; after these, or once the user has given up, nothing more is started.
+    If only a part was fetched, `show` is called with the summary before the error is raised. Work that was received and
+    could not be fetched is saved beside the repository; the error contains the path. `last`: the bottle is about to be
+    removed, and work that is not fetched is lost. `tags`: fetch tags as well, as `bottle/<session>/<tag>`. `out` is
+    called once everything is received, before it is checked. The limit is BUDGET seconds, of which the part _OUT is for
+    the bottle; after that, or once the user has given up, no command is started.
     """
-    bottle = replace(bottle, deadline=Deadline(BUDGET))
-    trip = _Fetch(bottle, export.keep(bottle, last=last), last=last)
-    told = trip.told() + ("".join(trip.tags()) if tags else trip.kept.tagged(bottle.session, last=last))
+    budget, bottle = Deadline(BUDGET), replace(bottle, deadline=Deadline(BUDGET * _OUT))
+    with contextlib.ExitStack() as stages:
+        trip = _Fetch(bottle, budget, export.keep(bottle, last=last), stages, last=last)
+        trip.receive(tags=tags)
+        out()
+        told = trip.told() + ("" if tags else trip.kept.tagged(bottle.session, last=last))
     if trip.faults:
         if told:
             show(told)
@@ -58,9 +68,10 @@ def fetch(
 
 
 def diff(bottle: Bottle) -> Iterator[str]:
-    """Yield the lines of a running bottle's work against its start, uncommitted changes included, made harmless.
+    """Yield the lines of a diff of a running bottle's work, uncommitted changes included, control characters escaped.
 
-    Against nothing where the start is not there any more; RepositoryError where there is no difference to be had.
+    It is against the bottle's first commit, or an empty tree if that no longer exists. Raises RepositoryError if there
+    is no diff, or only a part of it.
     """
     for start in (bottle.work.start, _EMPTY_TREE[len(bottle.work.start)]):
         codes, silent = list[int](), True
@@ -71,29 +82,80 @@ def diff(bottle: Bottle) -> Iterator[str]:
         if codes == [0]:
             return
         if codes == [PART]:
-            raise RepositoryError("that is not all: git in the bottle does not take the rest of what is there")
+            raise RepositoryError("the diff is incomplete: git in the bottle cannot add the rest")
         if not silent:
             break
     alive = Engine(bottle.env).checked(command.run(bottle.argv("exit 0"), bottle.env, timeout=export.ALIVE))
-    why = f"git ended with exit status {codes[0]} there" if alive.ok else alive.reason
-    raise RepositoryError(f"the bottle does not show what has changed: {why}")
+    why = f"git exited with status {codes[0]}" if alive.ok else alive.reason
+    raise RepositoryError(f"the changes in the bottle cannot be shown: {why}")
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """A commit received from the bottle, in a stage dir that exists until the commit is fetched."""
+
+    what: str  # its description; empty for HEAD
+    tip: str  # its object id, on the bottle's word
+    tag: str  # its tag in the user's repository; empty for a branch
+    stage: StageDir
+    held: contextlib.ExitStack  # removes the stage dir
+    new: bool  # False: an earlier parcel contains all of it, so there is no bundle
+
+    @property
+    def bundle(self) -> Path:
+        return self.stage.path / "bundle"
 
 
 class _Fetch:
-    """All commits of one bottle, one after the other: its HEAD, then what is on no way to that."""
+    """All commits of one bottle: its HEAD, then those not in its history. All are received before any is fetched.
 
-    def __init__(self, bottle: Bottle, kept: Kept, *, last: bool) -> None:
+    Each bundle is thin against the earlier ones, accepted or not: if one is refused, those based on it are, too.
+    """
+
+    def __init__(
+        self, bottle: Bottle, budget: Deadline, kept: Kept, stages: contextlib.ExitStack, *, last: bool
+    ) -> None:
         self.bottle, self.kept, self.last = bottle, kept, last
         self.where = "is lost with the bottle" if last else "stays in the bottle"
         self.faults: list[str] = []
-        self._landed: dict[str, str] = {}  # the commits by their branches
+        self._budget, self._stages = budget, stages
+        self._parcels: list[_Parcel] = []
+        self._known: list[str] = []  # the commits of the bundles received so far
+        self._landed: dict[str, str] = {}  # fetched commits by branch
         self._left = BUNDLE
         self._room = Room(quarantine.UNPACKED, quarantine.PATHS)
 
+    def receive(self, *, tags: bool) -> None:
+        """Receive everything from the bottle, its `tags` included if wanted; add what fails to `faults`."""
+        if self.kept.tip != self.bottle.work.start:
+            self._either(self.kept.tip, self.kept.before)
+        for number, (oid, before, what) in enumerate(self.kept.also):
+            if why := self.bottle.deadline.over:
+                rest = ", ".join(what for _, _, what in self.kept.also[number:])
+                self.faults.append(f"{rest} {self.where}: {why}")
+                break
+            self._either(oid, before, what)
+        for oid, name in self.kept.tags if tags else ():
+            if why := self.bottle.deadline.over:
+                self.faults.append(f"not all tags were fetched: {why}")
+                return
+            try:
+                self._receive(oid, f"tag {name}", quarantine.tag_of(self.bottle.session, name))
+            except BottleError as error:
+                self._fault(f"tag {name}", error)
+
     def told(self) -> str:
-        """Bring everything; return what there is to say of it. What went wrong is in `faults`."""
-        head = self._head()
-        also = "".join(self._also())
+        """Fetch what was received; return the summary of everything. Add what fails to `faults`."""
+        head, also, tags = "", "", ""
+        for parcel in self._parcels:
+            branch, told = self._brought(parcel)
+            if parcel.tag and branch:
+                tags += f"tag     {branch}\n"
+            elif parcel.what and branch:
+                beware = told.partition("\nbeware")  # about its files; git can show the rest
+                also += f"also    {branch}: {parcel.what}\n{''.join(beware[1:])[1:]}"
+            else:
+                head += told
         notes = "".join(self.kept.notes(self.where))
         if self.kept.failed or self.kept.slow:
             self.faults.append("not all that was left uncommitted came back")
@@ -102,105 +164,105 @@ class _Fetch:
         if not head and not self.faults:
             changed = self.kept.tip != self.bottle.work.start
             why = "no commit in the bottle is new" if changed else "nothing was changed in the bottle"
-            head = f"branch  none: {'nothing is new on the HEAD' if also or notes else why}\n"
-        return head + also + notes
+            head = f"branch  none: {'no commit on HEAD is new' if also or notes else why}\n"
+        return head + also + notes + tags
 
-    def tags(self) -> Iterator[str]:
-        """Bring the tags; yield a line for each."""
-        for oid, name in self.kept.tags:
-            if why := self.bottle.deadline.over:
-                self.faults.append(f"not all tags were fetched: {why}")
-                return
-            try:
-                yield f"tag     {self._brought(oid, quarantine.tag_of(self.bottle.session, name))[0]}\n"
-            except BottleError as error:  # what has landed before must be told all the same
-                self.faults.append(f"tag {name}: {error}")
+    def _fault(self, what: str, error: BottleError) -> None:
+        self.faults.append(f"{what}: {error}" if what else str(error))
 
-    def _head(self) -> str:
-        tip, before = self.kept.tip, self.kept.before
-        return "" if tip == self.bottle.work.start else self._either(tip, before)[1]
-
-    def _also(self) -> Iterator[str]:
-        for number, (oid, before, what) in enumerate(self.kept.also):
-            if why := self.bottle.deadline.over:
-                rest = ", ".join(what for _, _, what in self.kept.also[number:])
-                self.faults.append(f"{rest} {self.where}: {why}")
-                return
-            branch, told = self._either(oid, before, what)
-            if branch:
-                beware = told.partition("\nbeware")  # of its files; what else is told of it, git can say
-                yield f"also    {branch}: {what}\n{''.join(beware[1:])[1:]}"
-
-    def _either(self, tip: str, before: str, what: str = "") -> tuple[str, str]:
-        """Bring a commit, or the one below it, which is the agent's own; return its branch and what to say of it."""
+    def _either(self, tip: str, before: str, what: str = "") -> None:
+        """Receive a commit; if it is refused, receive `before`, the agent's own last commit below it."""
         of = f" of {what}" if what else ""
         try:
-            return self._brought(tip)
+            self._receive(tip, what)
+            return
         except ExportRefused as error:
             if before in ("", tip):
                 self.faults.append(f"{what} {self.where}: {error}" if what else f"{error}; it {self.where}")
-                return "", ""
+                return
             self.faults.append(f"what was left uncommitted{of} {self.where}: {error}")
-        except RepositoryError as error:
-            self.faults.append(f"{what}: {error}" if what else str(error))
-            return "", ""
+        except BottleError as error:  # even if the engine is gone, fetch what was received before
+            self._fault(what, error)
+            return
         if not self.last:
             export.take_back(self.bottle, tip, before)
+        if before == self.bottle.work.start:
+            return
         try:
-            return self._brought(before) if before != self.bottle.work.start else ("", "")
+            self._receive(before, what)
         except ExportRefused:
-            self.faults.append(f"so is what was committed before{of}: it {self.where}")
-        except RepositoryError as error:
-            self.faults.append(f"{what}: {error}" if what else str(error))
-        return "", ""
+            self.faults.append(f"nor can what was committed before{of} be fetched: it {self.where}")
+        except BottleError as error:
+            self._fault(what, error)
 
-    def _brought(self, tip: str, tag: str = "") -> tuple[str, str]:
-        """Bring one commit; return its branch and what there is to say of it, nothing where it has nothing new."""
+    def _receive(self, tip: str, what: str, tag: str = "") -> None:
+        """Receive one commit, for a branch or, if named, a `tag`; raises RepositoryError or EngineError."""
         try:
             try:
-                return self._through(tip, None, tag)
-            except OSError:  # a full disk for temporary files need not be the repository's
-                return self._through(tip, self.bottle.work.repository.parent, tag)
+                self._parcels.append(self._parcel(tip, what, tag, None))
+            except OSError:  # the temporary directory may be full, and the repository's disk not
+                self._parcels.append(self._parcel(tip, what, tag, self.bottle.work.repository.parent))
         except OSError as error:
             raise RepositoryError(f"the work could not be fetched: {error.strerror or error}") from None
 
-    def _through(self, tip: str, folder: Path | None, tag: str) -> tuple[str, str]:
-        """Bring one commit through a stage dir in `folder`, else in the temporary directory; as a `tag`, if named."""
+    def _parcel(self, tip: str, what: str, tag: str, folder: Path | None) -> _Parcel:
+        """Receive one commit into a stage dir in `folder`, else in the temporary directory; raises OSError as well."""
         bottle = self.bottle
-        with StageDir.held(bottle.session, bottle.owner, folder) as stage:
-            bundle = stage.path / "bundle"
-            beyond = tuple(self._landed.values())
-            if not export.leave(bottle, tip, bundle, beyond=beyond, limit=self._left, last=self.last):
-                if not tag:
-                    return "", ""
-                apart = Quarantine.make(stage.path, bottle.work, bottle.env, bottle.deadline)
-                apart.require(tip, (bottle.work.commit, *beyond))
-                return apart.mark(tip, tag), ""
-            self._left -= bundle.stat().st_size
-            try:
-                branch, tip, apart = self._admitted(bundle, stage.path, tag)
-            except (BottleError, OSError) as error:
-                raise _saved(bottle, bundle, str(error)) from None
-            self._landed[branch] = tip
-            return branch, "" if tag else report.told(apart.git, bottle.work, tip, branch)
+        with contextlib.ExitStack() as stack:
+            linked = stage_dir.links(bottle.env)
+            stage = stack.enter_context(StageDir.held(bottle.session, bottle.owner, folder, linked))
+            parcel = _Parcel(what, tip, tag, stage, contextlib.ExitStack(), new=True)
+            if not export.leave(bottle, tip, parcel.bundle, beyond=self._known, limit=self._left, last=self.last):
+                parcel = replace(parcel, new=False)
+            else:
+                self._left -= parcel.bundle.stat().st_size
+                with contextlib.suppress(RepositoryError), parcel.bundle.open("rb", buffering=0) as file:
+                    self._known.append(quarantine.opened(file))
+            parcel.held.enter_context(stack.pop_all())
+        self._stages.enter_context(parcel.held)
+        return parcel
 
-    def _admitted(self, bundle: Path, folder: Path, tag: str) -> tuple[str, str, Quarantine]:
-        bottle = self.bottle
-        apart = Quarantine.make(folder, bottle.work, bottle.env, bottle.deadline)
-        with bundle.open("rb", buffering=0) as file:
-            tip = apart.admit(file, self._room)
-        return apart.mark(tip, tag) if tag else apart.land(tip, bottle.session, self._landed), tip, apart
+    def _brought(self, parcel: _Parcel) -> tuple[str, str]:
+        """Fetch one commit; return its branch or tag, and its summary. Both are empty if nothing in it is new."""
+        told = "", ""
+        try:
+            with parcel.held:
+                told = self._through(parcel)
+        except OSError as error:
+            self._fault(parcel.what, RepositoryError(f"the work could not be fetched: {error.strerror or error}"))
+        except BottleError as error:  # those fetched before are still to be reported
+            self._fault(parcel.what, error)
+        return told
+
+    def _through(self, parcel: _Parcel) -> tuple[str, str]:
+        """Fetch one commit through a quarantine in its stage dir."""
+        work, folder, tag = self.bottle.work, parcel.stage.path, parcel.tag
+        if not parcel.new:
+            if not tag:
+                return "", ""
+            apart = Quarantine.make(folder, work, self.bottle.env, self._budget)
+            apart.require(parcel.tip, (work.commit, *self._landed.values()))
+            return apart.mark(parcel.tip, tag), ""
+        try:
+            apart = Quarantine.make(folder, work, self.bottle.env, self._budget)
+            with parcel.bundle.open("rb", buffering=0) as file:
+                tip = apart.admit(file, self._room)
+            branch = apart.mark(tip, tag) if tag else apart.land(tip, self.bottle.session, self._landed)
+        except (BottleError, OSError) as error:
+            raise _saved(self.bottle, parcel.bundle, str(error)) from None
+        self._landed[branch] = tip
+        return branch, "" if tag else report.told(apart.git, work, tip, branch)
 
 
 def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
-    """Move a bundle to where it stays, beside the repository if possible; return the error that says so."""
+    """Save a bundle, beside the repository if possible; return the error with `why` and the path."""
     repository = bottle.work.repository
     checked = quarantine.admitted(bundle.parent)
-    quarantine.discard(bundle.parent)  # the disk may be full of it
+    quarantine.discard(bundle.parent)  # it may have filled the disk
     for folder in (repository.parent, bundle.parent.parent):
         with contextlib.suppress(OSError):
             path = _moved(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
-            # Fetched by hand, what was refused would get past the checks: not every git checks a bundle.
+            # A manual fetch of a refused bundle would bypass the checks: not every git checks a bundle.
             how = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
             hint = how if checked else "look at it in a clone of the repository, never in your own"
             where = f"{'' if checked else ', unchecked,'} in {escape_control_chars(str(path))}"
@@ -209,7 +271,7 @@ def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
 
 
 def _moved(bundle: Path, folder: Path, name: str) -> Path:
-    """Move a file into a folder under a name that nothing has there; return its path."""
+    """Move a file into a folder under an unused name; return its path."""
     for number in itertools.count(1):
         path = folder / f"{name}{'' if number == 1 else f'-{number}'}.bundle"
         with contextlib.suppress(FileExistsError):
@@ -217,7 +279,7 @@ def _moved(bundle: Path, folder: Path, name: str) -> Path:
             break
     try:
         try:
-            bundle.replace(path)  # which takes no space
+            bundle.replace(path)  # needs no space
         except OSError:  # another file system
             with path.open("wb") as file, bundle.open("rb") as source:
                 shutil.copyfileobj(source, file)
@@ -228,20 +290,29 @@ def _moved(bundle: Path, folder: Path, name: str) -> Path:
 
 
 class HandBack:
-    """Brings a session's work back once, at its end, whoever notices the end first."""
+    """Fetches a session's work once, at its end, whichever thread notices the end first."""
 
-    def __init__(self, bottle: Bottle, say: Callable[[str], None], show: Callable[[str], None]) -> None:
-        """Do nothing yet; `say` hears that it begins and what went wrong, in one line each, `show` what came back."""
-        self._bottle, self._say, self._show = bottle, say, show
+    def __init__(
+        self,
+        bottle: Bottle,
+        say: Callable[[str], None],
+        show: Callable[[str], None],
+        end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Do nothing yet. `say` is called with the beginning and with errors, a line each, `show` with the summary.
+
+        `end` is called to end the bottle once everything is received.
+        """
+        self._bottle, self._say, self._show, self._end = bottle, say, show, end
         self._once = threading.Lock()
         self._begun = self._over = False
-        self._held: list[Callable[[], None]] = []  # what is still to be told
+        self._held: list[Callable[[], None]] = []  # messages to print
         self.failed = False
 
     def run(self) -> None:
-        """Bring it back; whatever goes wrong is told, for the rest of the teardown must go on.
+        """Fetch the work; print errors instead of raising them, since the teardown must go on.
 
-        Another thread than the main one tells nothing: the terminal is claude's then. The teardown's call tells it.
+        Only the main thread prints: in any other, the terminal is still claude's. The call in the teardown prints then.
         """
         telling = threading.current_thread() is threading.main_thread()
         if telling and not self._over:  # another thread may have begun
@@ -258,11 +329,11 @@ class HandBack:
                     self._held.pop()()
 
     def _fetched(self) -> Callable[[], None]:
-        """Bring it back; return what tells it."""
+        """Fetch the work; return the function that prints the outcome."""
         shown, why = list[str](), ""
         try:
-            shown.append(fetch(self._bottle, shown.append, last=True))
-        except Exception as error:  # whatever it is, the containers are still to be removed
+            shown.append(fetch(self._bottle, shown.append, last=True, out=self._end))
+        except Exception as error:  # of any kind: the containers must still be removed
             self.failed = True
             why = str(error) or repr(error)
         return functools.partial(self._tell, "".join(shown), why)

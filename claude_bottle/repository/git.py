@@ -15,11 +15,11 @@ from claude_bottle.repository.clone import SETTINGS
 
 _TIMEOUT = 600.0  # seconds for one command: a million objects take a while
 _ANSWER = 1 << 20  # bytes of output that is kept whole
-_LISTED = 1 << 30  # bytes of output that is not
-_LONGEST = 1 << 16  # bytes of a record; no system opens a path as long
-_MEMORY = 2 << 30  # bytes of address space for each command on what came out of a bottle
+_LISTED = 1 << 30  # bytes of output handled as it comes
+_LONGEST = 1 << 16  # bytes of a record; no system accepts a path this long
+_MEMORY = 2 << 30  # bytes of address space for each command on data from a bottle
 _CPU = 600  # seconds for each of them
-# In so much memory: one thread, and of the packs, which git maps, no more than a part at a time.
+# To stay within that: one thread, and only a part of each pack mapped at a time.
 _SPARING = ("pack.threads=1", "core.packedGitLimit=256m", "core.packedGitWindowSize=32m")
 _NONE: Mapping[str, str] = {}
 WARY = {"GIT_ALLOC_LIMIT": str(1 << 29)}  # bytes per allocation: a small delta can request any amount
@@ -46,7 +46,7 @@ def nobodys(env: Mapping[str, str]) -> dict[str, str]:
 class Git:
     """Git in one repository; `env` is its whole environment, and no command outlasts the deadline.
 
-    `bounded` limits the memory and CPU time of each command: for what came out of a bottle.
+    `bounded` limits the memory and CPU time of each command: for data from a bottle.
     """
 
     path: Path
@@ -72,10 +72,11 @@ class Git:
         timeout: float = _TIMEOUT,
         more: Mapping[str, str] = _NONE,
     ) -> Result:
-        """Run a command to its end, with `more` in its environment, for `timeout` seconds at most.
+        """Run a command to its end, with `more` in its environment, for at most `timeout` seconds.
 
-        It reads `stdin`, or the file `source`, and prints `limit` bytes at most, `into` a file or else into the result.
-        EngineError if there is no git, RepositoryError if it may not start any more, is given up or prints more.
+        Its stdin is `stdin`, or the file `source`; its output, at most `limit` bytes, goes `into` a file, else into the
+        result. Raises EngineError if there is no git (if `bounded`, the result is exit status 127 instead),
+        RepositoryError if time is up, the user gives up or the output is larger.
         """
         seconds = self.deadline.left(timeout)
         client = command.start(self.argv(*words), {**self.env, **more})
@@ -89,14 +90,14 @@ class Git:
         timeout: float = _TIMEOUT,
         more: Mapping[str, str] = _NONE,
     ) -> Result:
-        """Run a command as `run` does, and hand each record that it prints to `take`; none of the output is kept.
+        """Run a command as `run` does, and call `take` with each record of its output, which is not kept.
 
-        A record ends with the byte `end` and is cut after _LONGEST bytes. What `take` raises ends the command.
+        A record ends with the byte `end` and is cut after _LONGEST bytes. An exception from `take` ends the command.
         """
         return self.run(*words, into=_Records(take, end), limit=_LISTED, timeout=timeout, more=more)
 
     def text(self, *words: str, stdin: bytes = b"", more: Mapping[str, str] = _NONE) -> str:
-        """Return a command's output without the newline at its end; raises RepositoryError if it fails."""
+        """Return a command's output without its last newline; raises RepositoryError if it fails."""
         result = self.run(*words, stdin=stdin, more=more)
         if not result.ok:
             raise RepositoryError(f"{self.path}: {reason(result)}")
@@ -104,7 +105,7 @@ class Git:
 
 
 class _Records:
-    """Splits a stream into records; what follows the last end is none."""
+    """Splits a stream into records; an unfinished last one is dropped."""
 
     def __init__(self, take: Callable[[bytes], None], end: bytes) -> None:
         self._take, self._end, self._begun = take, end, b""

@@ -1,4 +1,4 @@
-"""Where a bundle out of a bottle is unpacked and looked at, before anything of it gets into the user's repository."""
+"""The quarantine: unpack and check a bundle from a bottle before any of it enters the user's repository."""
 
 import os
 import re
@@ -21,29 +21,29 @@ from claude_bottle.repository.clone import OUT, Work
 from claude_bottle.repository.git import Git
 
 MIB = 1 << 20
-BUNDLE = 1024 * MIB  # bytes, the most that is taken out of a bottle
+BUNDLE = 1024 * MIB  # bytes of all bundles from a bottle
 _OBJECT = 1024 * MIB  # bytes of one object: ten gigabytes of zeros are ten megabytes in a bundle
-_OBJECTS = 2_000_000  # at most: each takes git and the disk more than its size
+_OBJECTS = 2_000_000  # of a bundle: each costs git and the disk more than its size
 UNPACKED = 1024 * MIB  # bytes of all objects of a hand-back together
-PATHS = 1_000_000  # that the commits of a hand-back may change, all together
-_SECONDS = 300.0  # for each command on what came out of a bottle
-_HEAD = 1 << 20  # bytes in which a bundle's head must end
-_NAMES = 40  # of branches that are tried: the bottle's, and where the agent has rewritten what came back before, -2 ...
-_ATTEMPTS = 10  # at a branch that another git has locked
+PATHS = 1_000_000  # changed by all commits of a hand-back together
+_SECONDS = 300.0  # for each command on data from a bottle
+_HEAD = 1 << 20  # bytes, at most, of a bundle's header
+_NAMES = 40  # branches to try: the bottle's, then with -2, -3 ... if the agent rewrote fetched commits
+_ATTEMPTS = 10  # to update a branch locked by another git
 _PAUSE = 0.2  # seconds between two of them
 _CHECKING = "checking what came back"
-_STREAMED = "core.bigFileThreshold=64m"  # a file from here on does not have to fit into memory
+_STREAMED = "core.bigFileThreshold=64m"  # git streams larger files instead of loading them
 _NAME = "quarantine"  # of its folder
-_LANDED = "refs/heads/landed"  # is there once all was checked
-# What hides refs or adds a hook at the other end is nobody's business here; git runs this by a shell.
+_LANDED = "refs/heads/landed"  # exists once everything is checked
+# Without any configuration that hides refs or adds a hook at the other end; git runs this in a shell.
 _SERVED = (
     "--upload-pack=HOME=/nonexistent XDG_CONFIG_HOME=/nonexistent GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1"
     " git -c pack.threads=1 upload-pack"
 )
-# Of an agent's tag: no more than versions and words need; a subset of git-check-ref-format(1).
+# An agent's tag: enough for versions and words; a subset of git-check-ref-format(1).
 _TAG = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?(?<!\.lock)(?:/(?!$)|$))+")
 _LONGEST_TAG = 100
-# gitformat-bundle(5), without the filters of a partial clone; a commit it builds on may be followed by its subject.
+# gitformat-bundle(5), without the filters of a partial clone; a prerequisite may be followed by its subject.
 _BUNDLE = re.compile(
     rb"(?:# v2 git bundle\n|# v3 git bundle\n@object-format=(?:sha1|sha256)\n)"
     rb"(?:-[0-9a-f]{40,64}(?: [^\n]*)?\n)*([0-9a-f]{40}|[0-9a-f]{64}) ([^\n]*)\n\n"
@@ -52,16 +52,16 @@ _BUNDLE = re.compile(
 
 @dataclass
 class Room:
-    """What may still come in one hand-back, all its commits together."""
+    """The remaining limits of one hand-back, for all its commits together."""
 
     unpacked: int  # bytes
     paths: int
     _widened: bool = False
 
     def take(self, size: int, theirs: Git) -> None:
-        """Take room for an object; RepositoryError if it and those before are more than is taken.
+        """Take room for an object of `size` bytes; raises RepositoryError if there is not enough.
 
-        That is UNPACKED bytes, or as many as the user's repository has.
+        The total is UNPACKED bytes, or the unpacked size of the user's repository if that is larger.
         """
         self.unpacked -= size
         if self.unpacked < 0 and not self._widened:
@@ -75,7 +75,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """An empty repository that sees the objects of the user's, and no configuration but its own."""
+    """An empty repository with the user's objects as an alternate, and only its own configuration."""
 
     git: Git
     work: Work
@@ -83,7 +83,7 @@ class Quarantine:
 
     @classmethod
     def make(cls, folder: Path, work: Work, env: Mapping[str, str], deadline: Deadline) -> "Quarantine":
-        """Make it in `folder`; raises RepositoryError where the user's repository is not what it was."""
+        """Make it in `folder`; raises RepositoryError if the user's repository is unusable, EngineError without git."""
         opened = repository.opened(work.repository, env, deadline)
         theirs = replace(opened, what="fetching into the repository", bounded=True)
         own, lonely = folder / _NAME, git.nobodys(env)
@@ -97,9 +97,9 @@ class Quarantine:
         return cls(Git(own, lonely, _CHECKING, deadline, bounded=True), work, theirs)
 
     def admit(self, bundle: IO[bytes], room: Room) -> str:
-        """Unpack and check a bundle; return its commit. RepositoryError where anything is not as it must be.
+        """Unpack and check a bundle; return its commit. Raises RepositoryError if any check fails.
 
-        It takes what it needs of `room`, and is not unpacked if that is too little.
+        The bundle takes from `room`, and is not unpacked if that is not enough.
         """
         tip = opened(bundle)
         self._weigh(bundle, tip, room)
@@ -111,16 +111,16 @@ class Quarantine:
             raise RepositoryError("the bundle's branch has no commit")
         walked = self.git.run("rev-list", "--objects", "--quiet", tip, "--not", self.work.commit, timeout=_SECONDS)
         if not walked.ok:
-            raise RepositoryError(f"the bundle is not whole: {git.reason(walked)}")
+            raise RepositoryError(f"the bundle is incomplete: {git.reason(walked)}")
         self._count(tip, room)
         self.git.text("update-ref", _LANDED, tip)
         return tip
 
     def land(self, tip: str, session: str, taken: Collection[str] = ()) -> str:
-        """Fetch what was admitted into a branch of the user's repository; return its name.
+        """Fetch the admitted commit into a branch of the user's repository; return the branch's name.
 
-        It is `bottle/<session>`, which only ever moves forward; where it cannot, or is `taken` by another commit,
-        the same with -2, -3 ... RepositoryError where none can be had.
+        The branch is `bottle/<session>`, which only moves forward; if it cannot, or is `taken` by another commit, the
+        same with -2, -3 ... Raises RepositoryError if git refuses, or all of them are taken.
         """
         result = None
         for branch in _branches(session):
@@ -141,19 +141,19 @@ class Quarantine:
         raise RepositoryError(f"git cannot fetch: {why}")
 
     def require(self, tip: str, known: Iterable[str]) -> None:
-        """RepositoryError if a commit is not in the history of one that the bottle has or gave: it names any."""
+        """Raise RepositoryError if a commit is in the history of none of `known`: a bottle may name any commit."""
         if not any(self._leads(tip, each) for each in known):
             raise RepositoryError("it has no commit that came out of the bottle")
 
     def mark(self, tip: str, tag: str) -> str:
-        """Fetch a commit that was admitted, or is there, into a tag of the user's repository; return its name.
+        """Fetch a commit, admitted or already present, into a tag of the user's repository; return the tag's name.
 
-        RepositoryError if the tag is there, at another commit.
+        Raises RepositoryError if the tag exists at another commit, or git refuses.
         """
         ref = f"refs/tags/{tag}"
         before = self._there(ref)
         if before and before != tip:
-            raise RepositoryError(f"{tag} is there already, at another commit")
+            raise RepositoryError(f"{tag} exists already, at another commit")
         if not before:
             if self.git.run("cat-file", "-t", tip).stdout != b"commit\n":
                 raise RepositoryError("it has no commit")
@@ -164,7 +164,7 @@ class Quarantine:
         return tag
 
     def _unlocked(self, ref: str) -> Result:
-        """Fetch, again and again where another git has the ref locked."""
+        """Fetch, with further attempts while another git has the ref locked."""
         for _ in range(_ATTEMPTS - 1):
             result = self._fetch(ref)
             if result.ok or not wording.says(wording.LOCKED, result.stderr):
@@ -175,17 +175,17 @@ class Quarantine:
     def _fetch(self, ref: str) -> Result:
         words = ("fetch", "--quiet", "--no-tags", "--no-auto-gc", "--no-recurse-submodules", "--no-write-fetch-head")
         spec = f"{_LANDED}:{ref}"
-        # Whatever the user's configuration says of fetching: the one branch, from this very folder.
+        # Regardless of the user's configuration: this one branch, from this very folder.
         settings = ("protocol.file.allow=always", "fetch.prune=false", "fetch.fsckObjects=true", "fetch.unpackLimit=1")
         given = (word for setting in (*settings, _STREAMED) for word in ("-c", setting))
         folder = str(self.git.path)
-        # No url.*.insteadOf matches more of a path than all of it.
+        # No other url.*.insteadOf can match a longer part of the path than this one.
         itself = {"COUNT": "1", "KEY_0": f"url.{folder}.insteadOf", "VALUE_0": folder}
         more = {**git.WARY, **{f"GIT_CONFIG_{key}": value for key, value in itself.items()}}
         return self.theirs.run(*given, *words, _SERVED, folder, spec, timeout=_SECONDS, more=more)
 
     def _there(self, ref: str) -> str:
-        """Return the commit of a ref of the user's; nothing where there is none."""
+        """Return the commit of a ref in the user's repository; empty if there is none."""
         there = self.theirs.run("rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
         return git.text(there.stdout) if there.ok else ""
 
@@ -193,7 +193,7 @@ class Quarantine:
         return self.git.run("merge-base", "--is-ancestor", before, after, timeout=_SECONDS).ok
 
     def _weigh(self, bundle: IO[bytes], tip: str, room: Room) -> None:
-        """Refuse a bundle that would unpack to more than there is room for, or has an object that nobody wants."""
+        """Raise RepositoryError for a bundle that would unpack to more than the limits, of one object or of all."""
         progress = Progress(_CHECKING)
         start = os.lseek(bundle.fileno(), 0, os.SEEK_CUR)
         try:
@@ -201,7 +201,7 @@ class Quarantine:
                 self.git.deadline.left()
                 if size > _OBJECT:
                     raise RepositoryError(
-                        f"a file in it unpacks to {size // MIB} MiB, more than the {_OBJECT // MIB} that are taken"
+                        f"an object in it unpacks to {size // MIB} MiB, more than the limit of {_OBJECT // MIB} MiB"
                     )
                 room.take(size, self.theirs)
                 progress.tick()
@@ -209,7 +209,7 @@ class Quarantine:
             progress.close()
 
     def _count(self, tip: str, room: Room) -> None:
-        """Refuse a commit that changes more paths than there is room for: a few objects can name any number of them."""
+        """Raise RepositoryError for a commit that changes too many paths: a few objects can contain any number."""
 
         def take(_: bytes) -> None:
             room.paths -= 1
@@ -223,7 +223,7 @@ class Quarantine:
 
 
 def _size(theirs: Git) -> int:
-    """Return the bytes that all objects of a repository unpack to, 0 if git cannot say."""
+    """Return the unpacked size of all objects of a repository in bytes, 0 if unknown."""
     total = 0
 
     def take(line: bytes) -> None:
@@ -235,14 +235,16 @@ def _size(theirs: Git) -> int:
 
 
 def tag_of(session: str, name: str) -> str:
-    """Return the name that an agent's tag has in the user's repository; RepositoryError if it is odd."""
+    """Return the name of an agent's tag in the user's repository; raises RepositoryError for an odd one."""
     if not _TAG.fullmatch(name) or ".." in name or len(name) > _LONGEST_TAG:
-        raise RepositoryError("its name is not taken: rename it in the bottle to letters, digits and . _ + - / between")
+        raise RepositoryError(
+            "its name is not accepted: rename it in the bottle, to letters and digits with . _ + - / between them"
+        )
     return f"bottle/{session}/{name}"
 
 
 def admitted(folder: Path) -> bool:
-    """Tell whether what came into the quarantine in `folder` has been checked and found good."""
+    """Return whether the quarantine in `folder` contains a commit that passed all checks."""
     return (folder / _NAME / _LANDED).exists()
 
 
@@ -252,21 +254,21 @@ def discard(folder: Path) -> None:
 
 
 def opened(bundle: IO[bytes]) -> str:
-    """Read a bundle's head and return the commit of its one ref; RepositoryError where it is anything else.
+    """Read a bundle's header and return the commit of its only ref; raises RepositoryError if it is not valid.
 
-    The file is left where its pack begins.
+    The file's position is then the beginning of the pack.
     """
     bundle.seek(0)
     head = _BUNDLE.match(bundle.read(_HEAD))
     if not head:
-        raise RepositoryError("what came out is no git bundle with one branch")
+        raise RepositoryError("the bottle's output is not a git bundle with one branch")
     if head[2] != OUT.encode():
         raise RepositoryError(
-            f"the bundle has {escape_control_chars(head[2].decode(errors='replace'))}, which was not asked for"
+            f"the bundle has an unexpected ref, {escape_control_chars(head[2].decode(errors='replace'))}"
         )
     if (many := packfile.count(bundle.fileno(), head.end())) > _OBJECTS:
-        raise RepositoryError(f"the bundle has {many} objects, more than the {_OBJECTS} that are taken")
-    os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the file itself, which another process reads on
+        raise RepositoryError(f"the bundle has {many} objects, more than the limit of {_OBJECTS}")
+    os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the descriptor, from which another process continues
     return head[1].decode()
 
 

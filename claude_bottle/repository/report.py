@@ -16,7 +16,7 @@ _COMMITS = 9  # lines of the log among them
 _WIDTH = 160  # characters of one line
 _STATTED = 100_000  # files, at most, whose lines are counted
 _NAMED = 40  # paths listed in one warning
-_SECONDS = 60.0  # for each question; a tree can be made to name more files than anybody could list
+_SECONDS = 60.0  # for each git command; a tree can contain more files than anybody could list
 _WARY = {"GIT_ALLOC_LIMIT": str(1 << 25)}
 _SETTINGS = ("-c", "core.quotePath=false", "-c", "core.bigFileThreshold=4m", "-c", "color.ui=false")
 _DIFF = ("--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-submodules=none")
@@ -28,7 +28,7 @@ _DIGITS = 20  # bytes of a size, and of the line that it is on
 
 @dataclass
 class _Named:
-    """The paths of one warning: how many there are, and the first of them."""
+    """The paths of one warning: their number, and the first of them."""
 
     what: str
     count: int = 0
@@ -49,7 +49,7 @@ class _Named:
 
 @dataclass
 class _Seen:
-    """What the files of a commit are, without a list of them."""
+    """What is known of the files of a commit, without a list of all."""
 
     count: int = 0  # of changed files
     links: set[str] = field(default_factory=set)  # targets to examine, by their object ids, _LINKS at most
@@ -59,7 +59,7 @@ class _Seen:
     )
     out: _Named = field(default_factory=lambda: _Named("links that lead out of the repository, or into its .git"))
     alone: _Named = field(default_factory=lambda: _Named("submodules, of which only the commit ids came back"))
-    fault: str = ""  # why not all was looked at
+    fault: str = ""  # why the examination is incomplete
 
     def take(self, mode: str, oid: str, path: str) -> None:
         self.count += 1
@@ -82,9 +82,9 @@ class _Seen:
 
 
 def told(quarantine: Git, work: Work, tip: str, branch: str) -> str:
-    """Return what came back as `branch`: its commits, its files, what to do with it, and what to beware of.
+    """Return the summary of a fetched `branch`: its commits, its files, the next commands, warnings.
 
-    It is there already: if there is no time to look at it, that much is said all the same.
+    The branch exists already, so it is reported even if there is no time to examine it.
     """
     seen = _look(quarantine, work.start, tip)
     lines = [
@@ -120,7 +120,7 @@ def _commands(work: Work, branch: str) -> Iterator[str]:
 
 
 def _look(quarantine: Git, start: str, tip: str) -> _Seen:
-    """Look at each file that a commit changes."""
+    """Examine each file changed by a commit."""
     seen = _Seen()
     try:
         if _each(quarantine, start, tip, seen.take, seen) and seen.linked:
@@ -132,12 +132,12 @@ def _look(quarantine: Git, start: str, tip: str) -> _Seen:
 
             _each(quarantine, start, tip, examine, seen)
     except RepositoryError as error:
-        seen.fault = f"not all of it was looked at: {error}"
+        seen.fault = f"not all of it was examined: {error}"
     return seen
 
 
 def _each(quarantine: Git, start: str, tip: str, take: Callable[[str, str, str], None], seen: _Seen) -> bool:
-    """Hand mode, object id and path of each changed file to `take`; return whether all were listed, else say so."""
+    """Call `take` with mode, object id and path of each changed file; return whether all were listed, else note why."""
     head = b""
 
     def field_of(data: bytes) -> None:
@@ -157,7 +157,7 @@ def _each(quarantine: Git, start: str, tip: str, take: Callable[[str, str, str],
 
 
 def _targets(quarantine: Git, oids: list[str]) -> Mapping[str, str]:
-    """Return the targets of links by their object ids; those that are too long are left out."""
+    """Return the targets of links by object id, without those that are too long."""
     sizes = _batch(quarantine, oids, "--batch-check=%(objectsize)").split()
     short = [oid for oid, size in zip(oids, sizes, strict=False) if int(size) <= _TARGET]
     targets, rest = dict[str, str](), memoryview(_batch(quarantine, short, "--batch=%(objectsize)"))
@@ -170,7 +170,7 @@ def _targets(quarantine: Git, oids: list[str]) -> Mapping[str, str]:
 
 
 def _batch(quarantine: Git, oids: list[str], what: str) -> bytes:
-    """Return what git says of some links' targets, each of _TARGET bytes at most."""
+    """Return git's output about the targets of some links, each of at most _TARGET bytes; empty if it fails."""
     stdin = "".join(f"{oid}\n" for oid in oids).encode()
     most = len(oids) * (_TARGET + _DIGITS)
     result = quarantine.run("cat-file", what, stdin=stdin, limit=most, timeout=_SECONDS, more=_WARY)
@@ -190,7 +190,7 @@ def leads_out(path: str, target: str) -> bool:
 
 
 def _asked(quarantine: Git, seen: _Seen, *words: str) -> list[str]:
-    """Return the lines that git prints, cut, harmless whatever is in them; nothing where it cannot say."""
+    """Return the non-empty lines of git's output; fewer if time is up."""
     lines = list[str]()
 
     def take(line: bytes) -> None:
@@ -200,7 +200,7 @@ def _asked(quarantine: Git, seen: _Seen, *words: str) -> list[str]:
     try:
         quarantine.each(*_SETTINGS, *words, take=take, timeout=_SECONDS, more=_WARY)
     except RepositoryError as error:  # no time left
-        seen.fault = seen.fault or f"not all of it was looked at: {error}"
+        seen.fault = seen.fault or f"not all of it was examined: {error}"
     return lines
 
 

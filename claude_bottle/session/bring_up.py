@@ -16,24 +16,25 @@ from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts, unusable
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import planning, steps
-from claude_bottle.session.monitor import KEY_HOLDER_ENDED
+from claude_bottle.session.monitor import KEY_HOLDER_ENDED, Heart
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind
 
 _KILLED = 128 + 9
 _GRACE = 10.0  # seconds from the end of a process in the key-holder to the end of the key-holder that caused it
-_STAGE = -1  # place of the stage dir in the order of teardown: last
+_HEART, _STAGE = 1 << 15, -1  # places in the order of teardown: before every step's undo, and last
 
 
 @dataclass(frozen=True)
 class SessionContext:
-    """The tools of one session: its engine, runner, teardown and watchdog."""
+    """The tools of one session: its engine, runner, teardown, watchdog and heart."""
 
     env: Mapping[str, str] = field(repr=False)  # of the docker clients
     engine: Engine
     runner: Runner
     undo: Teardown
     watchdog: Watchdog
+    heart: Heart
 
 
 def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:
@@ -87,7 +88,8 @@ def _attempt(plan: Plan, context: SessionContext) -> dict[str, Result]:
     table = steps.table(plan)
     context.watchdog.watch(plan.session, [step.undo for step in table.undos])
     stage(plan, context.undo)
-    return context.runner.run(table.setup)
+    context.undo.arm(_HEART, "heartbeat", context.heart.stop)
+    return context.runner.run(table.setup, context.heart.beat if plan.remote else None)
 
 
 def _learned(plan: Plan, error: StepError, engine: Engine) -> EngineFacts | None:

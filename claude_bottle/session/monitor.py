@@ -14,19 +14,38 @@ from claude_bottle.process.engine import Engine
 _BEAT = 10.0  # seconds between heartbeats to a remote bottle, whose first process exits after 45 without one
 _LOOK = 1.0  # seconds between checks of the key-holder's client; a check starts no process
 _TIMEOUT = 10.0  # seconds for the engine to report whether the sidecar is running
-# A process of its own, which keeps running while Ctrl-Z has stopped the launcher, and ends with it: it holds lifelines.
+# A process of its own, which Ctrl-Z does not stop. It holds a lifeline, so it ends with the launcher.
 _HEART = """
 import os, select, sys
-pipes = [int(word) for word in sys.argv[2:]]
-while pipes and not select.select([0], [], [], float(sys.argv[1]))[0]:
-    for pipe in tuple(pipes):
-        try:
-            os.write(pipe, b"\\n")
-        except OSError:
-            pipes.remove(pipe)
+while not select.select([0], [], [], float(sys.argv[1]))[0]:
+    try:
+        os.write(int(sys.argv[2]), b"\\n")
+    except OSError:
+        break
 """
 KEY_HOLDER_ENDED = "the key-holder has exited, which ended the session"
 _LAST_LINES = 5.0  # seconds to read the rest of the log, once the sidecar is gone
+
+
+class Heart:
+    """The heartbeats of what a remote engine runs only as long as it gets them."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        """Beat for nothing yet; `env` is the environment of the processes that do."""
+        self._env = env
+        self._hearts: list[Client] = []
+
+    def beat(self, client: Client) -> None:
+        """Start the heartbeat on a client's stdin, a lifeline; it ends with this process."""
+        assert client.process.stdin  # noqa: S101  (it is a pipe: see command.start())
+        lifeline = client.process.stdin.fileno()
+        argv = (sys.executable, "-IS", "-c", _HEART, str(_BEAT), str(lifeline))
+        self._hearts.append(command.start(argv, self._env, inherited=(lifeline,)))
+
+    def stop(self) -> None:
+        """End every heartbeat: a lifeline ends when nobody holds it any more."""
+        for heart in self._hearts:
+            heart.close_stdin()
 
 
 class Monitor:
@@ -41,14 +60,15 @@ class Monitor:
         env: Mapping[str, str],
         bottle: Client,
         started: Callable[[int], None],
+        heart: Heart,
         key_holder: Client | None = None,
         ended: Sequence[str] = (),
     ) -> None:
         """Prepare to monitor the session of `plan`; `start` begins.
 
-        The stdin of the client `bottle` is the bottle's lifeline, that of `key_holder` the key-holder's. `started` is
-        called with the pid of each client that follows a log. If TLS of some hosts is `ended`, by the credential proxy,
-        its log is followed beside the sidecar's.
+        The stdin of the client `bottle` is the bottle's lifeline, that of `key_holder` the key-holder's; `heart` holds
+        all lifelines if the bottle is remote. `started` is called with the pid of each client that follows a log. If
+        TLS of some hosts is `ended`, by the credential proxy, its log is followed beside the sidecar's.
         """
         self._started = started
         self.last: Callable[[], None] = lambda: None
@@ -59,22 +79,24 @@ class Monitor:
         self._over = threading.Event()
         followed = [(plan.sidecar, "sidecar"), *([(plan.gate, "credential proxy")] if ended else [])]
         self._followers = [threading.Thread(target=self._follow, args=each, daemon=True) for each in followed]
-        self._key_holder, self._remote = key_holder, plan.remote
-        self._heart: Client | None = None
+        self._key_holder, self._heart = key_holder, heart
 
     def start(self) -> None:
-        """Start the monitoring threads, and the heartbeat of a remote bottle."""
-        if self._remote:
-            self._heart = self._beat()
+        """Start the monitoring threads."""
         for follower in self._followers:
             follower.start()
         if self._key_holder:
             threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
 
+    def end_bottle(self) -> None:
+        """End the bottle by its lifeline; the rest of the session remains."""
+        self._heart.stop()
+        self._bottle.close_stdin()
+
     def stop(self) -> None:
         """Stop monitoring: from now on the session itself ends its parts."""
         self._over.set()
-        self._still()
+        self._heart.stop()
 
     def join(self) -> None:
         """Wait until the logs are read to their ends, which needs their containers removed; a few seconds at most."""
@@ -101,8 +123,7 @@ class Monitor:
     def _end(self, reason: BottleError | None) -> None:
         self.ended = self.ended or reason  # one that ends may take others along
         self.last()
-        self._still()
-        self._bottle.close_stdin()
+        self.end_bottle()
 
     def _why(self, container: str, what: str) -> BottleError | None:
         """Return why a log has ended; None if its container still runs, and only the log's client has ended.
@@ -114,18 +135,6 @@ class Monitor:
         if result.stdout.strip() == b"true":
             return None
         return DockerError(f"the {what} has exited, which ended the session")
-
-    def _beat(self) -> Client:
-        """Start the heartbeat of all that gives up without one."""
-        pipes = [client.process.stdin for client in (self._bottle, self._key_holder) if client]
-        lifelines = [pipe.fileno() for pipe in pipes if pipe]
-        argv = (sys.executable, "-IS", "-c", _HEART, str(_BEAT), *map(str, lifelines))
-        return command.start(argv, self._env, inherited=lifelines)
-
-    def _still(self) -> None:
-        """End the heartbeat: a lifeline ends when nobody holds it any more."""
-        if self._heart:
-            self._heart.close_stdin()
 
     def _hold(self, key_holder: Client) -> None:
         """End the session when its key-holder exits: the rest could not do what the manifest promises."""

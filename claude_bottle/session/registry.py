@@ -25,7 +25,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 @dataclass(frozen=True)
 class Session:
-    """One session that has containers; `manifest` is the path of the bottle's manifest on the owner's machine."""
+    """One session that has containers; `manifest` is the path of the bottle's manifest there, as `to_utf8` has it."""
 
     id: str
     owner: Owner
@@ -146,7 +146,8 @@ def _parsed(stdout: bytes) -> Iterator[Session]:
         if len(labels) != len(_KEYS) + 1:
             continue
         session, label, *more = (json.loads(value) or _UNKNOWN for value in labels)
-        if owner := Owner.parse(label):
+        owner = Owner.parse(label)
+        if owner and session != _UNKNOWN:  # else a container of `doctor`
             # strptime cannot parse the name of the time zone, which follows the offset.
             started = datetime.strptime(created[:25], "%Y-%m-%d %H:%M:%S %z")
             yield Session(session, owner, started, *more)

@@ -58,9 +58,10 @@ class Runner:
         self._stopping = False
         self._ended: Ended = queue.SimpleQueue()
 
-    def run(self, steps: Sequence[Step]) -> dict[str, Result]:
+    def run(self, steps: Sequence[Step], beat: Callable[[Client], None] | None = None) -> dict[str, Result]:
         """Run every step whose product does not exist yet; return each step's result, by the step's name.
 
+        `beat` is called with the client of each container that gives up without a heartbeat, as soon as it is ready.
         Raises StepError for the first failure, once the steps in flight have ended: a docker client that still runs
         could create an object after its undo.
         """
@@ -76,6 +77,8 @@ class Runner:
                     waiting.remove(step)
                     self._start(step, places[step.name])
                 step, result = self._next()
+                if beat and step.kind is Kind.LONG_RUNNING:
+                    beat(self._clients[step.name])
                 with self._news:
                     self._ready.add(step.name)
                     self._said[step.name] = result.stdout

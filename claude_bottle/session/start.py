@@ -25,7 +25,7 @@ from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import planning, preflight, steps
 from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
-from claude_bottle.session.monitor import Monitor
+from claude_bottle.session.monitor import Heart, Monitor
 from claude_bottle.session.runner import Runner
 
 _KILLED = 128 + 9
@@ -78,7 +78,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
         if receipt.failed:
             raise unproven(plan, receipt, context.engine)
         console.show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
-        monitor = _watched(plan, context)  # first: a passphrase prompt may outlast a remote bottle's patience
+        monitor = _watched(plan, context)
         unlock(plan, context)
         if monitor.ended:
             raise monitor.ended
@@ -124,7 +124,7 @@ def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> Hand
     if not plan.repository:
         return None
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, console.say, console.show)
+    back = HandBack(bottle, console.say, console.show, monitor.end_bottle)
     context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = back.run
     return back
@@ -148,8 +148,8 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
 
 def _watched(plan: Plan, context: SessionContext) -> Monitor:
     key_holder = context.runner.client("key-holder") if plan.keys else None
-    ended = docker_flags.ended(plan)
-    monitor = Monitor(plan, context.env, context.runner.client("bottle"), context.watchdog.note, key_holder, ended)
+    bottle, note, ended = context.runner.client("bottle"), context.watchdog.note, docker_flags.ended(plan)
+    monitor = Monitor(plan, context.env, bottle, note, context.heart, key_holder, ended)
     context.undo.arm(_FIRST, "monitor", monitor.stop)
     monitor.start()
     return monitor
@@ -198,7 +198,7 @@ def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
     try:
         with undo:
             runner = Runner(undo, env, note, watchdog.note)
-            yield SessionContext(env, Engine(env), runner, undo, watchdog)
+            yield SessionContext(env, Engine(env), runner, undo, watchdog, Heart(env))
     finally:
         watchdog.close(clean=undo.clean)
 

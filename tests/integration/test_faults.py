@@ -124,6 +124,16 @@ def test_engine_vanishes_in_the_session_and_comes_back(bench: Bench) -> None:
 
 
 @pytest.mark.long
+def test_a_remote_bottle_lives_through_a_set_up_of_a_minute(bench: Bench) -> None:
+    """It gives up after 45 s without a heartbeat."""
+    bench.puppet("hello")
+    slow = bench.wrap('*"tar --extract"*) sleep 60 ;;')
+    with forwarded("tcp") as (engine, _):
+        ended = bench.start("--yes", DOCKER_HOST=engine, PATH=slow)
+    assert ended.code == 0, ended
+
+
+@pytest.mark.long
 def test_a_link_that_is_cut_silently_ends_the_bottle(matrix: Matrix) -> None:
     """Within a minute; not one whose link is as it was, nor one whose launcher is suspended, remote or local."""
     benches = cut, whole, away, local = [matrix.bench() for _ in range(4)]

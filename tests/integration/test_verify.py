@@ -74,6 +74,15 @@ def test_doctor_says_why_a_start_cannot_work(bench: Bench) -> None:
         assert (ended.code, told in fault) == (69, True), ended
 
 
+def test_what_a_doctor_leaves_that_was_killed_is_no_session_and_is_cleaned_up(bench: Bench) -> None:
+    """Its container is made and does not run, which is as good as killed."""
+    made = bench.wrap('run*-doctor-*) shift; exec docker create "$@" ;;')
+    assert bench.run((str(CLI), "doctor"), {"PATH": made}).code == 0
+    listed = json.loads(run(bench, "list", "--json").out)
+    assert {session["session"] for session in listed}.isdisjoint({"", "-", "doctor"})
+    assert "container claude-bottle-doctor-" in run(bench, "cleanup").out.decode()
+
+
 def test_doctor_sees_a_kernel_without_nf_tables(bench: Bench) -> None:
     nft = 'run*doctor*) echo "nft: Operation not supported" >&2; exit 1 ;;'
     ended = bench.run((str(CLI), "doctor"), {"PATH": bench.wrap(nft)})

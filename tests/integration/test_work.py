@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from claude_bottle.repository.clone import WORKDIR
 from tests.support.repos import Repo, users
-from tests.support.sessions import CLI, Bench, Ended, Running, docker
+from tests.support.sessions import CLI, GUARD, Bench, Ended, Running, docker
 
 # Every kind of file, made by the same program here and in the bottle.
 MAKE = r"""
@@ -116,6 +118,45 @@ def test_work_comes_back_whatever_ends_the_session(bench: Bench, user: Repo, how
     assert f"branch  {branch} in " in ended.err
     untouched(user, before, branch)
     assert user.git("diff", "--name-only", "main", branch).split() == ["committed", "left"]
+
+
+def test_paths_that_are_no_utf8_lead_back_to_repository_and_manifest(bench: Bench) -> None:
+    """Docker's labels, the only record of them, hold nothing else."""
+    bench.puppet("stay")
+    agents = bench.folder / os.fsdecode(b"man\xefests 100%")
+    shutil.copytree(bench.agents, agents)
+    bench.environ["CLAUDE_BOTTLE_AGENTS"] = str(agents)
+    user = users(bench.folder / os.fsdecode(b"r\xe9po %41"), {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
+    with working(bench, user) as (run, session, branch):
+        inside(session, "echo 1 > new")
+        assert bench.run((str(CLI), "fetch", session), {}).code == 0
+        assert user.git("show", f"{branch}:new") == "1"
+        inside(session, "echo 2 > new")
+        saved = bench.run((str(CLI), "allow", session, "a.test", "--save"), {})
+        assert (saved.code, "a.test" in (agents / "bottles" / f"{bench.name}.yaml").read_text()) == (0, True), saved
+        assert bench.run((str(CLI), "stop", session), {}).code == 0
+        assert f"branch  {branch} in " in run.end().err
+    assert user.git("show", f"{branch}:new") == "2"
+
+
+def test_the_bottle_ends_once_its_work_is_out(bench: Bench, user: Repo) -> None:
+    """While what came out of it is still to be checked."""
+    bench.puppet("stay")
+    fifo = bench.folder / "checked"
+    os.mkfifo(fifo)
+    bench.environ["PATH"] = bench.program(
+        "git", f'PATH={bench.environ["PATH"]}\n[[ "$*" = *" index-pack "* ]] && cat {fifo}\nexec git "$@"'
+    )
+    with working(bench, user) as (run, session, branch):
+        inside(session, "echo 1 > left")
+        run.process.terminate()
+        with fifo.open("wb"):  # git is there
+            end = time.monotonic() + GUARD
+            while f"ps {session} claude-bottle-{session}" in bench.objects():
+                assert time.monotonic() < end, "the bottle is still there"
+            assert user.git("branch", "--list", branch) == ""
+        assert f"branch  {branch} in " in run.end().err
+    assert user.git("diff", "--name-only", "main", branch) == "left"
 
 
 def test_a_killed_launcher_leaves_nothing_and_the_repository_as_it_was(bench: Bench, user: Repo) -> None:
@@ -271,10 +312,13 @@ ALL_REFS = 'exec docker exec --user "$4" "$5" /usr/bin/git -C /work bundle creat
     ("gives", "told"),
     [
         ("exec head --bytes 10G /dev/zero", "the work is larger than 1024 MiB"),
-        ("exec head --bytes 1M /dev/zero", "what came out is no git bundle with one branch; the work is saved"),
-        (ALL_REFS, "what came out is no git bundle with one branch; the work is saved"),
+        (
+            "exec head --bytes 1M /dev/zero",
+            "the bottle's output is not a git bundle with one branch; the work is saved",
+        ),
+        (ALL_REFS, "the bottle's output is not a git bundle with one branch; the work is saved"),
         ('docker "$@" | head --bytes 300; exit', "the bundle's pack is damaged; the work is saved"),
-        ("exit 1", "the bottle does not give its work: "),
+        ("exit 1", "the bottle did not send its work: "),
     ],
     ids=["zeros", "junk", "all refs", "truncated", "none"],
 )
@@ -295,7 +339,7 @@ def test_a_bottle_that_gives_something_hostile(bench: Bench, user: Repo, gives: 
         ("exec head --bytes 1M /dev/zero", "the bottle's answer is malformed: "),
         ('docker "$@" | sed "s/head/HEAD/"; exit', "the bottle's answer is malformed: "),
         ('docker "$@" | sed "s/[0-9a-f]\\{40\\}/--output=x/"; exit', "the bottle's answer is malformed: "),
-        ("exit 1", "the bottle has no commit that could be fetched (exit status 1)"),
+        ("exit 1", "the bottle has no commit to fetch (exit status 1)"),
     ],
     ids=["zeros", "unknown", "option", "none"],
 )

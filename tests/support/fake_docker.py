@@ -7,6 +7,7 @@
     times             how often the rule holds; default always
     fifo              a FIFO in the folder: wait, before anything else, until a writer has come and gone
     late              seconds to wait after that: the engine is slow
+    line              wait for a line on stdin, after that
     vanish            this program removes itself from PATH
 
 Whatever no rule is for succeeds; a followed log ends with its sidecar. `log` has a line of each call's start and end.
@@ -60,6 +61,8 @@ def main() -> None:
     if "fifo" in what:
         (FOLDER / str(what["fifo"])).read_bytes()
     time.sleep(float(str(what.get("late", 0))))
+    if "line" in what:
+        sys.stdin.buffer.readline()
     if ARGV[0] == "rm" and ARGV[-1].endswith("-sidecar"):
         (FOLDER / "removed").touch()
     while ARGV[:2] == ["logs", "--follow"] and not (FOLDER / "removed").exists() and os.getppid() == PARENT:

@@ -10,7 +10,9 @@ import pytest
 from claude_bottle.cleanup import orphans
 from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.errors import DockerError, EngineError
+from claude_bottle.host import stage_dir
 from claude_bottle.host.owner import Owner
+from claude_bottle.host.stage_dir import StageDir
 from tests.support.clients import NO_ENGINE
 from tests.support.labels import listed
 from tests.support.owners import ELSEWHERE, OBSERVER
@@ -91,9 +93,9 @@ def test_stage_dirs_are_found_also_without_an_owner(tmp: Path) -> None:
     (tmp / "claude-bottle-a-b-1-xyz/owner").write_text("host:boot:1:2")
     (tmp / "claude-bottle-a-b-3-xyz").write_text("")
     (tmp / "claude-bottle-a-b-4-xyz").symlink_to(tmp / "another")
-    found = {item.session: item.owner for item in orphans.stage_dirs()}
+    found = {item.session: item.owner for item in orphans.stage_dirs({})}
     assert found == {"a-b-1": OTHER, "a-b-2": None}
-    assert orphans.dead(orphans.stage_dirs(), OBSERVER) == ()
+    assert orphans.dead(orphans.stage_dirs({}), OBSERVER) == ()
 
 
 def test_a_failure_is_told_and_the_rest_removed(scene: Scene, tmp: Path) -> None:
@@ -121,7 +123,24 @@ def test_nothing_is_read_of_another_users_folder(tmp: Path, monkeypatch: pytest.
     monkeypatch.setattr("os.getuid", lambda: tmp.stat().st_uid + 1)
     monkeypatch.setattr("os.open", lambda *_: pytest.fail("it was opened"))
     monkeypatch.setattr("io.open", lambda *_: pytest.fail("it was opened"))
-    assert list(orphans.stage_dirs()) == []
+    assert list(orphans.stage_dirs({})) == []
+
+
+def test_a_stage_dir_beside_a_repository_is_found_by_its_link_and_removed_with_it(
+    tmp: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is killed, so nothing of the block's end is done."""
+    monkeypatch.chdir(tmp)
+    (tmp / "beside").mkdir()
+    monkeypatch.setattr(StageDir, "remove", lambda _: None)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with StageDir.held("a-b-1", OTHER, Path("beside"), stage_dir.links(scene.environ)) as stage:
+        pass
+    monkeypatch.undo()
+    [found] = orphans.stage_dirs(scene.environ)
+    assert found == Leftover("stage dir", str(tmp / stage.path), "a-b-1", OTHER)
+    assert orphans.remove(scene.environ, [found], pytest.fail)
+    assert (list((tmp / "beside").iterdir()), list(stage_dir.links(scene.environ).iterdir())) == ([], [])
 
 
 @pytest.mark.parametrize("kind", ["fifo", "large", "link"])
@@ -135,4 +154,4 @@ def test_an_owner_that_is_no_small_file_is_none(tmp: Path, kind: str) -> None:
     else:
         (tmp / "another").write_text(str(OTHER))
         owner.symlink_to(tmp / "another")
-    assert [item.owner for item in orphans.stage_dirs()] == [None]
+    assert [item.owner for item in orphans.stage_dirs({})] == [None]

@@ -96,6 +96,17 @@ def test_agents_and_sessions(scene: Scene, typist: Typist) -> None:
     assert typist.run(f"bottle stop {SESSION} ") == ["stop", SESSION, OTHER]
 
 
+def test_no_docker_client_of_a_completion_has_the_token_or_asks_for_signed_images(scene: Scene) -> None:
+    scene.rule("ps", stdout=LISTED)
+    typed, trust = "cli.py\nstop\nde", "1"
+    _, out, _ = scene.run(
+        _CLI_PY_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD="2", DOCKER_CONTENT_TRUST=trust
+    )
+    assert out == f"plain,{SESSION}\n"
+    [environ] = [event.more["env"] for event in scene.log if event.kind == "start"]
+    assert {"DOCKER_CONTENT_TRUST", TOKEN_VARIABLE}.isdisjoint(environ)
+
+
 def test_refs(scene: Scene, typist: Typist) -> None:
     (scene.folder / "given").mkdir()
     (scene.folder / "own").mkdir()

@@ -147,6 +147,20 @@ def await_line(child: "subprocess.Popen[str]", text: str) -> None:
         assert line, f"never said: {text}"
 
 
+@pytest.mark.usefixtures("user")
+def test_the_bottle_ends_once_its_work_is_out(scene: Scene) -> None:
+    """However long the checks take."""
+    hold_git(scene, "rev-parse --show-object-format")
+    scene.rule(KEEP, stdout=head("1" * 40))
+    scene.rule(" - bundle /work ", stdout="what came out")
+    child = scene.launch(*START)
+    with scene.held("git"):
+        while not any(event.ends(STEPS["bottle"]) for event in scene.log):
+            time.sleep(0.01)
+    code, _, err = scene.end(child)
+    assert (code, scene.undone) == (74, USUAL), err
+
+
 @pytest.mark.parametrize(
     ("fifo", "told"),
     [
@@ -176,7 +190,7 @@ def test_a_second_late_signal_gives_the_hand_back_up(scene: Scene, fifo: str, to
     started = [event.argv for event in scene.log[before:] if event.kind == "start"]
     assert started == scene.undone == USUAL
     assert (scene.folder / "gits").read_text() == gits
-    assert len(list(scene.folder.glob("user-bottle-*.bundle"))) == (fifo == "git")
+    assert len(list(scene.folder.glob("user-bottle-*.bundle"))) == 2 * (fifo == "git")
 
 
 def test_a_signal_ends_a_fetch_and_starts_nothing_anew(scene: Scene, user: Repo) -> None:

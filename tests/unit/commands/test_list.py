@@ -45,3 +45,8 @@ def test_list_counts_what_there_is_of_a_session_that_starts(scene: Scene) -> Non
     scene.rule("logs claude-bottle-demo-1-gate", code=1, stderr="Error: No such container\n")
     [listed] = json.loads(scene.run("list", "--json")[1])
     assert (listed["allowed"], listed["blocked"]) == (0, 1)
+
+
+def test_a_container_of_doctors_is_no_session(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("", OBSERVER, "doctor", "") + row("demo-1", OBSERVER))
+    assert [session["session"] for session in json.loads(scene.run("list", "--json")[1])] == ["demo-1"]

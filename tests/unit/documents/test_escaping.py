@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from claude_bottle.documents.escaping import escape_control_chars, is_utf8, quoted
+from claude_bottle.documents.escaping import escape_control_chars, from_utf8, is_utf8, quoted, to_utf8
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,9 @@ def test_a_quoted_word_can_be_pasted_into_a_shell(word: bytes, shown: str) -> No
 def test_what_docker_can_carry_is_utf8() -> None:
     assert is_utf8("Grüße 🐚\x1b")
     assert not is_utf8("lat\udce9")
+
+
+@pytest.mark.parametrize("text", ["", "/a b/Grüße 🐚", "100%", "%FF%25", "lat\udce9\udc80\udcff%"])
+def test_utf8_leads_back_to_what_was_none(text: str) -> None:
+    assert from_utf8(to_utf8(text).encode().decode()) == text
+    assert ("%" in text or not is_utf8(text)) == (to_utf8(text) != text)

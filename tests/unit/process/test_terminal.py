@@ -1,5 +1,6 @@
 """The interactive terminal, on real terminals with real programs (programs/tty_*.py)."""
 
+import contextlib
 import json
 import os
 import pty
@@ -15,10 +16,13 @@ import time
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Any
 
 import pexpect
 import pytest
+
+from claude_bottle.process import terminal
 
 PROGRAMS = Path(__file__).parents[2] / "support" / "programs"
 GUARD = 300  # seconds; no test comes near it
@@ -316,3 +320,37 @@ def test_the_beginning_of_the_word_for_a_stop_passes(size: int) -> None:
 def test_the_word_for_a_stop_is_nothing_to_a_program_that_has_no_parent_for_it() -> None:
     with closing(Terminal("beginning", "25")) as terminal:
         assert terminal.until(SHELL) == b"x\x1b_claude-bottle:stopped\x1b\\"
+
+
+@pytest.mark.parametrize("place", range(1, 11))
+@pytest.mark.parametrize("raises", [False, True])
+def test_no_signal_is_lost_while_handlers_change(monkeypatch: pytest.MonkeyPatch, place: int, *, raises: bool) -> None:
+    """It comes before one of the ten calls that put a handler in place."""
+    kinds = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+    heard, count, handle, wakeup = list[int](), 0, signal.signal, signal.set_wakeup_fd(-1)
+
+    def hear(number: int, _: FrameType | None) -> None:
+        heard.append(number)
+        if raises:
+            raise SystemExit(128 + number)
+
+    def handling(number: signal.Signals, handler: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == place:
+            signal.raise_signal(signal.SIGTERM)
+        handle(number, handler)
+
+    former = {kind: handle(kind, hear) for kind in kinds}
+    winch = signal.getsignal(signal.SIGWINCH)
+    monkeypatch.setattr(signal, "signal", handling)
+    try:
+        with contextlib.suppress(SystemExit), terminal._Signals():
+            pass
+        assert heard == [signal.SIGTERM]
+        assert [signal.getsignal(kind) for kind in (*kinds, signal.SIGWINCH)] == [*[hear] * 4, winch]
+        assert signal.set_wakeup_fd(wakeup) == -1
+        assert count >= place
+    finally:
+        for kind, handler in former.items():
+            handle(kind, handler)

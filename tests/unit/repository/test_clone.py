@@ -1,5 +1,6 @@
 """Cloning into a bottle: the pack, the origin without secrets, the label."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_a_remotes_url_loses_its_secrets(url: str, shown: str) -> None:
 
 
 def test_a_label_round_trips_and_others_are_not_parsed() -> None:
-    work = Work(Path("/a b/c"), "1" * 40, "2" * 64)
-    assert Work.of_label(work.label) == work
+    for path in ("/a b/c", "/50%FF", os.fsdecode(b"/r\xe9po \xc3\xa9")):
+        work = Work(Path(path), "1" * 40, "2" * 64)
+        assert Work.of_label(work.label.encode().decode()) == work
     assert [Work.of_label(text) for text in ("-", "", "1 2 /x", f"{'1' * 40} {'2' * 40} ")] == [None] * 4

@@ -61,7 +61,7 @@ def test_a_commit_that_the_bottle_does_not_have_is_a_failure(ground: Ground) -> 
     bottle, before = ground.uncork(), ground.user.snapshot()
     tip = ground.genie.git("rev-parse", "HEAD")
     answer(ground, said(kind="head", tip=tip, before=tip) + said(kind="commit", oid="1" * 40, below="", what="x"))
-    with pytest.raises(RepositoryError, match="the agent's x stays in the bottle: the bottle does not give its work"):
+    with pytest.raises(RepositoryError, match="the agent's x stays in the bottle: the bottle did not send its work"):
         fetch.fetch(bottle)
     assert ground.user.snapshot() == before
 

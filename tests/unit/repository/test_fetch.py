@@ -5,16 +5,20 @@ import os
 import subprocess
 import tempfile
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from claude_bottle.cleanup import orphans
+from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.errors import EngineError, RepositoryError
-from claude_bottle.repository import fetch
+from claude_bottle.repository import export, fetch
 from claude_bottle.repository.clone import OUT
 from claude_bottle.repository.fetch import Bottle, HandBack
 from tests.support.clients import NO_ENGINE
 from tests.support.fetching import crowd, landed, partly
-from tests.support.repos import BRANCH, SESSION, Ground, Repo
+from tests.support.repos import BRANCH, OWNER, SESSION, Ground, Repo
 
 GONE = "Error response from daemon: No such container: x"
 
@@ -122,7 +126,7 @@ def test_tags_are_named_and_come_if_asked_for(ground: Ground) -> None:
     commits = {"alone": alone, "rel/2+x": tip, "start": bottle.work.start, "v1.0": tip}
     assert {name: ground.user.git("rev-parse", f"refs/tags/{BRANCH}/{name}") for name in commits} == commits
     genie.git("tag", "--force", "v1.0", bottle.work.start)
-    assert partly(bottle, tags=True)[1] == f"tag v1.0: {BRANCH}/v1.0 is there already, at another commit"
+    assert partly(bottle, tags=True)[1] == f"tag v1.0: {BRANCH}/v1.0 exists already, at another commit"
     assert "beware  tags are lost with the bottle: alone," in fetch.fetch(bottle, last=True)
 
 
@@ -145,7 +149,7 @@ def test_a_tag_brings_no_commit_that_the_bottle_never_had(ground: Ground) -> Non
 def test_a_tag_with_an_odd_name_is_refused(ground: Ground, name: str) -> None:
     bottle = ground.uncork()
     ground.genie.git("update-ref", f"refs/tags/{name}", ground.genie.commit("one"))
-    assert "its name is not taken" in partly(bottle, tags=True)[1]
+    assert "its name is not accepted" in partly(bottle, tags=True)[1]
     assert ground.user.git("tag") == ""
 
 
@@ -179,7 +183,7 @@ def test_commits_that_are_not_on_the_head_come_back(ground: Ground) -> None:
     tips[f"commit {deleted[:12]}"] = deleted
     tips |= {"stash stash@{0}": ground.genie.git("rev-parse", "stash"), f"commit {left[:12]}": left}
     told = ground.fetch(bottle)
-    assert told.startswith(f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's branch {BRANCH}\n")
+    assert told.startswith(f"branch  none: no commit on HEAD is new\nalso    {BRANCH}: the agent's branch {BRANCH}\n")
     also = [line.split(maxsplit=1)[1] for line in told.splitlines() if line.startswith("also")]
     named = {what.removeprefix("the agent's "): branch for branch, _, what in (line.partition(": ") for line in also)}
     assert {what: ground.user.git("rev-parse", branch) for what, branch in named.items()} == tips
@@ -244,13 +248,17 @@ def test_work_is_saved_where_the_repository_cannot_take_it(ground: Ground) -> No
 
 
 def test_work_lands_where_there_is_no_room_for_temporary_files(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `cleanup` would find it if this process were killed."""
     bottle = ground.uncork()
     ground.genie.commit("by the genie", new="1")
     before, beside = ground.user.snapshot(), sorted(ground.folder.iterdir())
     monkeypatch.setattr(tempfile, "tempdir", str(ground.folder / "none"))
-    ground.fetch(bottle)
+    found = list[Leftover]()
+    fetch.fetch(bottle, out=lambda: found.extend(orphans.stage_dirs(ground.env)))
     landed(ground, before, BRANCH)
     assert sorted(ground.folder.iterdir()) == beside
+    assert [(Path(item.name).parent, item.session, item.owner) for item in found] == [(ground.folder, SESSION, OWNER)]
+    assert list(orphans.stage_dirs(ground.env)) == []
 
 
 def test_a_bottle_that_has_ended_is_told(ground: Ground) -> None:
@@ -268,6 +276,24 @@ def test_an_engine_that_has_ended_is_no_bottle_that_has(ground: Ground, said: st
         fetch.fetch(bottle)
     with pytest.raises(EngineError, match=r"^docker cannot be used: "):
         list(fetch.diff(bottle))
+
+
+def test_what_is_out_lands_though_docker_has_vanished(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    bottle, leave = ground.uncork(), export.leave
+    ground.genie.git("checkout", "--quiet", "-b", "aside")
+    ground.genie.commit("aside")
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    tip = ground.genie.commit("the work")
+
+    def leaving(bottle: Bottle, oid: str, into: Path, **more: Any) -> bool:
+        if oid != tip:
+            raise EngineError("docker is not on PATH")
+        return leave(bottle, oid, into, **more)
+
+    monkeypatch.setattr(export, "leave", leaving)
+    told, error = partly(bottle)
+    assert told.startswith(f"branch  {BRANCH} in ")
+    assert (ground.user.git("rev-parse", BRANCH), error) == (tip, "the agent's branch aside: docker is not on PATH")
 
 
 def test_two_bottles_land_at_once(ground: Ground) -> None:
@@ -296,7 +322,7 @@ def test_a_full_bottle_is_made_room_in_at_the_end_of_a_session(ground: Ground) -
     bottle = ground.uncork()
     tip = ground.genie.commit("the work")
     crowd(ground)
-    assert "nothing can be run in the bottle, which is there: cannot fork" in partly(bottle)[1]
+    assert "the bottle is running, but nothing can be started in it: cannot fork" in partly(bottle)[1]
     assert not (ground.folder / "room").exists()
     back = HandBack(bottle, (said := list[str]()).append, said.append)
     back.run()

@@ -38,13 +38,14 @@ End = Callable[..., list[str]]
 def end(monkeypatch: pytest.MonkeyPatch) -> End:
     """Return what ends the time at the `nth` command with a part, and returns the list of those that start later.
 
-    The user gives up during the command, or the command is cut off as time is up, or time is up as it has ended.
+    The user gives up during the command, or the command is cut off as time is up, or time is up as it has ended; or
+    `part_of` the time is.
     """
     skipped = 0.0
     monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + skipped))
     start, pump = command.start, stream.pump
 
-    def ending(part: str, how: str, nth: int = 1) -> list[str]:
+    def ending(part: str, how: str, nth: int = 1, part_of: float = 1.0) -> list[str]:
         seen, late = 0, list[str]()
 
         def starting(argv: Sequence[str], env: Mapping[str, str]) -> Client:
@@ -63,7 +64,7 @@ def end(monkeypatch: pytest.MonkeyPatch) -> End:
                 monkeypatch.setattr(stream._Patience, "told", 1)
                 monkeypatch.setattr(stream._Patience, "asked", 2)
             result = pump(client, seconds=0.0 if how == "cut off" else seconds, **more)
-            skipped = fetch.BUDGET
+            skipped = fetch.BUDGET * part_of
             return result
 
         monkeypatch.setattr(command, "start", starting)
@@ -111,13 +112,14 @@ def test_nothing_is_started_after_the_end(ground: Ground, end: End, place: str, 
         assert (ground.user.snapshot(), saved(ground)) == (before, [])
     elif reached < len(IN_THE_BOTTLE) + len(CHECKING):
         assert "the work is saved" in error
-        assert saved(ground) == ["Keep what was left uncommitted"]
+        beside = [] if place in IN_THE_BOTTLE else ["aside"]
+        assert saved(ground) == [*beside, "Keep what was left uncommitted"]
         assert branches(ground) in ([], [BRANCH])  # it may have landed as git was ended
     else:
-        assert (branches(ground), saved(ground)) == ([BRANCH], [])
+        assert (branches(ground), saved(ground)) == ([BRANCH], ["aside"])
         assert told.startswith(f"branch  {BRANCH} in ")
         assert f"merge  git -C {ground.user.path} merge {BRANCH}\n" in told
-        assert error.startswith("the agent's branch aside is lost with the bottle: ")
+        assert error.startswith("the agent's branch aside: ")
 
 
 def test_these_are_all_the_places(ground: Ground, end: End) -> None:
@@ -147,7 +149,7 @@ def test_there_is_no_second_try_after_the_end(ground: Ground, end: End, how: str
     error = partly(bottle, last=True)[1]
     assert late == []
     assert error == (
-        "given up while looking at the bottle" if how == "given up" else "out of time: the 10 minutes are over"
+        "given up while looking at the bottle" if how == "given up" else "out of time: the 8 minutes are over"
     )
     assert not (ground.folder / "room").exists()
 
@@ -163,22 +165,39 @@ def test_what_is_too_large_is_not_taken_back_after_the_end(
     told, error = partly(bottle)
     assert (told, late, branches(ground)) == ("", [], [])
     assert error.startswith("what was left uncommitted stays in the bottle: the work is larger than 1024 MiB")
-    assert "; so is what was committed before: it stays in the bottle; the agent's branch aside stays in " in error
+    assert (
+        "; nor can what was committed before be fetched: it stays in the bottle; the agent's branch aside stays in "
+        in error
+    )
 
 
 @pytest.mark.parametrize(
-    ("place", "how", "beside"),
+    ("how", "beside"),
     [
-        (" - bundle ", "given up", []),
-        (" - bundle ", "cut off", []),
-        (" - bundle ", "out of time", ["aside"]),
-        (" index-pack ", "given up", ["aside"]),
-        (" fetch --quiet ", "cut off", ["aside"]),
+        ("given up", ["Keep what was left uncommitted"]),
+        ("cut off", ["Keep what was left uncommitted"]),
+        ("out of time", ["aside", "Keep what was left uncommitted"]),
     ],
 )
-def test_what_has_landed_before_the_end_is_told(
-    ground: Ground, end: End, place: str, how: str, beside: list[str]
-) -> None:
+def test_what_is_out_of_the_bottle_at_the_end_is_saved(ground: Ground, end: End, how: str, beside: list[str]) -> None:
+    bottle = uncorked(ground)
+    late = end(" - bundle ", how, nth=2)
+    told, error = partly(bottle)
+    assert (told, late, branches(ground), saved(ground)) == ("", [], [], beside)
+    assert ("the agent's branch aside stays in the bottle: " in error) == (how != "out of time")
+
+
+def test_the_time_of_the_bottle_leaves_some_for_the_checks(ground: Ground, end: End) -> None:
+    bottle = uncorked(ground)
+    end(" - bundle ", "cut off", nth=2, part_of=0.9)
+    told, error = partly(bottle)
+    assert told.startswith(f"branch  {BRANCH} in ")
+    assert error.startswith("the agent's branch aside stays in the bottle: ")
+    assert (branches(ground), saved(ground)) == ([BRANCH], [])
+
+
+@pytest.mark.parametrize(("place", "how"), [(" index-pack ", "given up"), (" fetch --quiet ", "cut off")])
+def test_what_has_landed_before_the_end_is_told(ground: Ground, end: End, place: str, how: str) -> None:
     bottle = uncorked(ground)
     late = end(place, how, nth=2)
     told, error = partly(bottle)
@@ -186,7 +205,7 @@ def test_what_has_landed_before_the_end_is_told(
     assert told.startswith(f"branch  {BRANCH} in ")
     assert "beware  links" in told
     assert error.startswith("the agent's branch aside")
-    assert saved(ground) == beside
+    assert saved(ground) == ["aside"]
 
 
 def test_a_branch_that_has_landed_is_told_whatever_there_is_no_time_for(ground: Ground, end: End) -> None:
@@ -196,7 +215,7 @@ def test_a_branch_that_has_landed_is_told_whatever_there_is_no_time_for(ground: 
     assert late == []
     assert told.endswith(
         f"also    {BRANCH}-2: the agent's branch aside\n"
-        "beware  not all of it was looked at: out of time: the 10 minutes are over\n"
+        "beware  not all of it was examined: out of time: the 10 minutes are over\n"
     )
 
 
@@ -211,7 +230,7 @@ def test_all_that_does_not_come_is_named(ground: Ground, end: End) -> None:
     assert (told, late) == ("", [])
     assert error.split("; ") == [
         "what was left uncommitted is lost with the bottle: given up while fetching the work",
-        "so is what was committed before: it is lost with the bottle",
+        "nor can what was committed before be fetched: it is lost with the bottle",
         "the agent's branch aside, the agent's branch more is lost with the bottle: given up",
     ]
 

@@ -41,7 +41,7 @@ def test_a_difference_that_is_not_all_of_it_is_a_failure(ground: Ground) -> None
     (ground.genie.path / "left").write_text("the work")
     (ground.genie.path / "git~1").touch()
     shown = list[str]()
-    with pytest.raises(RepositoryError, match=r"^that is not all: "):
+    with pytest.raises(RepositoryError, match=r"^the diff is incomplete: "):
         shown.extend(fetch.diff(bottle))
     assert "+the work\n" in "".join(shown)
 
@@ -53,5 +53,5 @@ def test_a_difference_is_shown_without_its_start_and_a_failure_told(ground: Grou
     (ground.folder / "bin" / "docker").write_text(
         "#!/bin/sh\necho 'Error response from daemon: No such container: x' >&2; exit 1\n"
     )
-    with pytest.raises(RepositoryError, match="does not show what has changed: No such container: x"):
+    with pytest.raises(RepositoryError, match="the changes in the bottle cannot be shown: No such container: x"):
         list(fetch.diff(bottle))

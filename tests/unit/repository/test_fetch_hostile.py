@@ -139,7 +139,7 @@ def test_an_object_that_unpacks_to_too_much_is_refused(ground: Ground, monkeypat
     monkeypatch.setattr(quarantine, "_OBJECT", 1 << 20)
     bottle, before = ground.uncork(), ground.user.snapshot()
     (ground.genie.path / "zeros").write_bytes(bytes(8 << 20))
-    with pytest.raises(RepositoryError, match="unpacks to 8 MiB, more than the 1 that are taken"):
+    with pytest.raises(RepositoryError, match="unpacks to 8 MiB, more than the limit of 1 MiB"):
         fetch.fetch(bottle)
     assert ground.user.snapshot() == before
 

@@ -5,9 +5,10 @@ import os
 import pytest
 
 from claude_bottle.errors import RepositoryError
-from claude_bottle.repository import export, fetch
+from claude_bottle.repository import export, fetch, quarantine
+from claude_bottle.repository.clone import OUT
 from tests.support.fetching import names, partly
-from tests.support.repos import BRANCH, Ground, Repo
+from tests.support.repos import BRANCH, SESSION, Ground, Repo
 
 
 def test_large_files_stay_in_the_bottle(ground: Ground) -> None:
@@ -96,6 +97,28 @@ def test_what_is_too_large_in_another_work_tree_leaves_what_was_committed(
     assert told == f"also    {BRANCH}: the agent's branch aside\n"
     assert error.startswith("what was left uncommitted of the agent's branch aside stays in the bottle: the work is ")
     assert (ground.user.git("rev-parse", BRANCH), aside.git("rev-parse", "HEAD")) == (tip, tip)
+
+
+def test_what_builds_on_refused_work_is_saved_as_well(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came out of the bottle as what is new on top of that, before anything was checked."""
+    monkeypatch.setattr(quarantine, "_OBJECT", 1 << 20)
+    bottle = ground.uncork()
+    ground.genie.commit("good")
+    ground.genie.git("checkout", "--quiet", "-b", "aside")
+    tip = ground.genie.commit("aside")
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    (ground.genie.path / "zeros").write_bytes(bytes(8 << 20))
+    bad = ground.genie.commit("bad")
+    told, error = partly(bottle)
+    refused, _, rest = error.partition("; the agent's branch aside: ")
+    assert told == ""
+    assert "unpacks to 8 MiB, more than the limit of 1 MiB; the work is saved, unchecked, in " in refused
+    assert "the work is saved, unchecked, in " in rest
+    clone = Repo(ground.folder / "clone", ground.env)
+    ground.user.git("clone", "--quiet", str(ground.user.path), str(clone.path))
+    for number, oid in (("", bad), ("-2", tip)):
+        clone.git("fetch", "--quiet", str(ground.folder / f"user-bottle-{SESSION}{number}.bundle"), OUT)
+        assert clone.git("rev-parse", "FETCH_HEAD") == oid
 
 
 def test_what_several_branches_have_counts_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

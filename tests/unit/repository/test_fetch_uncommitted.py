@@ -83,7 +83,7 @@ def test_work_comes_back_whatever_became_of_its_git(ground: Ground, ruin: Callab
     assert ground.user.git("show", f"{BRANCH}:kept") == "1"
     if ruin is nest:
         assert ground.user.git("show", f"{BRANCH}:nested/inside") == "1"
-        assert "of which the files come but the history stays in the bottle: nested\n" in told
+        assert "the history of nested repositories, unlike their files, stays in the bottle: nested\n" in told
 
 
 def test_an_operation_under_way_is_left_as_it_is(ground: Ground) -> None:

@@ -17,7 +17,7 @@ def test_a_work_tree_of_the_same_repository_brings_its_branch(ground: Ground) ->
     ground.genie.git("worktree", "add", "--quiet", "-b", "aside", ".claude/worktrees/aside")
     tip = Repo(ground.genie.path / ".claude/worktrees/aside", ground.genie.env).commit("aside", new="1")
     told = ground.fetch(bottle)
-    assert told == f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's branch aside\n"
+    assert told == f"branch  none: no commit on HEAD is new\nalso    {BRANCH}: the agent's branch aside\n"
     assert ground.user.git("rev-parse", BRANCH) == tip
 
 
@@ -30,7 +30,7 @@ def test_what_was_left_in_another_work_tree_comes_back(ground: Ground) -> None:
     told = ground.fetch(bottle)
     where = ground.folder / "bare head"
     assert told == (
-        f"branch  none: nothing is new on the HEAD\nalso    {BRANCH}: the agent's work tree {where}\n"
+        f"branch  none: no commit on HEAD is new\nalso    {BRANCH}: the agent's work tree {where}\n"
         f"also    {BRANCH}-2: the agent's branch aside\n"
     )
     assert [ground.user.git("show", f"{name}:left") for name in (BRANCH, f"{BRANCH}-2")] == ["bare head", "aside"]

@@ -112,7 +112,7 @@ def test_more_objects_than_anybody_makes_are_refused_unread(ground: Ground, monk
     monkeypatch.setattr(quarantine, "_OBJECTS", 1)
     bottle = ground.uncork()
     ground.genie.commit("the work", new="1")
-    with pytest.raises(RepositoryError, match="the bundle has 2 objects, more than the 1 that are taken"):
+    with pytest.raises(RepositoryError, match="the bundle has 2 objects, more than the limit of 1;"):
         fetch.fetch(bottle)
 
 

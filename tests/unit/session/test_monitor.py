@@ -13,7 +13,7 @@ from claude_bottle.process import command
 from claude_bottle.session.monitor import Monitor
 from tests.support import plans
 from tests.support.clients import NO_ENGINE
-from tests.support.scene import NAME, STEPS, TRUSTING, USUAL, Scene
+from tests.support.scene import NAME, STEPS, TRUSTING, UNDO, USUAL, Patches, Scene
 
 START = ("start", "demo", "--yes")
 SIDECAR = f"State.Running}}}} {NAME}-sidecar"
@@ -21,6 +21,7 @@ GATE = f"State.Running}}}} {NAME}-gate"
 BOTTLE = f"State.Running}}}} {NAME}"
 UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
 SILENT = "docker cannot be used: "
+QUICK: Patches = {"session.monitor._BEAT": 0.001, "session.runner._SILENCE": 20}
 REMOVED = "the bottle was removed from outside, which ended the session"
 
 
@@ -62,6 +63,22 @@ def test_the_log_of_a_running_sidecar_is_followed_again(scene: Scene) -> None:
         with scene.held("again"):
             pass
     assert scene.end(child)[0] == 5
+
+
+def test_a_remote_bottle_hears_the_beat_before_it_is_up(scene: Scene) -> None:
+    """However long the rest of the set-up takes: it gives up after 45 s without one."""
+    scene.rule(STEPS["bottle"], line=True, stdout="up\n")
+    scene.rule(STEPS["claude"], code=5)
+    code, _, err = scene.run(*START, patches=TRUSTING | QUICK, DOCKER_HOST="tcp://198.51.100.129:2375")
+    assert code == 5, err
+
+
+def test_the_heart_of_a_remote_bottle_that_does_not_come_up_lets_go_of_it(scene: Scene) -> None:
+    scene.rule(STEPS["home"], code=1)
+    code, _, err = scene.run(*START, patches=TRUSTING | QUICK, DOCKER_HOST="tcp://198.51.100.129:2375")
+    assert code == 70, err
+    [ended] = [event for event in scene.log if event.ends(STEPS["bottle"])]
+    assert (ended.more["code"], UNDO["bottle"] in scene.undone) == (0, False)  # the end of its stdin was enough
 
 
 @pytest.mark.parametrize("code", [1, 255])
