@@ -58,6 +58,13 @@ def batches(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
         yield proxy
 
 
+@pytest.fixture(autouse=True)
+def _forget(request: pytest.FixtureRequest) -> None:
+    """Begin each test with nothing seen."""
+    for name in {"proxy", "opened", "batches"} & set(request.fixturenames):
+        request.getfixturevalue(name).forget()
+
+
 def mark() -> str:
     """Return a query by which a request is found again."""
     return secrets.token_hex(8)
@@ -613,14 +620,16 @@ def test_a_kept_connection_that_has_ended_is_made_anew(proxy: Proxy) -> None:
 
     def answer_and_end(_: Request, sock: ssl.SSLSocket) -> None:
         proxied.plain(sock)
-        sock.unwrap()
+        sock.shutdown(socket.SHUT_RDWR)
         ended.set()
         raise EOFError
 
     proxy.internet.answers[last.partition("?")[2]] = answer_and_end
     assert proxy.ask("GET", last).status == 200
     assert ended.wait(SECONDS)
-    proxy.nothing_arrived()
+    target = f"/api/hello?{mark()}"
+    assert proxy.ask("GET", target).status == 200
+    assert proxy.arrived(last).connection != proxy.arrived(target).connection
 
 
 @pytest.mark.parametrize("name", ["stranger", "misnamed", "missing"])
@@ -684,12 +693,8 @@ def test_nothing_secret_is_left_in_a_file_an_argument_or_the_environment(proxy: 
     for text in (everything, inspected, logged.stdout, logged.stderr):
         for secret in (TOKEN, DIGEST_KEY.hex(), SIGNED[0].headers["Authorization"], "PRIVATE KEY"):
             assert secret not in text
-    assert proxy.sh("tr '\\0' '\\n' < /proc/1/environ | cut -d= -f1 | sort").split() == [
-        "HOME",
-        "LANG",
-        "OPENSSL_CONF",
-        "PATH",
-    ]
+    names = proxy.sh("tr '\\0' '\\n' < /proc/1/environ | cut -d= -f1 | sort").split()
+    assert names == ["HOME", "LANG", "OPENSSL_CONF", "PATH", "PWD", "SHLVL"]  # the last two are bash's
     assert proxy.sh("grep -i 'core file' /proc/1/limits").split()[4:6] == ["0", "0"]
 
 
@@ -852,7 +857,7 @@ def test_all_bodies_that_are_held_have_a_bound(proxy: Proxy) -> None:
             client.send(head)
             assert client.head()[0] == 100  # it is being held
         fifth = stack.enter_context(proxy.client())
-        fifth.send(head)
+        fifth.send(request("POST", MESSAGES, f"Content-Length: {32 * MIB}"))
         response = fifth.answer()
     assert (response.status, response.json["error"]["type"]) == (529, "overloaded_error")
     target = f"{MESSAGES}?{mark()}"  # what they held is free again, once nginx has seen them go
@@ -891,6 +896,7 @@ def test_messages_are_counted_and_limited(opened: Proxy) -> None:
         opened.arrived(target)
         assert opened.logged(MESSAGES)["messages"] is True
         assert opened.ask("POST", f"{MESSAGES}/count_tokens", body=message()).status == 200
+        opened.arrived("count_tokens")
     refused(opened, opened.ask("POST", MESSAGES, body=message()), '"limits: {requests: 3}"')
     line = opened.logged(MESSAGES)
     assert (line["verdict"], "messages" in line) == ("blocked", False)

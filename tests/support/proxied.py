@@ -234,9 +234,18 @@ class Proxy:
     internet: Internet
     ca: str
     lines: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
+    reader: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def forget(self) -> None:
+        """Forget what arrived outside, and what was logged, so far."""
+        for each in (self.internet.requests, self.lines):
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    each.get_nowait()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -264,7 +273,7 @@ class Proxy:
 
     def sh(self, script: str) -> str:
         """Run a script in the container, as root of the engine would."""
-        return docker("exec", "--user", "65533", self.name, "/bin/bash", "-c", script)
+        return docker("exec", "--user", "65533:65533", self.name, "/bin/bash", "-c", script)
 
     def logged(self, target: str) -> dict[str, Any]:
         """Return the next line of the log whose path is `target`."""
@@ -364,7 +373,13 @@ def proxied(folder: Path, image: str, **settings: Any) -> Iterator[Proxy]:
         word, _, encoded = process.stdout.readline().decode().partition(" ")
         assert word == "up", encoded
         ca = base64.b64decode(encoded).decode()
-        yield Proxy(f"{name}-gate", hosts, process, address, internet, ca)
+        proxy = Proxy(f"{name}-gate", hosts, process, address, internet, ca)
+        try:
+            yield proxy
+        finally:
+            process.stdin.close()
+            proxy.reader.join()
+            process.stdout.close()
 
 
 def until_ready(name: str) -> None:
