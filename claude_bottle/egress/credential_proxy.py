@@ -19,27 +19,30 @@ _GET = ("GET", "HEAD")
 _POST = ("POST",)
 
 # What passes to the default hosts without the bottle's `api: {paths: ...}`: methods, path, reason. A path that ends in
-# "/" is a prefix. Nothing here mints, exchanges or lists credentials, uploads, or makes batches or remote sessions.
+# "/" is a prefix. It is what Claude Code 2.1.331 was seen to need in a bottle, where telemetry is off. Nothing here
+# mints, exchanges or lists credentials, uploads, or makes batches or remote sessions.
 REQUESTS: Mapping[str, tuple[tuple[tuple[str, ...], str, str], ...]] = {
     API: (
-        (_POST, "/v1/messages", "the conversation"),
-        (_POST, "/v1/messages/count_tokens", "how full the context is"),
-        (_GET, "/v1/models", "the choice of models"),
-        (_GET, "/v1/models/", "the limits of one"),
+        (_POST, "/v1/messages", "the conversation, and all that Claude asks on the side"),
+        (_POST, "/v1/messages/count_tokens", "/context"),
+        (_GET, "/api/claude_code/policy_limits", "the organization's limits; without an answer WebFetch is off"),
+        (_GET, "/api/claude_code/settings", "the organization's settings; without an answer there is a warning"),
+        (_GET, "/api/web/domain_info", "WebFetch: whether it may fetch from a domain"),
         (_GET, "/api/hello", "the check at start-up"),
-        (_GET, "/api/claude_code/settings", "the organization's settings"),
-        (_GET, "/api/claude_code/policy_limits", "the organization's limits"),
-        (_GET, "/api/claude_cli/bootstrap", "models and features, at start-up"),
-        (_GET, "/api/web/domain_info", "whether WebFetch may fetch from a domain"),
-        (_POST, "/api/event_logging/", "telemetry"),
-        (_POST, "/api/eval/", "feature flags"),
     ),
-    "claude.ai": (),
-    "claude.com": ((_GET, "/", "looking up documentation"),),
-    "code.claude.com": ((_GET, "/", "looking up documentation"),),
-    "downloads.claude.ai": ((_GET, "/", "plugins; checks for updates"),),
-    "mcp-proxy.anthropic.com": (),  # the connectors of an account, which the session's token cannot use
-    "platform.claude.com": ((_GET, "/", "the check at start-up; looking up documentation"),),
+    "claude.ai": ((_GET, "/install.sh", "WebFetch: how Claude Code is installed"),),
+    "claude.com": ((_GET, "/docs/", "WebFetch: documentation"),),
+    "code.claude.com": ((_GET, "/docs/", "WebFetch: documentation"),),
+    "downloads.claude.ai": (
+        (_GET, "/claude-code-releases/", "the list of plugins at each start; `claude update`"),
+        (_GET, "/model-catalog/", "the models"),
+    ),
+    "mcp-proxy.anthropic.com": (),  # connectors of an account, which the session's token cannot use
+    "platform.claude.com": (
+        (_GET, "/docs/", "WebFetch: documentation"),
+        (_GET, "/llms.txt", "WebFetch: the index of documentation"),
+        (_GET, "/robots.txt", "WebFetch"),
+    ),
 }
 
 # `openssl ca` alone sets both ends of a certificate's time. Without the excluded addresses an authority whose names are
@@ -122,25 +125,23 @@ def configuration(hosts: Iterable[Ended]) -> bytes:
     text = Path(__file__).with_name("credential_proxy.conf").read_text(encoding="utf-8").partition("\n\n")[2]
     rows = [(number, host, host.port) for number, host in enumerate(hosts)]
     forwards = [(number, host, port) for number, host, _ in rows for port in host.forwards]
-    return _repeated(_repeated(text, "each host", rows), "each forward", forwards).encode()
+    for mark, each in (("each address", rows), ("each host", rows), ("each forward", forwards)):
+        text = _repeated(text, mark, each)
+    return text.encode()
 
 
 def _repeated(text: str, mark: str, rows: Iterable[tuple[int, Ended, int]]) -> str:
-    """Replace what is between the comments `mark` and `end`, wherever that is, by a copy for each row."""
+    """Replace what is between the comments `mark` and `end mark`, wherever that is, by a copy for each row."""
 
     def copies(found: re.Match[str]) -> str:
         return "".join(_filled(found[1], *row) for row in rows)
 
-    return re.sub(rf"^    # {mark}\n(.*?)^    # end\n", copies, text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(rf"^ +# {mark}\n(.*?)^ +# end {mark}\n", copies, text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _filled(text: str, number: int, host: Ended, port: int) -> str:
-    text = re.sub(
-        r"^        # only the API\n(.*?)^        # end\n",
-        lambda found: found[1] if host.name == API else "",
-        text,
-        flags=re.MULTILINE | re.DOTALL,
-    )
+    if "# only the API" in text:
+        text = _repeated(text, "only the API", [(number, host, port)] if host.name == API else ())
     values = {"NUMBER": number, "KEY": host, "NAME": host.name, "ADDRESS": host.address, "PORT": port}
     return re.sub(r"\b(NUMBER|KEY|NAME|ADDRESS|PORT)\b", lambda word: str(values[word[0]]), text)
 
@@ -171,8 +172,8 @@ def settings(
     `digest_key` is random, so that the self-test's answers mean nothing to anyone else. `requests` bounds the messages
     of the session. `paths` are further requests to the API, each a method, or "*", and a path.
     """
-    hosts: dict[str, object] = {name: {"set": {}, "paths": _pairs(name)} for name in REQUESTS}
-    hosts[API] = {"set": {"Authorization": f"Bearer {token}"}, "paths": [*_pairs(API), *map(list, paths)]}
+    hosts: dict[str, object] = {name: _default({}, _pairs(name)) for name in REQUESTS}
+    hosts[API] = _default({"Authorization": f"Bearer {token}"}, [*_pairs(API), *map(list, paths)])
     hosts |= {str(each.host): _signed(each) for each in signed}
     data = {"digest_key": digest_key.hex(), "server_side_fetch": server_side_fetch, "hosts": hosts}
     limit = {} if requests is None else {"requests": requests}
@@ -182,6 +183,10 @@ def settings(
 
 def _pairs(name: str) -> list[list[str]]:
     return [[method, path] for methods, path, _ in REQUESTS[name] for method in methods]
+
+
+def _default(headers: Mapping[str, str], allowed: list[list[str]]) -> dict[str, object]:
+    return {"set": headers, "paths": allowed, "default": True}
 
 
 def _signed(each: Signed) -> dict[str, object]:

@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from claude_bottle.bottle import credential_proxy as container
-from claude_bottle.egress import credential_proxy
+from claude_bottle.egress import allowlist, credential_proxy
 from claude_bottle.egress.allowlist import Host
 from claude_bottle.egress.credential_proxy import Signed
 
-API = credential_proxy.API
+API = allowlist.API
 TOKEN = f"sk-ant-oat01-{secrets.token_hex(16)}"
 DIGEST_KEY = secrets.token_bytes(16)
-LIMIT = 1 << 26
 SECONDS = 60.0
 RULES = b"table inet proof {\n}\n"
 RELAY = Path(__file__).with_name("programs") / "relay.py"
-UPSTREAM, RAW, FIRST_RELAY = 443, 22, 20001
+FIRST_RELAY = 20001
 
 Answer = Callable[["Request", ssl.SSLSocket], None]
 
@@ -115,6 +114,8 @@ class Internet:
     def __init__(self, address: str, folder: Path) -> None:
         self.requests: queue.Queue[Request] = queue.Queue()
         self.answers: dict[str, Answer] = {}
+        self.readers: dict[str, Callable[[Stream, ssl.SSLSocket], None]] = {}  # of bodies, in place of the server
+        self.folder = folder
         self.connections = 0
         self._good = context(folder, "good")
         self._good.sni_callback = self._choose
@@ -146,10 +147,14 @@ class Internet:
             while True:
                 head = stream.until(b"\r\n\r\n")
                 headers = dict(Request(number, head, b"").headers)
+                query = head.split(b" ", 2)[1].decode("latin-1").partition("?")[2]
+                if query in self.readers:
+                    self.readers[query](stream, sock)
+                    continue
                 request = Request(number, head, stream.body(headers))
                 self.requests.put(request)
-                query = request.line.split()[1].partition("?")[2]
-                self.answers.get(query, lambda _, sock: plain(sock))(request, sock)
+                answer = self.answers.get(query)
+                answer(request, sock) if answer else plain(sock)
 
 
 def context(folder: Path, name: str) -> ssl.SSLContext:
@@ -229,9 +234,18 @@ class Proxy:
     internet: Internet
     ca: str
     lines: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
+    reader: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def forget(self) -> None:
+        """Forget what arrived outside, and what was logged, so far."""
+        for each in (self.internet.requests, self.lines):
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    each.get_nowait()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -259,7 +273,7 @@ class Proxy:
 
     def sh(self, script: str) -> str:
         """Run a script in the container, as root of the engine would."""
-        return docker("exec", "--user", "65533", self.name, "/bin/bash", "-c", script)
+        return docker("exec", "--user", "65533:65533", self.name, "/bin/bash", "-c", script)
 
     def logged(self, target: str) -> dict[str, Any]:
         """Return the next line of the log whose path is `target`."""
@@ -277,9 +291,11 @@ class Proxy:
 
     def nothing_arrived(self) -> None:
         """Check that nothing came of all that was asked before: a request that passes arrives first."""
-        mark = secrets.token_hex(8)
+        mark, found = secrets.token_hex(8), []
         assert self.ask("GET", f"/api/hello?{mark}").status == 200
-        assert mark in self.internet.requests.get(timeout=SECONDS).line
+        while mark not in (line := self.internet.requests.get(timeout=SECONDS).line):
+            found.append(line)
+        assert found == []
 
 
 SIGNED = (
@@ -357,7 +373,13 @@ def proxied(folder: Path, image: str, **settings: Any) -> Iterator[Proxy]:
         word, _, encoded = process.stdout.readline().decode().partition(" ")
         assert word == "up", encoded
         ca = base64.b64decode(encoded).decode()
-        yield Proxy(f"{name}-gate", hosts, process, address, internet, ca)
+        proxy = Proxy(f"{name}-gate", hosts, process, address, internet, ca)
+        try:
+            yield proxy
+        finally:
+            process.stdin.close()
+            proxy.reader.join()
+            process.stdout.close()
 
 
 def until_ready(name: str) -> None:
