@@ -22,7 +22,7 @@ _OLDEST = (20, 10)
 _TIMEOUT = 30  # seconds for a query; an engine that hangs is one that cannot be reached
 _VERSIONS = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}")
 _DEBUG = ("docker", "info", "--format", "{{.Debug}}")
-DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the token and the bottle's variables"
+DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the values of the bottle's variables"
 _SOCKET = "unix:///var/run/docker.sock"  # of docker's default context
 _UNIX = "unix://"
 

@@ -124,7 +124,7 @@ def _explained(plan: Plan, error: StepError, engine: Engine) -> BottleError:
     if step.name == "sidecar-start" or (step.name == "gate" and _has_ended(engine, plan.sidecar)):
         return _died(plan, f"{step.name}: {result.reason}", engine)
     if step.name in ("lock", "gate") and not wording.says(wording.NO_TARGET, result.stderr):
-        return IsolationError(f"{step.name}: nft failed; does the engine's kernel have nf_tables? {result.reason}")
+        return IsolationError(f"{step.name}: failed; does the engine's kernel have nf_tables? {result.reason}")
     if step.name in ("selftest", "inspect"):
         return IsolationError(f"{step.name}: the isolation could not be checked: {result.reason}")
     hint = "; set CLAUDE_BOTTLE_SUBNET to another range" if step.name == "egress" and _clashes(result) else ""

@@ -61,7 +61,8 @@ class Runner:
     def run(self, steps: Sequence[Step], beat: Callable[[Client], None] | None = None) -> dict[str, Result]:
         """Run every step whose product does not exist yet; return each step's result, by the step's name.
 
-        `beat` is called with the client of each container that gives up without a heartbeat, as soon as it is ready.
+        `beat` is called with the client of each container that gives up without a heartbeat, as soon as its stdin is
+        free.
         Raises StepError for the first failure, once the steps in flight have ended: a docker client that still runs
         could create an object after its undo.
         """
@@ -75,10 +76,10 @@ class Runner:
             while len(results) < count:
                 for step in [step for step in waiting if self._ready.issuperset(step.needs)]:
                     waiting.remove(step)
-                    self._start(step, places[step.name])
+                    self._start(step, places[step.name], beat)
                 step, result = self._next()
-                if beat and step.kind is Kind.LONG_RUNNING:
-                    beat(self._clients[step.name])
+                if beat and step.kind is Kind.LONG_RUNNING and step.stdin:
+                    beat(self._clients[step.name])  # before, a line of it would be in the midst of what the step reads
                 with self._news:
                     self._ready.add(step.name)
                     self._said[step.name] = result.stdout
@@ -96,7 +97,7 @@ class Runner:
         """Return the docker client of a step that has started; raises KeyError if it has not."""
         return self._clients[name]
 
-    def _start(self, step: Step, place: int) -> None:
+    def _start(self, step: Step, place: int, beat: Callable[[Client], None] | None) -> None:
         self._note(f"{step.name} ...")
         with self._teardown.shielded():
             if step.undo:
@@ -108,6 +109,8 @@ class Runner:
                 target=self._work, args=(step, client, self._ended), daemon=True
             )
             self._workers[step.name].start()
+            if beat and step.kind is Kind.LONG_RUNNING and not step.stdin:
+                beat(client)
 
     def _given(self, step: Step) -> bool:
         """Wait until a step may get its stdin; return False if the run is aborted first."""

@@ -74,7 +74,7 @@ def main() -> None:
     sys.stderr.write(str(what.get("stderr", "")))
     code = int(str(what.get("code", 0)))
     given = b"" if code or sys.stdin.isatty() else sys.stdin.buffer.read()
-    log("end", code=code, stdin="" if b"\0" in given else given.decode())
+    log("end", code=code, stdin=given.partition(b"\0")[0].decode(errors="replace"))
     if code < 0:
         os.kill(os.getpid(), -code)
     sys.exit(code)

@@ -31,7 +31,7 @@ STEPS = {
     "bottle": f"--name {NAME} ",
     "lock": "-lock --pull",
     "gate": "-gate --pull",
-    "home": "tar --extract",
+    "home": "tar --extract --file -",
     "selftest": "-probe --pull",
     "inspect": f"inspect {NAME}",
     "processes": f"top {NAME}",

@@ -29,4 +29,4 @@ def test_what_a_manifest_sets_is_its_own(tmp_path: Path) -> None:
     environ = USUAL | {"ZONE": "Asia/Tokyo"}
     made = plans.plan(plans.manifests(tmp_path, bottle), Run(terminal=True), egress=None, name="demo", **environ)
     assert made.passed_on == ("COLORTERM", "TERM_PROGRAM")
-    assert made.env_names == ("CLAUDE_CODE_OAUTH_TOKEN", "COLORTERM", "TERM_PROGRAM", "TZ")
+    assert made.env_names == ("COLORTERM", "TERM_PROGRAM", "TZ")

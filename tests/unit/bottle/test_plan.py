@@ -55,7 +55,7 @@ def test_nothing_shows_a_secret_in_its_repr(tmp_path: Path) -> None:
     shown = repr((machine, plan, steps.table(plan), options))
     assert "planted" not in shown
     assert [line for line in keys.private("plain").splitlines() if line in shown] == []
-    assert planning.environment(machine, plan.agent) == {"API_KEY": "planted", planning.TOKEN: "planted"}
+    assert planning.environment(machine, plan.agent) == {"API_KEY": "planted"}
 
 
 def test_no_two_sessions_share_an_address_by_their_ids(tmp_path: Path) -> None:

@@ -132,11 +132,11 @@ def test_a_stage_dir_beside_a_repository_is_found_by_its_link_and_removed_with_i
     """Its process is killed, so nothing of the block's end is done."""
     monkeypatch.chdir(tmp)
     (tmp / "beside").mkdir()
-    monkeypatch.setattr(StageDir, "remove", lambda _: None)
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    with StageDir.held("a-b-1", OTHER, Path("beside"), stage_dir.links(scene.environ)) as stage:
-        pass
-    monkeypatch.undo()
+    with monkeypatch.context() as killed:
+        killed.setattr(StageDir, "remove", lambda _: None)
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        with StageDir.held("a-b-1", OTHER, Path("beside"), stage_dir.links(scene.environ)) as stage:
+            pass
     [found] = orphans.stage_dirs(scene.environ)
     assert found == Leftover("stage dir", str(tmp / stage.path), "a-b-1", OTHER)
     assert orphans.remove(scene.environ, [found], pytest.fail)

@@ -8,8 +8,8 @@ import pytest
 
 from claude_bottle.bottle import credential_proxy as container
 from claude_bottle.egress import allowlist, credential_proxy
-from claude_bottle.egress.allowlist import Host
-from claude_bottle.egress.credential_proxy import API, Ended, Signed
+from claude_bottle.egress.allowlist import API, Host
+from claude_bottle.egress.credential_proxy import Ended, Signed
 
 OWN = (Host("api.github.com"), Host("git.example.com", 8443))
 PORTS = (22, 443, 8443)

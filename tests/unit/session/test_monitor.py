@@ -10,7 +10,7 @@ import pytest
 
 from claude_bottle.bottle.plan import Run
 from claude_bottle.process import command
-from claude_bottle.session.monitor import Monitor
+from claude_bottle.session.monitor import Heart, Monitor
 from tests.support import plans
 from tests.support.clients import NO_ENGINE
 from tests.support.scene import NAME, STEPS, TRUSTING, UNDO, USUAL, Patches, Scene
@@ -77,8 +77,9 @@ def test_the_heart_of_a_remote_bottle_that_does_not_come_up_lets_go_of_it(scene:
     scene.rule(STEPS["home"], code=1)
     code, _, err = scene.run(*START, patches=TRUSTING | QUICK, DOCKER_HOST="tcp://198.51.100.129:2375")
     assert code == 70, err
-    [ended] = [event for event in scene.log if event.ends(STEPS["bottle"])]
-    assert (ended.more["code"], UNDO["bottle"] in scene.undone) == (0, False)  # the end of its stdin was enough
+    for step in ("bottle", "gate"):
+        [ended] = [event for event in scene.log if event.ends(STEPS[step])]
+        assert (ended.more["code"], UNDO[step] in scene.undone) == (0, False)  # the end of its stdin was enough
 
 
 @pytest.mark.parametrize("code", [1, 255])
@@ -113,7 +114,7 @@ def monitored(scene: Scene, tmp_path: Path, ended: tuple[str, ...] = ENDED) -> I
     """Monitor a session whose bottle is a program that ends with its stdin."""
     plan = plans.plan(plans.manifests(tmp_path / "more"), Run(terminal=False))
     bottle = command.start(("cat",), scene.environ | {"PATH": "/usr/bin:/bin"})
-    monitor = Monitor(plan, scene.environ, bottle, lambda _: None, None, ended)
+    monitor = Monitor(plan, scene.environ, bottle, lambda _: None, Heart(scene.environ), None, ended)
     try:
         yield monitor, bottle
     finally:
