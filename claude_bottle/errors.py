@@ -64,6 +64,6 @@ class LeftBehindError(BottleError):
 
 
 class TokenError(BottleError):
-    """There is no OAuth token for claude."""
+    """There is no OAuth token for claude, or it cannot be kept."""
 
     exit_code = 78

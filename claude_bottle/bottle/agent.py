@@ -81,6 +81,8 @@ def claude(plan: Plan) -> Argv:
 
 
 def _program(plan: Plan) -> Argv:
+    if plan.run.login:
+        return ("claude", "setup-token")
     headless = () if plan.run.terminal else ("--print",)
     claude = ("claude", "--dangerously-skip-permissions", *headless, *plan.run.arguments)
     return claude if plan.prompt is None else ("/bin/bash", "-c", _WITH_PROMPT, "bash", *claude)

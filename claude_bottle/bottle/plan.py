@@ -33,11 +33,16 @@ PASSED_ON = ("TERM", "COLORTERM", "LANG")
 
 @dataclass(frozen=True)
 class Run:
-    """How claude is run: on a terminal or headless, with which first message and further arguments."""
+    """How claude is run: on a terminal or headless, with which first message and further arguments.
+
+    A `login` is `claude setup-token`, in a bottle that is given no token. Whatever sets the user's token in requests to
+    the API must let those of such a bottle pass as they are: they make the token.
+    """
 
     terminal: bool
     question: str | None = None
     arguments: tuple[str, ...] = ()
+    login: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ class Plan:
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
     repository: Repository | None = None  # what is taken in
     key: bytes = field(default=b"", repr=False)  # of the proof that the session is the user's own
+    token_source: str = TOKEN_VARIABLE  # where the OAuth token comes from, for people
 
     def on(self, facts: EngineFacts) -> "Plan":
         """Return the same session for newer facts: with other addresses if its own are taken.
@@ -168,7 +174,7 @@ class Plan:
     def env_names(self) -> tuple[str, ...]:
         """Return the variables handed to claude by name, their values being in the client's environment."""
         forwarded = tuple(variable.name for variable in self.agent.bottle.env if variable.source)
-        return (TOKEN, *self.passed_on, *forwarded)
+        return (*(() if self.run.login else (TOKEN,)), *self.passed_on, *forwarded)
 
 
 def session_id(agent: str, token: str) -> str:
@@ -250,6 +256,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         remote=request.remote,
         repository=request.repository,
         key=machine.key,
+        token_source=machine.token_source,
     )
 
 

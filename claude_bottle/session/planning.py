@@ -62,7 +62,7 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
         base=base,
         image=own,
         token=os.urandom(4).hex(),
-        identity=git_identity.completed_by_host(identity, client_environment(machine)),
+        identity=identity if run.login else git_identity.completed_by_host(identity, client_environment(machine)),
         repository=repository,
         remote=not local,
         known=addresses.read(local),
