@@ -37,8 +37,8 @@ STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "
 PURE = {
     "bottle.agent", "bottle.docker_flags", "bottle.firewall", "bottle.job", "bottle.key_holder", "bottle.plan",
     "bottle.sidecar", "documents.escaping", "documents.yaml_edit", "egress.allowlist", "egress.log",
-    "manifest.known_hosts", "manifest.private_key", "process.wording", "repository.autorun_files", "repository.clone",
-    "session.steps",
+    "manifest.known_hosts", "manifest.private_key", "process.screen", "process.wording", "repository.autorun_files",
+    "repository.clone", "session.steps",
 }  # fmt: skip
 IMPURE = {
     "datetime", "os", "random", "secrets", "socket", "tempfile", "time", "uuid", ".process.command", ".repository.git",

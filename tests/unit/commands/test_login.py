@@ -25,11 +25,11 @@ def keychain(scene: Scene) -> Standin:
     return made
 
 
-def login(scene: Scene, answer: str, *words: str, **environ: str) -> tuple[int, str]:
-    """Run `login` on a terminal of 80 columns; return its exit code and all that was shown."""
-    command = [str(PATCHED), json.dumps(TRUSTING), "login", *words]
+def login(scene: Scene, answer: str, script: str = 'exec "$@"', **environ: str) -> tuple[int, str]:
+    """Run `login` by a shell's script on a terminal of 80 columns; return its exit code and all that was shown."""
+    command = ["-c", script, "sh", sys.executable, str(PATCHED), json.dumps(TRUSTING), "login"]
     child = pexpect.spawn(
-        sys.executable, command, env=scene.environ | environ, cwd=str(ROOT), encoding="utf-8", timeout=300,
+        "/bin/sh", command, env=scene.environ | environ, cwd=str(ROOT), encoding="utf-8", timeout=300,
         dimensions=(24, 80),
     )  # fmt: skip
     child.expect_exact("] ")
@@ -98,6 +98,14 @@ def test_logout_is_one_line_each_time(scene: Scene, keychain: Standin) -> None:
 def test_without_a_choice_nothing_is_started(scene: Scene, answer: str) -> None:
     code, _ = login(scene, answer)
     assert (code, scene.log) == (130 if answer == "\x03" else 65, [])
+
+
+def test_the_token_never_goes_to_a_file_for_stdout(scene: Scene) -> None:
+    scene.rule(PROGRAM, stdout=PAGE)
+    code, shown = login(scene, "1\r", f'exec "$@" > {scene.folder}/out')
+    assert (code, (scene.folder / "out").read_text().startswith("signed in; ")) == (0, True)
+    assert TOKEN not in (scene.folder / "out").read_text()
+    assert TOKEN in shown.replace("\n", "")
 
 
 def test_a_keychain_that_cannot_be_used_is_known_before_there_is_a_token(scene: Scene, keychain: Standin) -> None:
