@@ -154,6 +154,26 @@ def start(
 
 
 @main.command()
+@click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
+def login(*, verbose: bool) -> None:
+    """Sign in to Claude, and keep the token where you choose.
+
+    Runs `claude setup-token` in a bottle of its own. CLAUDE_BOTTLE_OAUTH_TOKEN, if set, overrides the token.
+    """
+    from claude_bottle.commands import login
+
+    console.report(login.login(_machine(None), verbose=verbose))
+
+
+@main.command()
+def logout() -> None:
+    """Remove the token that login has kept."""
+    from claude_bottle.commands import login
+
+    console.report(login.logout(_machine(None)))
+
+
+@main.command()
 @click.argument("agent", required=False, shell_complete=_completer("agents"))
 @click.option("--json", "as_json", is_flag=True, help="Print the receipts as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")

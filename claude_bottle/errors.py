@@ -64,6 +64,6 @@ class LeftBehindError(BottleError):
 
 
 class TokenError(BottleError):
-    """There is no OAuth token for claude, or something else in its place."""
+    """There is no OAuth token for claude, something else in its place, or it cannot be kept."""
 
     exit_code = 78

@@ -85,7 +85,8 @@ def trust_variables() -> Argv:
 
 def claude(plan: Plan) -> Argv:
     """Return the command that runs claude in the bottle, its secrets given by name alone."""
-    literal = {TOKEN: PLACEHOLDER} | {v.name: v.literal for v in plan.agent.bottle.env if v.literal is not None}
+    literal = {} if plan.run.login else {TOKEN: PLACEHOLDER}
+    literal |= {v.name: v.literal for v in plan.agent.bottle.env if v.literal is not None}
     pairs = (*plan.env_names, *(f"{name}={value}" for name, value in literal.items()))
     return (
         *("docker", "exec", "--interactive", "--user", container.AGENT),
@@ -97,6 +98,8 @@ def claude(plan: Plan) -> Argv:
 
 
 def _program(plan: Plan) -> Argv:
+    if plan.run.login:
+        return ("claude", "setup-token")
     headless = () if plan.run.terminal else ("--print",)
     claude = ("claude", "--dangerously-skip-permissions", *headless, *plan.run.arguments)
     return claude if plan.prompt is None else ("/bin/bash", "-c", _WITH_PROMPT, "bash", *claude)

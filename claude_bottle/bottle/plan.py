@@ -37,11 +37,15 @@ _UNASKED = Addresses(why="no engine was asked")
 
 @dataclass(frozen=True)
 class Run:
-    """How claude is run: on a terminal or headless, with which first message and further arguments."""
+    """How claude is run: on a terminal or headless, with which first message and further arguments.
+
+    A `login` is `claude setup-token`, in a bottle without a credential proxy: its requests make the token.
+    """
 
     terminal: bool
     question: str | None = None
     arguments: tuple[str, ...] = ()
+    login: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Plan:
     remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
     repository: Repository | None = None  # what is taken in
     key: bytes = field(default=b"", repr=False)  # of the proof that the session is the user's own
+    token_source: str = TOKEN_VARIABLE  # where the OAuth token comes from, for people
 
     def on(self, facts: EngineFacts) -> "Plan":
         """Return the same session for newer facts: with other addresses if its own are taken.
@@ -182,8 +187,8 @@ class Plan:
 
     @property
     def ended(self) -> tuple[credential_proxy.Ended, ...]:
-        """Return the hosts whose TLS the credential proxy ends."""
-        return _ended(self.agent)
+        """Return the hosts whose TLS the credential proxy ends; none without one."""
+        return _ended(self.agent, self.run)
 
     @property
     def prompt(self) -> str | None:
@@ -266,7 +271,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         facts=facts,
         addresses=next(candidates(addresses, int(request.token, 16))),
         range=addresses,
-        config=allowlist.config(allowlist.allowlist(agent.bottle.reach), (end.name for end in _ended(agent))),
+        config=allowlist.config(allowlist.allowlist(agent.bottle.reach), (end.name for end in _ended(agent, run))),
         home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity), certificates),
         passed_on=tuple(name for name in passed_on.names(machine.environ) if name not in own),
         certificates=certificates,
@@ -277,11 +282,14 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         remote=request.remote,
         repository=request.repository,
         key=machine.key,
+        token_source=machine.token_source,
     )
 
 
-def _ended(agent: Agent) -> tuple[credential_proxy.Ended, ...]:
+def _ended(agent: Agent, run: Run) -> tuple[credential_proxy.Ended, ...]:
     bottle = agent.bottle
+    if run.login:
+        return ()
     return credential_proxy.ended((each.host for each in bottle.credentials), allowlist.ports(bottle.reach))
 
 

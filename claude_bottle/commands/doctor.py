@@ -15,7 +15,7 @@ from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.process.engine import DEBUG_LOG, Engine
-from claude_bottle.session import planning, start
+from claude_bottle.session import planning, token_store
 
 _DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
 _VSOCK_CLOSED = (23, 0, 0)  # by the engine's default seccomp profile; no rule of nftables sees it
@@ -58,7 +58,9 @@ def _token(machine: Machine) -> Finding:
         return Finding("token", machine.token_problem, fault=True)
     if machine.has_token:
         return Finding("token", f"{TOKEN_VARIABLE} is set")
-    return Finding("token", start.NO_TOKEN, fault=True)
+    if place := token_store.recorded(machine):
+        return Finding("token", f"in {place.title}, since {installation.command('login')}")
+    return Finding("token", token_store.NO_TOKEN, fault=True)
 
 
 def _peculiarities(engine: str) -> Iterator[Finding]:

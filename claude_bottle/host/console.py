@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 PREFIX = "claude-bottle: "
@@ -70,6 +70,15 @@ def ask(question: str) -> bool:
     if not (sys.stdin and _try(sys.stderr, f"{question} [y/N] ")):
         return False
     return sys.stdin.buffer.readline().strip().lower() in (b"y", b"yes")
+
+
+def choose(question: str, choices: Sequence[str]) -> int | None:
+    """Ask on the terminal for the number of a choice; return its index, None if the answer is something else."""
+    listed = "".join(f"  {number}  {choice}\n" for number, choice in enumerate(choices, 1))
+    if not (sys.stdin and _try(sys.stderr, f"{question}\n{listed}[1-{len(choices)}] ")):
+        return None
+    answer = sys.stdin.buffer.readline().strip()
+    return next((number for number in range(len(choices)) if answer == b"%d" % (number + 1)), None)
 
 
 _thread = threading.local()

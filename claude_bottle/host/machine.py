@@ -23,6 +23,7 @@ class Machine:
     interactive: bool  # stdin is a terminal
     owner: Owner  # this process
     key: bytes = field(default=b"", repr=False)  # of this user's proofs; nothing before the first start
+    token_source: str = TOKEN_VARIABLE  # where the OAuth token comes from, for people
 
     def setting(self, name: str) -> str | None:
         """Return the value of CLAUDE_BOTTLE_<name>, None if it is unset or empty."""

@@ -78,6 +78,7 @@ class Client:
             out, err = self.process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired:
             self.terminate()
+            self._close_output()
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
@@ -109,9 +110,12 @@ class Client:
                 self.process.communicate(timeout=grace)  # unlike wait() it does not poll for the end every 50 ms
             except subprocess.TimeoutExpired:
                 self.terminate(grace)
-                for pipe in (self.process.stdout, self.process.stderr):
-                    if pipe is not None:
-                        pipe.close()
+                self._close_output()
+
+    def _close_output(self) -> None:
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def terminate(self, grace: float = 2) -> None:
         """Terminate the client, by force after `grace` seconds; the engine still carries out its request."""

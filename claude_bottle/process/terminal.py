@@ -13,7 +13,7 @@ import signal
 import termios
 import time
 import tty
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
@@ -32,14 +32,24 @@ _SCREEN_BACK = f"{_MODES_OFF}\x1b[<u\x1b[?25h\x1b[0m".encode()
 STOPPED = b"\x1b_claude-bottle:stopped\x1b\\"
 GO_ON = b"\x06"
 # As a byte, and as the keyboard's extended codes have it: kitty's with Caps Lock and Num Lock, and xterm's.
-_CTRL_Z = re.compile(rb"\x1a|\x1b\[(?:\d+:\d*:)?122[\d:]*;(?:5|69|133|197)[\d:;]*u|\x1b\[27;5;122~")
+_CTRL = rb"%c|\x1b\[(?:\d+:\d*:)?%d[\d:]*;(?:5|69|133|197)[\d:;]*u|\x1b\[27;5;%d~"
+_CTRL_C, _CTRL_Z = (re.compile(_CTRL % (key & 0x1F, key, key)) for key in b"cz")
 _LONGEST_KEY = 32  # bytes
 _WANTED = 5.0  # seconds after Ctrl-Z in which a stop is the user's doing
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
+Tap = Callable[[bytes, tuple[int, int]], None]  # called with bytes, and the terminal's rows and columns
+
 
 def run(
-    argv: Sequence[str], env: Mapping[str, str], shown: int = 1, *, full_screen: bool = True, stops: bool = False
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    shown: int = 1,
+    *,
+    full_screen: bool = True,
+    stops: bool = False,
+    ctrl_c_ends: bool = False,
+    tap: Tap | None = None,
 ) -> int:
     """Run `argv` on the user's terminal, descriptors 0 and `shown`; return its exit code, 128+n after a signal n.
 
@@ -49,11 +59,12 @@ def run(
     not end by itself has its screen put back; any other only gets its line ended. A program that `stops` says STOPPED
     when it has; then this process's group stops, too, if the user has just typed Ctrl-Z, and the program gets GO_ON
     when the shell has brought that back. Any other stop is undone at once: what is typed meanwhile would be for the
-    shell. Raises EngineError where `argv` cannot be started.
+    shell. If `ctrl_c_ends`, Ctrl-C ends the child, and the answer is 130. `tap` is called with all that the child
+    writes. Raises EngineError where `argv` cannot be started.
     """
     try:
         with _Signals() as signals, _Raw(0) as keys, _reopened(shown) as screen, _started(argv, env) as child:
-            code = _Join(child, keys, screen, signals, _Stops(heeded=stops)).copy()
+            code = _Join(child, keys, screen, signals, _Stops(heeded=stops), tap, ctrl_c_ends=ctrl_c_ends).copy()
             if code > 128 and keys.raw and os.isatty(screen):  # it did not end by itself
                 _write(screen, bytearray(_SCREEN_BACK if full_screen else b"\r\n"))
             return code
@@ -64,8 +75,19 @@ def run(
 class _Join:
     """The user's terminal and the child's, joined: each is copied to the other."""
 
-    def __init__(self, child: "spawn[bytes]", keys: "_Raw", screen: int, signals: "_Signals", stops: "_Stops") -> None:
+    def __init__(
+        self,
+        child: "spawn[bytes]",
+        keys: "_Raw",
+        screen: int,
+        signals: "_Signals",
+        stops: "_Stops",
+        tap: Tap | None,
+        *,
+        ctrl_c_ends: bool,
+    ) -> None:
         self.child, self.keys, self.screen, self.signals, self.stops = child, keys, screen, signals, stops
+        self.tap, self.ctrl_c_ends = tap, ctrl_c_ends
         self.typed, self.shown = bytearray(), bytearray()
         self.talking = True
 
@@ -97,11 +119,10 @@ class _Join:
                 return 128 + number
             self._resize()
         if fd in readable:
-            self.talking = _read(fd, self.stops.said)
-            self.stops.pass_on(self.shown, last=not self.talking)
+            self._listen(fd)
         # Not after the child's end: what is typed then is for the shell.
-        if self.keys.fd in readable and self.talking and not self._type():
-            return _GONE
+        if self.keys.fd in readable and self.talking and (code := self._type()):
+            return code
         if fd in writable and not _write(fd, self.typed):
             self.typed.clear()
         if self.screen in writable and not _write(self.screen, self.shown):
@@ -124,13 +145,23 @@ class _Join:
     def _resize(self) -> None:
         self.child.setwinsize(*termios.tcgetwinsize(self.keys.fd))
 
-    def _type(self) -> bool:
-        """Take what is typed; False at its end."""
+    def _listen(self, fd: int) -> None:
+        """Take what the child writes."""
+        held = len(self.stops.said)
+        self.talking = _read(fd, self.stops.said)
+        if self.tap:
+            self.tap(bytes(self.stops.said[held:]), termios.tcgetwinsize(self.keys.fd))
+        self.stops.pass_on(self.shown, last=not self.talking)
+
+    def _type(self) -> int:
+        """Take what is typed; return the code if that ends it, else 0."""
         keys = bytearray()
         more = _read(self.keys.fd, keys)
         self.typed += keys
         self.stops.hear(keys)
-        return more
+        if self.ctrl_c_ends and self.stops.interrupted:
+            return 128 + signal.SIGINT
+        return 0 if more else _GONE
 
 
 def _stop(keys: "_Raw", signals: "_Signals") -> int | None:
@@ -160,7 +191,7 @@ class _Stops:
 
     def __init__(self, *, heeded: bool) -> None:
         self.said = bytearray()  # and not yet passed on to what is shown
-        self.stopped = False
+        self.stopped = self.interrupted = False
         self._heeded = heeded
         self._keys = b""
         self._asked = -math.inf
@@ -177,6 +208,7 @@ class _Stops:
     def hear(self, keys: bytes | bytearray) -> None:
         """Hear what the user types."""
         self._keys += keys
+        self.interrupted = _CTRL_C.search(self._keys) is not None
         if _CTRL_Z.search(self._keys):
             self._keys, self._asked = b"", time.monotonic()
         self._keys = self._keys[-_LONGEST_KEY:]

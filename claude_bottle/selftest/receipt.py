@@ -112,6 +112,8 @@ RULES = (
     _Rule("limits", "cpus, memory and processes are limited", inspect_checks.limits),
     _Rule("restart", "nothing restarts, which would lose the lock", inspect_checks.restart),
     _Rule("sidecar", "the sidecar is confined as planned", inspect_checks.sidecar),
+)
+CREDENTIAL_RULES = (
     _Rule("signing", "foreign credentials are replaced by this user's", credential_checks.signing),
     _Rule("upstream", "a server with a wrong certificate gets nothing", credential_checks.upstream),
     _Rule("authority", "the session's authority counts for signed hosts alone", credential_checks.authority),
@@ -160,7 +162,7 @@ def probe_input(plan: Plan, known: Addresses) -> tuple[bytes, str]:
 
 def inspect_argv(plan: Plan) -> Argv:
     """Return the command that shows what was really built: the session's containers, and its images' variables."""
-    others = (plan.gate, *((plan.key_holder,) if plan.keys else ()))
+    others = (*((plan.gate,) if plan.ended else ()), *((plan.key_holder,) if plan.keys else ()))
     images = dict.fromkeys((plan.image.tag, plan.base.tag))
     return ("docker", "inspect", plan.name, plan.sidecar, *others, *images)
 
@@ -168,7 +170,7 @@ def inspect_argv(plan: Plan) -> Argv:
 def judge(plan: Plan, known: Addresses, seen: Seen, seconds: float) -> Receipt:
     """Judge what was printed, whatever it is; `seconds` is how long that took."""
     evidence = Evidence.read(plan, known, seen)
-    rules = (*RULES, *(KEY_RULES if plan.keys else ()))
+    rules = (*RULES, *(CREDENTIAL_RULES if plan.ended else ()), *(KEY_RULES if plan.keys else ()))
     return Receipt(tuple(_check(rule, evidence) for rule in rules), seconds)
 
 

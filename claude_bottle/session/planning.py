@@ -63,7 +63,7 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
         image=own,
         token=os.urandom(4).hex(),
         digest_key=os.urandom(20),
-        identity=git_identity.completed_by_host(identity, client_environment(machine)),
+        identity=identity if run.login else git_identity.completed_by_host(identity, client_environment(machine)),
         repository=repository,
         remote=not local,
         known=addresses.read(local),

@@ -7,7 +7,6 @@ from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
 from claude_bottle.host import console
-from claude_bottle.host.machine import TOKEN_VARIABLE
 from claude_bottle.manifest.api import ANY
 from claude_bottle.manifest.bottle import Bottle, Limits
 from claude_bottle.manifest.credentials import Credential
@@ -112,7 +111,7 @@ def _variable(variable: EnvVar) -> str:
 def _signs(bottle: Bottle) -> Iterator[str]:
     """Yield who gets which credential, for which requests, and what more than usual the API may be asked for."""
     signed = [f"{each.host} (from {' and '.join(each.sources)})" for each in bottle.credentials]
-    yield f"  signs   {', '.join((f'{allowlist.API} (from {TOKEN_VARIABLE})', *signed))}"
+    yield f"  signs   {', '.join((f'{allowlist.API} (from {plan.token_source})', *signed))}"
     for credential in bottle.credentials:
         yield from (f"          {credential.host}: {only}" for only in (_only(credential),) if only)
     if bottle.api.paths:

@@ -13,17 +13,18 @@ from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
 from claude_bottle.host import console, proof
-from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
+from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, terminal
 from claude_bottle.process.engine import Engine
+from claude_bottle.process.terminal import Tap
 from claude_bottle.repository import source
 from claude_bottle.repository.clone import Wanted
 from claude_bottle.repository.fetch import Bottle, HandBack
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import planning, preflight, steps
+from claude_bottle.session import planning, preflight, steps, token_store
 from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
 from claude_bottle.session.monitor import Heart, Monitor
 from claude_bottle.session.runner import Runner
@@ -33,9 +34,6 @@ _LOST = (1, 255)  # exit codes of a docker client that lost its process or its e
 _TIMEOUT = 10.0  # seconds for the engine to report whether the bottle is running
 _GRACE = 10.0  # seconds from the end of claude to the end of the bottle that caused it
 _WORK, _FIRST, _LAST = 1 << 17, 1 << 16, -2  # places in the order of teardown
-NO_TOKEN = (
-    f"{TOKEN_VARIABLE} is not set: create a token with `claude setup-token`, then `export {TOKEN_VARIABLE}=<the token>`"
-)
 _NO_TERMINAL = "stdin is not a terminal"
 _NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
 
@@ -48,6 +46,7 @@ class Options:
     yes: bool = False
     verbose: bool = False
     wanted: Wanted | None = None  # the repository to clone into the bottle
+    tap: Tap | None = None  # gets what a sign-in shows
 
 
 def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
@@ -55,6 +54,7 @@ def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = No
 
     Raises ManifestError, RepositoryError, EngineError without git, or DockerError if the stage dir is not writable.
     """
+    machine = token_store.announced(machine)
     env = planning.client_environment(machine)
     local = Engine(env).is_local(ask=False)
     repository = source.survey(wanted, env, None) if wanted else None
@@ -71,7 +71,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     Raises the errors of `claude_bottle.errors`, and SystemExit(128 + n) after signal n.
     """
     _refuse_what_cannot_work(machine, agent, options)
-    machine = _with_key(machine)
+    machine = _with_key(machine if options.run.login else token_store.resolved(machine))
     with _context(machine, verbose=options.verbose) as context:
         plan = _agreed(machine, agent, options, context)
         plan, receipt = _proven(plan, context)
@@ -84,9 +84,10 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
             raise monitor.ended
         context.watchdog.reap()
         back = _handing_back(plan, context, monitor)
-        context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
+        if not plan.run.login:  # it has no manifest to name
+            context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
         context.undo.note("claude ...")
-        code = _claude(plan, machine, agent)
+        code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, agent)
         if error := _why_cut(code, plan, context):
             raise monitor.ended or error
     # The hand-back has already printed its own error.
@@ -95,8 +96,8 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
 
 def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -> None:
     """Raise TokenError or RefusedError at once for a start that would otherwise fail after minutes."""
-    if not machine.has_token:
-        raise TokenError(NO_TOKEN)
+    if not (options.run.login or machine.has_token or token_store.recorded(machine)):
+        raise TokenError(token_store.NO_TOKEN)
     if machine.token_problem:
         raise TokenError(machine.token_problem)
     if not (options.yes or machine.interactive):
@@ -112,7 +113,8 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     local = context.engine.is_local()
     requested = planning.request(machine, agent, options.run, local=local, repository=repository)
     plan = planning.resolve(requested, context.engine)
-    console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
+    if not plan.run.login:
+        console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
     if options.yes:
         return plan
     preflight.ask("Start this session?")
@@ -218,6 +220,15 @@ def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
         return terminal.run(step.argv, env, stops=True)
     # --print on a terminal gets no stdin: what the user types meanwhile is for the shell.
     return command.attach(step.argv, env, silent=machine.interactive)
+
+
+def _sign_in(plan: Plan, context: SessionContext, tap: Tap | None) -> int:
+    """Run `claude setup-token` on the terminal of stdin: stdout may be a file, which would then have the token.
+
+    It does not heed Ctrl-C while it waits for its code.
+    """
+    argv = steps.table(plan).claude.argv
+    return terminal.run(argv, context.env, shown=0, stops=True, ctrl_c_ends=True, tap=tap)
 
 
 def _quiet(message: str) -> None:

@@ -101,7 +101,7 @@ def table(plan: Plan) -> Table:
         *_sidecar(plan),
         *_keys(plan),
         _bottle(plan),
-        _lock(plan),
+        _rules(plan, "lock", plan.name, firewall.lock(plan), needs=("bottle",)),
         _gate(plan),
         _home(plan),
         *_clone(plan),
@@ -198,21 +198,20 @@ def _home(plan: Plan) -> Step:
     return Step("home", agent.fill(plan), stdin=plan.home, needs=("bottle",), stdin_after=after, quote=quote)
 
 
-def _lock(plan: Plan) -> Step:
-    name, rules = f"{plan.name}-lock", firewall.lock(plan)
-    owned = docker_flags.owned_by(plan, "lock")
-    argv = docker_flags.nft(name, f"container:{plan.name}", plan.base.tag, owned, rules)
-    return Step(
-        "lock", argv, Kind.UNTIL_READY, stdin=rules, stdin_text=len(rules), needs=("bottle",), undo=_remove(name)
-    )
+def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
+    name, owned = f"{plan.name}-{role}", docker_flags.owned_by(plan, role)
+    argv, undo = docker_flags.nft(name, f"container:{target}", plan.base.tag, owned, rules), _remove(name)
+    return Step(role, argv, Kind.UNTIL_READY, stdin=rules, stdin_text=len(rules), needs=needs, undo=undo)
 
 
 def _gate(plan: Plan) -> Step:
-    rules = firewall.gate(plan)
+    rules, needs = firewall.gate(plan), ("sidecar-start",)
+    if not plan.ended:
+        return _rules(plan, "gate", plan.sidecar, rules, needs)
     tar = credential_proxy.files(plan.ended, plan.signing.settings, plan.certificates)
     target, owned = f"container:{plan.sidecar}", docker_flags.owned_by(plan, "gate")
     argv = credential_proxy.run(plan.gate, target, plan.base.tag, owned, rules, tar, remote=plan.remote)
-    given, needs, undo = rules + tar, ("sidecar-start",), _remove(plan.gate)
+    given, undo = rules + tar, _remove(plan.gate)
     return Step("gate", argv, Kind.LONG_RUNNING, stdin=given, stdin_text=len(rules), needs=needs, undo=undo)
 
 

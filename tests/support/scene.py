@@ -49,7 +49,10 @@ USUAL = [UNDO["sidecar"], UNDO["network"]]  # the end of its stdin ends what hol
 
 MONITOR = (["logs", "--follow"], ["inspect", "--format"])  # runs beside claude
 Patches = dict[str, object]
-TRUSTING: Patches = {"selftest.receipt.RULES": []}  # a fake docker builds nothing that could be isolated
+TRUSTING: Patches = {
+    "selftest.receipt.RULES": [],
+    "selftest.receipt.CREDENTIAL_RULES": [],
+}  # a fake docker builds nothing that could be isolated
 
 
 @dataclass(frozen=True)

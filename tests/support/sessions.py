@@ -122,7 +122,13 @@ class Bench:
     @contextlib.contextmanager
     def terminal(self, *words: str, screen: bool = True, **env: str) -> Iterator["Terminal"]:
         """Run `./cli.py start` on a terminal of its own; a test that fails meanwhile ends it."""
-        terminal = Terminal((str(CLI), "start", self.name, *words), self.environ | env, screen=screen)
+        with self.on_terminal("start", self.name, *words, screen=screen, **env) as terminal:
+            yield terminal
+
+    @contextlib.contextmanager
+    def on_terminal(self, *words: str, screen: bool = True, **env: str) -> Iterator["Terminal"]:
+        """Run any command of ./cli.py so."""
+        terminal = Terminal((str(CLI), *words), self.environ | env, screen=screen)
         try:
             yield terminal
         finally:
@@ -160,8 +166,12 @@ class Bench:
 
     def objects(self) -> list[str]:
         """Return what the engine has of the agent's sessions, each as "<kind> <session> <name>"."""
+        return self.objects_of(f"{self.name}-")
+
+    def objects_of(self, session: str) -> list[str]:
+        """Return the same of all sessions whose id begins so."""
         kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-        return [f"{kind[0]} {one}" for kind in kinds for one in self._labelled(*kind)]
+        return [f"{kind[0]} {one}" for kind in kinds for one in self._labelled(*kind, session=session)]
 
     def left_at_last(self) -> list[str]:
         """Return what is left, given a moment: a reaper of another session may name this one to docker."""
@@ -189,12 +199,12 @@ class Bench:
             for one in self._labelled(*words):
                 subprocess.run(("docker", *remove.split(), *force, one.partition(" ")[2]), check=False)
 
-    def _labelled(self, *words: str) -> list[str]:
-        """Return "<session> <name>" of all of one kind that belongs to a session of the agent."""
+    def _labelled(self, *words: str, session: str = "") -> list[str]:
+        """Return "<session> <name>" of all of one kind of the agent's sessions, or of those whose id begins so."""
         name = "Names" if words[0] == "ps" else "Name"
         shown = f'{{{{.Label "{SESSION}"}}}} {{{{.{name}}}}}'
         lines = docker(*words, "--filter", f"label={SESSION}", "--format", shown).splitlines()
-        return [line for line in lines if line.startswith(f"{self.name}-")]
+        return [line for line in lines if line.startswith(session or f"{self.name}-")]
 
 
 class Running:

@@ -39,7 +39,7 @@ PURE = {
     "bottle.key_holder", "bottle.passed_on", "bottle.plan", "bottle.sidecar", "documents.escaping",
     "documents.yaml_edit", "egress.allowlist", "egress.credential_proxy", "egress.log", "manifest.api",
     "manifest.credentials", "manifest.known_hosts", "manifest.private_key", "manifest.request_rules",
-    "process.wording", "repository.autorun_files", "repository.clone", "session.steps",
+    "process.screen", "process.wording", "repository.autorun_files", "repository.clone", "session.steps",
 }  # fmt: skip
 IMPURE = {
     "datetime", "os", "random", "secrets", "socket", "tempfile", "time", "uuid", ".process.command", ".repository.git",

@@ -68,6 +68,32 @@ def listen(count: str) -> None:
     say(data.hex())
 
 
+def setup_token() -> None:
+    """Play `claude setup-token`: show a URL, take a code, and show a token made from it, as the real one does.
+
+    That writes only the cells that change, wraps within a margin, and ends soon after.
+    """
+    raw()
+    width = os.get_terminal_size().columns - 1
+    page = ("Use the URL below to sign in", "", "https://claude.ai/oauth/authorize?code=true", "", "Paste code here")
+    send("".join(f"\x1b[2G{line}\r\n" for line in page).encode())
+    code = b""
+    while not code.endswith(b"\r"):
+        code += os.read(0, 64)
+        send(b"*")
+    if code == b"no\r":
+        sys.exit(1)
+    token = f"sk-ant-oat01-{code[:-1].decode()}"
+    lines = [token[at : at + width] for at in range(0, len(token), width)]
+    send(f"\r\x1b[{len(page)}A\x1b[J".encode())
+    for remainder in range(3):
+        for line in lines:
+            cells = (f"\x1b[{place + 2}G\x1b[33m{line[place]}" for place in range(remainder, len(line), 3))
+            send(f"{''.join(cells)}\x1b[39m\r\n".encode())
+        send(f"\x1b[{len(lines)}A".encode())
+    send(f"\x1b[{len(lines) + 1}B\r\x1b[2GStore this token securely.\r\n".encode())
+
+
 def stay() -> None:
     """Stay until somebody ends it."""
     say("staying")
@@ -122,6 +148,7 @@ def main() -> None:
         "listen": listen,
         "stay": stay,
         "attack": attack,
+        "setup-token": setup_token,
     }
     if name in programs:
         programs[name](*words)

@@ -99,6 +99,35 @@ def test_only_a_yes_is_a_yes(
     assert capsys.readouterr() == ("", "Go on? [y/N] ")
 
 
+@pytest.mark.parametrize(
+    ("typed", "chosen"),
+    [
+        (b"1\n", 0),
+        (b" 2 \n", 1),
+        (b"0\n", None),
+        (b"3\n", None),
+        (b"\n", None),
+        (b"", None),
+        (b"01\n", None),
+        (b"\xb2\n", None),
+    ],
+)
+def test_only_the_number_of_a_choice_chooses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: bytes, chosen: int | None
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(typed)))
+    assert console.choose("Which?", ["one", "two"]) == chosen
+    assert capsys.readouterr() == ("", "Which?\n  1  one\n  2  two\n[1-2] ")
+
+
+def test_a_choice_that_nobody_sees_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1\n")))
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert console.choose("Which?", ["one"]) is None
+    monkeypatch.setattr("sys.stdin", None)
+    assert console.choose("Which?", ["one"]) is None
+
+
 def test_a_question_that_nobody_sees_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"y\n")))
     monkeypatch.setattr("sys.stderr", Gone())

@@ -35,22 +35,22 @@ def line(pipe: IO[bytes]) -> bytes:
     return pipe.readline()
 
 
-def launcher(*program: str, stops: bool) -> list[str]:
+def launcher(*program: str, stops: bool, tap: Path | None = None) -> list[str]:
     """Return the command that runs a program of tty_child.py as the launcher does."""
-    words = ("--stops",) if stops else ()
+    words = ("--stops",) if stops else ("--tap", str(tap)) if tap else ()
     return [str(PROGRAMS / "tty_launcher.py"), *words, sys.executable, str(PROGRAMS / "tty_child.py"), *program]
 
 
 class Terminal:
     """The user's side of a terminal in which a shell runs the launcher, which runs a program of tty_child.py."""
 
-    def __init__(self, *program: str, stops: bool = False) -> None:
+    def __init__(self, *program: str, stops: bool = False, tap: Path | None = None) -> None:
         self.master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (33, 101))
         mode = termios.tcgetattr(slave)
         mode[3] &= ~termios.ECHOK  # not what a new terminal has, so that a reset one shows
         termios.tcsetattr(slave, termios.TCSANOW, mode)
-        command = launcher(*program, stops=stops)
+        command = launcher(*program, stops=stops, tap=tap)
         self.shell = subprocess.Popen(
             [sys.executable, str(PROGRAMS / "tty_shell.py"), sys.executable, *command],
             stdin=slave, stdout=slave, stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
@@ -354,3 +354,27 @@ def test_no_signal_is_lost_while_handlers_change(monkeypatch: pytest.MonkeyPatch
     finally:
         for kind, handler in former.items():
             handle(kind, handler)
+
+
+def test_a_tap_gets_all_that_a_program_writes(tmp_path: Path) -> None:
+    with closing(Terminal("flood", "5", tap=tmp_path / "tapped")) as terminal:
+        shown = terminal.until(SHELL)
+    assert len(shown) == 5 << 20
+    assert (tmp_path / "tapped").read_bytes() == shown
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"abc\x03", b"\x1b[99;5u", b"\x1b[99;133u", b"\x1b[27;5;99~"])
+def test_ctrl_c_ends_what_does_not_heed_it(tmp_path: Path, key: bytes) -> None:
+    with closing(Terminal("cling", tap=tmp_path / "tapped")) as terminal:
+        terminal.said()
+        os.write(terminal.master, key)
+        assert terminal.code() == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("key", [b"c", b"\x1a", b"\x1b[99;2u", b"\x1b[199;5u", b"\x1b[122;5u", b"\x1b[3~"])
+def test_other_keys_end_nothing(tmp_path: Path, key: bytes) -> None:
+    with closing(Terminal("show", str(len(key)), tap=tmp_path / "tapped")) as terminal:
+        assert terminal.said() == "ready"
+        os.write(terminal.master, key)
+        assert terminal.said() == key.hex()
+        assert terminal.code() == 0
