@@ -409,23 +409,28 @@ local function count(method, path)
   ngx.var.note = "message"
 end
 
+local SELF_TESTS = { ["/.claude-bottle/self-test/right"] = "@self-test", ["/.claude-bottle/self-test/wrong"] = "@out" }
+
 function M.access()
-  local key = ngx.var.key
+  local key, name = ngx.var.key, ngx.var.name
   local host = settings.hosts[key]
   local method, target = match(ngx.var.request, "^(%S+) (/%S*) HTTP/1%.[01]$")
   if not method then
     return refuse("a request must be HTTP/1.1, for a path", 400)
   end
-  local name, asked = match(key, "^[^:]+"), lower(ngx.var.http_host or "")
-  if lower(ngx.var.ssl_server_name or "") ~= name or (asked ~= key and asked ~= name and asked ~= name .. ":443") then
+  local asked = lower(ngx.var.http_host or "")
+  local port = match(key, ":%d+$") or ":443"
+  if lower(ngx.var.ssl_server_name or "") ~= name or (asked ~= name and asked ~= name .. port) then
     return refuse("its Host must be the name for which TLS was begun", 421)
   end
   if ngx.var.http_upgrade then
     return refuse("a connection cannot be upgraded through the credential proxy")
   end
   local path = match(target, "^[^?]*")
-  local test = ngx.var.note == "self-test"
-  if not test then
+  local test = key == API and SELF_TESTS[path]
+  if test then
+    ngx.var.note = "self-test"
+  else
     check_target(host, method, path)
   end
   if key == API and not settings.server_side_fetch then
@@ -444,9 +449,14 @@ function M.access()
     count(method, path)
   end
   sign(host)
+  if test then
+    ngx.var.upstream = "self-test" -- which is trusted by its own location alone
+  end
+  ngx.exec(test or "@out")
 end
 
 local FAILURES = {
+  [421] = "its Host must be the name for which TLS was begun",
   [413] = "the body of a request must be at most 32 MiB",
   [502] = "the host cannot be reached, or its certificate is not trusted (see ca_certs)",
   [504] = "the host does not answer",

@@ -6,7 +6,7 @@ can do, `credential_proxy.conf` beside this module; `credential_proxy.lua` does 
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -125,25 +125,31 @@ def configuration(hosts: Iterable[Ended]) -> bytes:
     text = Path(__file__).with_name("credential_proxy.conf").read_text(encoding="utf-8").partition("\n\n")[2]
     rows = [(number, host, host.port) for number, host in enumerate(hosts)]
     forwards = [(number, host, port) for number, host, _ in rows for port in host.forwards]
-    for mark, each in (("each address", rows), ("each host", rows), ("each forward", forwards)):
-        text = _repeated(text, mark, each)
-    return text.encode()
+    apis, others = ([row for row in rows if (row[1].name == API) is which] for which in (True, False))
+
+    def servers(server: str) -> str:
+        of_others = _repeated(_replaced(server, "only the API", lambda _: ""), "each host", others)
+        return of_others + _repeated(_replaced(server, "only the API", lambda part: part), "each host", apis)
+
+    text = _replaced(text, "each server", servers)
+    return _repeated(_repeated(text, "each host", rows), "each forward", forwards).encode()
 
 
 def _repeated(text: str, mark: str, rows: Iterable[tuple[int, Ended, int]]) -> str:
-    """Replace what is between the comments `mark` and `end mark`, wherever that is, by a copy for each row."""
-
-    def copies(found: re.Match[str]) -> str:
-        return "".join(_filled(found[1], *row) for row in rows)
-
-    return re.sub(rf"^ +# {mark}\n(.*?)^ +# end {mark}\n", copies, text, flags=re.MULTILINE | re.DOTALL)
+    """Replace each part of the template with this mark by a copy for each row."""
+    filled = tuple(rows)
+    return _replaced(text, mark, lambda part: "".join(_filled(part, *row) for row in filled))
 
 
-def _filled(text: str, number: int, host: Ended, port: int) -> str:
-    if "# only the API" in text:
-        text = _repeated(text, "only the API", [(number, host, port)] if host.name == API else ())
+def _replaced(text: str, mark: str, made: Callable[[str], str]) -> str:
+    """Replace each part of the template, which begins and ends with a comment of its `mark`, by what is made of it."""
+    part = re.compile(rf"^ +# {mark}\n(.*?)^ +# end {mark}\n", re.MULTILINE | re.DOTALL)
+    return part.sub(lambda found: made(found[1]), text)
+
+
+def _filled(part: str, number: int, host: Ended, port: int) -> str:
     values = {"NUMBER": number, "KEY": host, "NAME": host.name, "ADDRESS": host.address, "PORT": port}
-    return re.sub(r"\b(NUMBER|KEY|NAME|ADDRESS|PORT)\b", lambda word: str(values[word[0]]), text)
+    return re.sub(r"\b(NUMBER|KEY|NAME|ADDRESS|PORT)\b", lambda word: str(values[word[0]]), part)
 
 
 def program() -> bytes:

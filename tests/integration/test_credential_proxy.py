@@ -478,10 +478,22 @@ def test_host_may_be_written_as_clients_do(proxy: Proxy, host: str) -> None:
         assert client.ask("GET", "/api/hello", host=host).status == 200
 
 
-@pytest.mark.parametrize("sni", [None, "elsewhere.test", "claude.ai", f"x.{API}"])
+@pytest.mark.parametrize("sni", [None, "elsewhere.test", f"x.{API}"])
 def test_another_name_is_refused_in_the_handshake(proxy: Proxy, sni: str | None) -> None:
     with pytest.raises(ssl.SSLError, match="unrecognized name"), proxy.client(sni=sni):
         pass
+
+
+def test_the_name_of_another_ended_host_is_no_way_around(proxy: Proxy) -> None:
+    for host in (API, "claude.ai", "claude.com"):
+        with proxy.client("claude.ai", sni="claude.com") as client:
+            client.send(request("GET", "/install.sh", host=host))
+            assert client.head()[0] == 421
+    with pytest.raises(ssl.SSLError, match="unrecognized name"), proxy.client(sni="claude.ai"):
+        pass
+    with pytest.raises(ssl.SSLError, match="unrecognized name"), proxy.client("claude.ai", sni=API):
+        pass
+    proxy.nothing_arrived()
 
 
 def test_only_http_1_1_is_agreed_upon(proxy: Proxy) -> None:
@@ -537,7 +549,8 @@ def test_what_follows_a_refused_body_is_no_request_of_its_own(proxy: Proxy) -> N
     with proxy.client(USERS) as client:
         client.send(request("POST", "/x", "Upgrade: x", body=request("GET", "/inner", host=USERS), host=USERS))
         assert client.answer().status == 403
-        client.sock.settimeout(1)
+        assert client.ask("GET", f"/after?{mark()}").status == 200
+    assert "/after" in proxy.internet.requests.get(timeout=SECONDS).line
     proxy.nothing_arrived()
 
 
