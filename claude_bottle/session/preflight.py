@@ -69,7 +69,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     yield from _repository(plan)
     yield f"bottle  {escape_control_chars(bottle.name)}"
     yield from _environment(bottle)
-    yield from _signs(bottle)
+    yield from _signs(bottle, plan.token_source)
     yield from (f"  ssh     {escape_control_chars(_ssh(host))}" for host in bottle.ssh)
     yield from (f"  git     {escape_control_chars(who)}" for who in (str(plan.identity),) if who)
     yield "  egress  " + allowlist.summary(plan.allow)
@@ -108,10 +108,10 @@ def _variable(variable: EnvVar) -> str:
     return f"{variable.name} (from host{origin})"
 
 
-def _signs(bottle: Bottle) -> Iterator[str]:
+def _signs(bottle: Bottle, source: str) -> Iterator[str]:
     """Yield who gets which credential, for which requests, and what more than usual the API may be asked for."""
     signed = [f"{each.host} (from {' and '.join(each.sources)})" for each in bottle.credentials]
-    yield f"  signs   {', '.join((f'{allowlist.API} (from {plan.token_source})', *signed))}"
+    yield f"  signs   {', '.join((f'{allowlist.API} (from {source})', *signed))}"
     for credential in bottle.credentials:
         yield from (f"          {credential.host}: {only}" for only in (_only(credential),) if only)
     if bottle.api.paths:
