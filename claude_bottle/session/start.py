@@ -71,7 +71,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     Raises the errors of `claude_bottle.errors`, and SystemExit(128 + n) after signal n.
     """
     _refuse_what_cannot_work(machine, agent, options)
-    machine = _with_key(machine if options.run.login else token_store.resolved(machine))
+    machine = _with_key(machine if options.run.login else _with_token(machine))
     with _context(machine, verbose=options.verbose) as context:
         plan = _agreed(machine, agent, options, context)
         plan, receipt = _proven(plan, context)
@@ -98,8 +98,6 @@ def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -
     """Raise TokenError or RefusedError at once for a start that would otherwise fail after minutes."""
     if not (options.run.login or machine.has_token or token_store.recorded(machine)):
         raise TokenError(token_store.NO_TOKEN)
-    if machine.token_problem:
-        raise TokenError(machine.token_problem)
     if not (options.yes or machine.interactive):
         raise RefusedError(_NO_PROMPT)
     locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
@@ -179,6 +177,14 @@ def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     if context.undo.late:  # a signal ends the whole loop, not only this agent
         raise SystemExit(128 + context.undo.late)
     return receipt
+
+
+def _with_token(machine: Machine) -> Machine:
+    """Return the machine with a token, which `login` may have kept; raises TokenError without one that can be used."""
+    machine = token_store.resolved(machine)
+    if machine.token_problem:
+        raise TokenError(machine.token_problem)
+    return machine
 
 
 def _with_key(machine: Machine) -> Machine:

@@ -8,6 +8,7 @@
     fifo              a FIFO in the folder: wait, before anything else, until a writer has come and gone
     late              seconds to wait after that: the engine is slow
     line              wait for a line on stdin, after that
+    stays             a FIFO in the folder: wait there, after all that it prints, as before it for `fifo`
     vanish            this program removes itself from PATH
 
 Whatever no rule is for succeeds; a followed log ends with its sidecar. `log` has a line of each call's start and end.
@@ -72,6 +73,8 @@ def main() -> None:
     sys.stdout.write(str(what.get("stdout", "" if what.get("code") else ANSWERS.get(ARGV[0], ""))))
     sys.stdout.flush()
     sys.stderr.write(str(what.get("stderr", "")))
+    if "stays" in what:
+        (FOLDER / str(what["stays"])).read_bytes()
     code = int(str(what.get("code", 0)))
     given = b"" if code or sys.stdin.isatty() else sys.stdin.buffer.read()
     log("end", code=code, stdin=given.partition(b"\0")[0].decode(errors="replace"))

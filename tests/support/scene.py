@@ -98,8 +98,8 @@ class Scene:
 
     def rule(self, match: str, **what: Any) -> None:
         """Say what the fake docker does for a command; what was said first counts."""
-        if "fifo" in what:
-            os.mkfifo(self.folder / what["fifo"])
+        for name in (what[key] for key in ("fifo", "stays") if key in what):
+            os.mkfifo(self.folder / name)
         self._rules.append({"match": match, **what})
         self._write()
 

@@ -63,10 +63,12 @@ def test_an_encrypted_key_wants_a_terminal_before_docker_is_asked(scene: Scene) 
 
 def test_a_key_holder_that_ends_ends_the_session(scene: Scene) -> None:
     give(scene, SSH_HOST)
-    scene.rule(SERVE, stdout="up\n", code=1)
+    scene.rule(SERVE, stdout="up\n", stays="serves", code=1)
     scene.rule(STEPS["claude"], fifo="claude", code=137)
     child = scene.launch("start", "demo", "--yes", patches=TRUSTING | {"session.monitor._LOOK": 0.01})
     with scene.held("claude"):
+        with scene.held("serves"):
+            pass
         while not any(event.ends(f"--name {NAME} ") for event in scene.log):
             time.sleep(0.01)
     code, _, err = scene.end(child)

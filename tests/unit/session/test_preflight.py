@@ -24,6 +24,11 @@ def test_the_preflight_of_a_default_bottle(tmp_path: Path) -> None:
     golden.same("preflight-default", _summary(plan, tmp_path))
 
 
+def test_the_preflight_says_that_the_token_is_the_one_from_login(tmp_path: Path) -> None:
+    plan = replace(plans.plan(plans.manifests(tmp_path), Run(terminal=True)), token_source="login")
+    assert "  signs   api.anthropic.com (from login)\n" in _summary(plan, tmp_path)
+
+
 def test_the_preflight_names_all_that_a_bottle_may_do_and_no_value_of_a_secret(tmp_path: Path) -> None:
     run = Run(terminal=True, arguments=("--model", "opus"))
     plan = plans.plan(plans.everything(tmp_path), run, HOST_KEY="planted")
