@@ -13,7 +13,9 @@ from tests.support.sessions import CLI, Bench, Running
 from tests.world import REPOSITORY
 
 # What each session has of its own, and each place.
-OWN = re.compile(r"demo-[0-9a-f]{8}|10\.213\.\d+\.\d+|(?<=--bytes )\d+|(?<=owner=)\S+|(?<=manifest=)\S+(?=/agents/)")
+OWN = re.compile(
+    r"demo-[0-9a-f]{8}|10\.213\.\d+\.\d+|(?<=--bytes )\d+|(?<= bash )\d+|(?<=owner=)\S+|(?<=manifest=)\S+(?=/agents/)"
+)
 WITH_DATA = ("Dockerfile", "agents", "pipelock")
 pytestmark = pytest.mark.xdist_group("install")  # on one worker, for the sake of `program`
 
