@@ -70,10 +70,9 @@ REQUEST.requests = { params = REQUEST } -- a batch's, if the bottle may make any
 local LONGEST = #"mcp_servers" * #"\\u0000" -- of a key that leads on, with every letter escaped
 local BETAS = { "^mcp%-", "^files%-api%-", "^code%-execution%-", "^skills%-", "^web%-fetch%-" }
 
+local WORDS = { "true", "false", "null" }
 local ESCAPES = {}
-for letter in ('"\\/bfnrt'):gmatch(".") do
-  ESCAPES[byte(letter)] = true
-end
+for letter in ('"\\/bfnrt'):gmatch(".") do ESCAPES[byte(letter)] = true end
 
 local function wrong(reason)
   error({ reason = reason }, 0)
@@ -85,9 +84,10 @@ end
 
 -- Raises a table with a `reason` unless `body` is a request that has the API do nothing for its caller. Strict, since
 -- the API's own reader of JSON must not understand anything else: no second key of a name that is judged, nothing after
--- the value, no byte that is not UTF-8.
+-- the value, no byte that is not UTF-8. What is compiled fast, loops over bytes, reads the most of it.
 local function judge(body)
   local turn = STEP
+  local value
 
   local function pause(place)
     if place >= turn then
@@ -108,43 +108,36 @@ local function judge(body)
 
   -- RFC 3629's table: no overlong form, no surrogate, nothing after U+10FFFF.
   local function character(place, first)
-    local more, low, high = 3, 0x80, 0xBF
+    local more, low, high = 0, 0x80, 0xBF
     if first >= 0xC2 and first <= 0xDF then
       more = 1
     elseif first >= 0xE0 and first <= 0xEF then
       more, low, high = 2, first == 0xE0 and 0xA0 or low, first == 0xED and 0x9F or high
     elseif first >= 0xF0 and first <= 0xF4 then
-      low, high = first == 0xF0 and 0x90 or low, first == 0xF4 and 0x8F or high
-    else
-      malformed("bytes that are no UTF-8")
+      more, low, high = 3, first == 0xF0 and 0x90 or low, first == 0xF4 and 0x8F or high
     end
     for next = place + 1, place + more do
-      local char = byte(body, next)
-      if not char or char < low or char > high then
-        malformed("bytes that are no UTF-8")
-      end
+      local char = byte(body, next) or 0
+      if char < low or char > high then more = 0 end
       low, high = 0x80, 0xBF
     end
+    if more == 0 then malformed("bytes that are no UTF-8") end
     return place + more + 1
   end
 
   -- Returns the place of the quote that ends a string whose first character is at `place`.
   local function text(place)
     while true do
-      local char = byte(body, place)
+      local char = byte(body, place) or 0
       if char == 34 then
         return place
-      elseif not char or char < 32 then
-        malformed(char and "a control character in a string" or "no end")
+      elseif char < 32 then
+        malformed("a control character in a string, or no end")
       elseif char == 92 then
         local escape = byte(body, place + 1)
-        if escape == 117 and find(body, "^%x%x%x%x", place + 2) then
-          place = place + 6
-        elseif ESCAPES[escape] then
-          place = place + 2
-        else
-          malformed("an escape that there is not")
-        end
+        local unicode = escape == 117 and find(body, "^%x%x%x%x", place + 2)
+        if not unicode and not ESCAPES[escape] then malformed("an escape that there is not") end
+        place = place + (unicode and 6 or 2)
       elseif char < 128 then
         place = place + 1
       else
@@ -160,93 +153,65 @@ local function judge(body)
     return (raw:gsub("\\u00(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
   end
 
-  local value
-
-  local function object(place, judged, depth)
-    local seen = {}
-    local char
-    place, char = space(place)
-    if char == 125 then
-      return place + 1
-    end
-    while true do
-      if char ~= 34 then
-        malformed("no key where one must be")
-      end
-      local stop = text(place + 1)
-      local key = judged and plain(place + 1, stop - 1)
-      local rule = judged and judged[key]
-      if rule then
-        if seen[key] then
-          wrong('the key "' .. key .. '" is there twice')
-        elseif type(rule) == "string" then
-          wrong(rule .. " would have the API connect, fetch or run something; " .. FETCH)
-        end
-        seen[key] = true
-      end
-      place, char = space(stop + 1)
-      if char ~= 58 then
-        malformed("no colon after a key")
-      end
-      place = value(space(place + 1), rule, depth, key)
-      place, char = space(place)
-      if char == 125 then
-        return place + 1
-      elseif char ~= 44 then
-        malformed("an object that does not end")
-      end
-      place, char = space(place + 1)
-    end
-  end
-
-  local function list(place, judged, depth)
-    local char
-    place, char = space(place)
-    if char == 93 then
-      return place + 1
-    end
-    while true do
-      place, char = space(value(place, judged, depth))
-      if char == 93 then
-        return place + 1
-      elseif char ~= 44 then
-        malformed("a list that does not end")
-      end
-      place = space(place + 1)
-    end
-  end
-
   local function digits(place)
+    local first = place
     local char = byte(body, place)
-    if not char or char < 48 or char > 57 then
-      malformed("something that is no value")
-    end
     while char and char >= 48 and char <= 57 do
       place = place + 1
       pause(place)
       char = byte(body, place)
     end
+    if place == first then malformed("something that is no value") end
     return place, char
   end
 
   local function number(place, char)
-    if char == 45 then
-      place = place + 1
-    end
+    if char == 45 then place = place + 1 end
     if byte(body, place) == 48 then
-      place = place + 1
-      char = byte(body, place)
+      place, char = place + 1, byte(body, place + 1)
     else
       place, char = digits(place)
     end
-    if char == 46 then
-      place, char = digits(place + 1)
-    end
+    if char == 46 then place, char = digits(place + 1) end
     if char == 69 or char == 101 then
       local sign = byte(body, place + 1)
       place = digits(place + ((sign == 43 or sign == 45) and 2 or 1))
     end
     return place
+  end
+
+  -- Reads a key and its colon; returns the place after it, the rule for what follows, and the key if there is a rule.
+  local function member(place, char, judged, seen)
+    if char ~= 34 then malformed("no key where one must be") end
+    local stop = text(place + 1)
+    local key = judged and plain(place + 1, stop - 1)
+    local rule = judged and judged[key]
+    if rule and seen[key] then
+      wrong('the key "' .. key .. '" is there twice')
+    elseif type(rule) == "string" then
+      wrong(rule .. " would have the API connect, fetch or run something; " .. FETCH)
+    end
+    if rule then seen[key] = true end
+    place, char = space(stop + 1)
+    if char ~= 58 then malformed("no colon after a key") end
+    place = space(place + 1)
+    return place, rule, rule and key
+  end
+
+  -- Reads an object or a list, whose members are judged as itself, from after its bracket to after the other one.
+  local function members(place, judged, depth, close)
+    local seen, rule, key, char = {}, judged, nil, nil
+    place, char = space(place)
+    if char == close then return place + 1 end
+    while true do
+      if close == 125 then
+        place, rule, key = member(place, char, judged, seen)
+      end
+      place, char = space(value(place, rule, depth, key))
+      if char == close then return place + 1 end
+      if char ~= 44 then malformed("an object or a list that does not end") end
+      place, char = space(place + 1)
+    end
   end
 
   function value(place, judged, depth, key)
@@ -256,43 +221,43 @@ local function judge(body)
     if char == 34 then
       local stop = text(place + 1)
       if test and not test(plain(place + 1, stop - 1)) then
-        local shown = printable(sub(body, place, math.min(stop, place + 60)), 60)
+        local shown = printable(sub(body, place, stop), 60)
         wrong('"' .. key .. '": ' .. shown .. " would have the API fetch or run something; " .. FETCH)
       end
       return stop + 1
     elseif test then
       wrong('"' .. key .. '" must be a string')
-    elseif char == 116 and sub(body, place, place + 3) == "true" then
-      return place + 4
-    elseif char == 102 and sub(body, place, place + 4) == "false" then
-      return place + 5
-    elseif char == 110 and sub(body, place, place + 3) == "null" then
-      return place + 4
-    elseif char ~= 123 and char ~= 91 then
-      return number(place, char)
-    elseif depth == DEEPEST then
-      wrong("the body of a request is nested more than " .. DEEPEST .. " deep")
+    elseif char == 123 or char == 91 then
+      if depth == DEEPEST then wrong("the body of a request is nested more than " .. DEEPEST .. " deep") end
+      return members(place + 1, judged, depth + 1, char + 2) -- as ASCII has them
     end
-    return (char == 123 and object or list)(place + 1, judged, depth + 1)
+    if not char or char < 97 then return number(place, char) end
+    for _, word in ipairs(WORDS) do
+      if char == byte(word) and sub(body, place, place + #word - 1) == word then return place + #word end
+    end
+    malformed("something that is no value")
   end
 
   local place, char = space(1)
-  if char ~= 123 then
-    malformed("no object")
-  end
-  place, char = space(value(place, REQUEST, 0))
-  if char then
-    malformed("something after its end")
-  end
+  if char ~= 123 then malformed("no object") end
+  _, char = space(value(place, REQUEST, 0))
+  if char then malformed("something after its end") end
 end
 
--- Reads a request's body and judges it. nginx has it then, and sends it as it came.
+local FAILURES = {
+  [421] = "a request's Host must be the name for which TLS was begun",
+  [413] = "the body of a request must be at most 32 MiB",
+  [502] = "the host cannot be reached, or its certificate is not trusted (see ca_certs)",
+  [504] = "the host does not answer",
+}
+
+-- Reads a request's body, and judges it. nginx has it then, and sends it as it came.
 local function hold(method)
   local headers = ngx.req.get_headers(0)
   if not headers["content-length"] and not headers["transfer-encoding"] and method ~= "POST" then
     return
   end
-  if headers["content-encoding"] then
+  if headers["content-encoding"] and not settings.server_side_fetch then
     return refuse("the body of a request must not be compressed")
   end
   local size = headers["transfer-encoding"] and LARGEST or tonumber(headers["content-length"]) or 0
@@ -307,17 +272,14 @@ local function hold(method)
   ngx.req.read_body()
   local body = ngx.req.get_body_data() or ""
   if ngx.req.get_body_file() then -- only a chunked one that is more framing than content
-    return refuse("the body of a request must be at most 32 MiB", 413)
+    return refuse(FAILURES[413], 413)
   end
   hold_bytes(#body)
+  if settings.server_side_fetch then return end
   local good, why = pcall(judge, body)
   body = nil
-  if size > MIB then
-    collectgarbage() -- Lua's copy is not in its own count of what is to be collected soon
-  end
-  if not good then
-    return refuse(type(why) == "table" and why.reason or error(why))
-  end
+  if size > MIB then collectgarbage() end -- or Lua keeps its copy of it for long
+  if not good then refuse(type(why) == "table" and why.reason or error(why)) end
 end
 
 -- Whether a server might read a path as another one. Of the default hosts' paths none has a "%", so none is let through
@@ -325,9 +287,7 @@ end
 local function ambiguous(path, default)
   local folded = lower(path)
   for _, part in ipairs({ "%2e", "%2f", "%5c", "%25", "\\", ";", "//", "#" }) do
-    if find(folded, part, 1, true) then
-      return part
-    end
+    if find(folded, part, 1, true) then return part end
   end
   return match(path .. "/", "/%.%.?/") or match(path, "%c") or (default and match(path, "%%"))
 end
@@ -335,17 +295,7 @@ end
 local function listed(pairs_, method, path)
   for _, pair in ipairs(pairs_) do
     local prefix = sub(pair[2], -1) == "/" and sub(path, 1, #pair[2]) == pair[2]
-    if (pair[1] == "*" or pair[1] == method) and (pair[2] == path or prefix) then
-      return true
-    end
-  end
-end
-
-local function contains(list, item)
-  for _, each in ipairs(list) do
-    if each == item then
-      return true
-    end
+    if (pair[1] == "*" or pair[1] == method) and (pair[2] == path or prefix) then return true end
   end
 end
 
@@ -354,9 +304,7 @@ local OVERRIDES = { "^x%-http%-method", "^x%-method%-override", "^x%-original%-"
 
 local function matches(name, patterns)
   for _, pattern in ipairs(patterns) do
-    if find(name, pattern) then
-      return true
-    end
+    if find(name, pattern) then return true end
   end
 end
 
@@ -380,12 +328,10 @@ local function check_target(host, method, path)
   if bad then
     return refuse(string.format('a path with "%s" could be read as another one', printable(bad, 9)))
   end
-  if host.methods and not contains(host.methods, method) then
+  if host.methods and not host.methods[method] then
     return refuse(string.format("%s is not among the methods for %s in the bottle's manifest", method, key))
   end
-  if not host.paths or listed(host.paths, method, path) then
-    return
-  end
+  if not host.paths or listed(host.paths, method, path) then return end
   local request = printable(method .. " " .. path, 200)
   if key == API then
     local how = string.format('to allow it: "api: {paths: [%s]}" in the bottle\'s manifest', request)
@@ -398,9 +344,7 @@ end
 
 -- A request of POST messages, however a server might spell it, that is about to leave.
 local function count(method, path)
-  if method ~= "POST" or not match(lower(path), "^/v1/messages/?$") then
-    return
-  end
+  if method ~= "POST" or not match(lower(path), "^/v1/messages/?$") then return end
   if settings.requests and messages >= settings.requests then
     local limit = string.format('"limits: {requests: %d}" in the bottle\'s manifest', settings.requests)
     return refuse("the session has made all its requests; to allow more: " .. limit)
@@ -415,24 +359,18 @@ function M.access()
   local key, name = ngx.var.key, ngx.var.name
   local host = settings.hosts[key]
   local method, target = match(ngx.var.request, "^(%S+) (/%S*) HTTP/1%.[01]$")
-  if not method then
-    return refuse("a request must be HTTP/1.1, for a path", 400)
-  end
+  if not method then refuse("a request must be HTTP/1.1, for a path", 400) end
   local asked = lower(ngx.var.http_host or "")
   local port = match(key, ":%d+$") or ":443"
   if lower(ngx.var.ssl_server_name or "") ~= name or (asked ~= name and asked ~= name .. port) then
-    return refuse("its Host must be the name for which TLS was begun", 421)
+    return refuse(FAILURES[421], 421)
   end
   if ngx.var.http_upgrade then
     return refuse("a connection cannot be upgraded through the credential proxy")
   end
   local path = match(target, "^[^?]*")
   local test = key == API and SELF_TESTS[path]
-  if test then
-    ngx.var.note = "self-test"
-  else
-    check_target(host, method, path)
-  end
+  if test then ngx.var.note = "self-test" else check_target(host, method, path) end
   if key == API and not settings.server_side_fetch then
     local betas = ngx.req.get_headers(0)["anthropic-beta"] or ""
     betas = type(betas) == "table" and table.concat(betas, ",") or betas
@@ -441,26 +379,16 @@ function M.access()
         return refuse('the beta "' .. printable(beta, 60) .. '" would have the API run or fetch something; ' .. FETCH)
       end
     end
-    if find(lower(path), "^/v1/messages") then
-      hold(method)
-    end
   end
-  if key == API then
+  if key == API and find(lower(path), "^/v1/messages") then
+    hold(method)
     count(method, path)
   end
   sign(host)
-  if test then
-    ngx.var.upstream = "self-test" -- which is trusted by its own location alone
-  end
+  if test then ngx.var.upstream = "self-test" end -- which is trusted by its own location alone
   ngx.exec(test or "@out")
 end
 
-local FAILURES = {
-  [421] = "its Host must be the name for which TLS was begun",
-  [413] = "the body of a request must be at most 32 MiB",
-  [502] = "the host cannot be reached, or its certificate is not trusted (see ca_certs)",
-  [504] = "the host does not answer",
-}
 local KINDS = { [413] = "request_too_large", [529] = "overloaded_error" }
 
 -- The answer for everything that is refused, and for what fails.
@@ -486,9 +414,7 @@ end
 function M.log()
   held = held - (tonumber(ngx.var.held) or 0)
   -- A connection that closes without a request has a last line of none.
-  if ngx.var.note == "self-test" or tonumber(ngx.var.request_length) == 0 then
-    return
-  end
+  if ngx.var.note == "self-test" or tonumber(ngx.var.request_length) == 0 then return end
   local method, path = match(ngx.var.request or "", "^(%S+) ([^?%s]*)")
   local line = cjson.encode({
     event = "request",
@@ -519,12 +445,8 @@ function M.self_test()
   local digest = ngx.hmac_sha1(key, text):gsub(".", function(char) return string.format("%02x", byte(char)) end)
   local processes = {}
   for number = 1, tonumber(match(read("/proc/loadavg"), "(%d+)%s*$")) do
-    local file = io.open("/proc/" .. number .. "/status", "rb")
-    local status = file and file:read("*a")
-    if file then
-      file:close()
-    end
-    if status then
+    local there, status = pcall(read, "/proc/" .. number .. "/status")
+    if there then
       local facts = {}
       for name, value in status:gmatch("(%w+):\t([^\n]*)") do
         facts[name] = match("Name Uid Gid NoNewPrivs CapInh CapPrm CapEff CapBnd CapAmb", name) and value or nil

@@ -196,6 +196,6 @@ def _default(headers: Mapping[str, str], allowed: list[list[str]]) -> dict[str, 
 
 
 def _signed(each: Signed) -> dict[str, object]:
-    methods = {"methods": each.methods} if each.methods else {}
+    methods = {"methods": dict.fromkeys(each.methods, True)} if each.methods else {}
     paths = {"paths": [["*", path] for path in each.paths]} if each.paths else {}
     return {"set": dict(each.headers), **methods, **paths}

@@ -84,7 +84,7 @@ def test_settings_have_what_lua_needs() -> None:
     found = data.pop("hosts")
     assert data == {"digest_key": "01ff", "requests": 3, "server_side_fetch": True}
     assert found["api.github.com"] == {"set": {"Authorization": "x"}}
-    assert found["git.example.com:8443"] == {"set": {"X-Key": "y"}, "methods": ["GET"], "paths": [["*", "/a/"]]}
+    assert found["git.example.com:8443"] == {"set": {"X-Key": "y"}, "methods": {"GET": True}, "paths": [["*", "/a/"]]}
     assert found[API]["set"] == {"Authorization": "Bearer t0ken"}
     assert found[API]["default"] is found["claude.ai"]["default"] is True
     assert ["POST", "/v1/messages"] in found[API]["paths"]
