@@ -15,9 +15,14 @@ METRICS = b"pipelock_active_tunnels 0"
 
 
 def serve() -> None:
-    """Listen on every address."""
-    listener = socket.create_server(("", 8888), backlog=256)
+    """Listen on every address, on the port of a proxy and on that of its metrics."""
+    listeners = [socket.create_server(("", port), backlog=256) for port in (9091, 8888)]
     print("ready", flush=True)
+    threading.Thread(target=_accept, args=listeners[:1], daemon=True).start()
+    _accept(listeners[1])
+
+
+def _accept(listener: socket.socket) -> None:
     while True:
         client, _ = listener.accept()
         threading.Thread(target=_converse, args=(client,), daemon=True).start()
