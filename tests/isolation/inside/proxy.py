@@ -82,8 +82,8 @@ def _get(url: str, host: str) -> bytes:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         server = context.wrap_socket(plain, server_hostname=parts.hostname) if tls else plain
-        path = parts.path or "/"
-        server.sendall(f"GET {path} HTTP/1.1\r\nHost: {host or parts.netloc}\r\nConnection: close\r\n\r\n".encode())
+        target = f"{parts.path or '/'}?{parts.query}"
+        server.sendall(f"GET {target} HTTP/1.1\r\nHost: {host or parts.netloc}\r\nConnection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: server.recv(65536), b""))
 
 

@@ -60,9 +60,8 @@ def asked(name: str) -> list[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    variables = dict.fromkeys(
-        ("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "SSL_CERT_FILE"), str(Path("authority.pem").resolve())
-    )
+    trusted = str(Path("authority.pem").resolve())
+    env = dict.fromkeys(("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "SSL_CERT_FILE"), trusted)
     for client, argv in CLIENTS.items():
         # Python's -I takes no variable of Python's own, and this is OpenSSL's.
         url = f"https://{name}:{server.server_port}/{client}"
