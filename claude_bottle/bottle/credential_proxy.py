@@ -12,6 +12,7 @@ from claude_bottle.process.container import clean
 Argv = tuple[str, ...]
 
 CAPABILITIES = ("NET_ADMIN", "SETGID", "SETPCAP", "SETUID")  # of its first process, which drops them
+PIDS = 32
 MEMORY = 512 * 1024 * 1024  # bytes; 128 MiB of bodies at most, each twice for the moment in which it is judged
 _FOLDER = f"/run/proxy:size=4m,mode=0700,uid={PROXY_UID},gid={PROXY_UID}"
 _SECONDS = "45"  # between two lines of a remote launcher's
@@ -45,7 +46,7 @@ def run(name: str, target: str, image: str, owned: Iterable[str], rules: bytes, 
         # All four go with the first process's root: without the last three it could not drop the first.
         *docker_flags.unprivileged(),
         *(word for capability in CAPABILITIES for word in ("--cap-add", capability)),
-        *("--pids-limit", "32", *docker_flags.memory(MEMORY)),
+        *("--pids-limit", str(PIDS), *docker_flags.memory(MEMORY)),
         *("--ulimit", "core=0", "--ulimit", "nofile=16384:16384"),
         "--no-healthcheck",
         *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),

@@ -1,8 +1,9 @@
 """What the receivers of a run saw, in one place; judged by tokens alone."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.isolation.machine import Machine
 from tests.isolation.places import PRIVATE
@@ -22,6 +23,11 @@ def _tokens() -> dict[str, dict[str, str]]:
     return {side: {row.name: token() for row in ROWS} for side in SIDES}
 
 
+def _credentials(request: dict[str, Any]) -> list[str]:
+    names = ("authorization", "x-api-key", "cookie", "proxy-authorization")
+    return [value for name, value in request["headers"] if name.lower() in names]
+
+
 @dataclass
 class Evidence:
     """What was seen, and which commands were run at all; a token belongs to one row on one side."""
@@ -35,6 +41,8 @@ class Evidence:
     """The kinds of frames that the bottle sent, and the container on the ordinary bridge."""
     neighbour: tuple[int, str] = (-1, "")
     """The next session's exit code and output."""
+    unsigned: tuple[int, str] = (-1, "")
+    """The same of the session whose credential proxy was killed."""
 
     def arrived(self, row: Row, side: str) -> bool:
         """Tell whether the row's receiver saw the token; KeyError where the command was not run."""
@@ -42,14 +50,22 @@ class Evidence:
         output = self.outputs[sought]
         return sought in (output if row.receiver == "answer" else self.seen[row.receiver])
 
-    def gather(self, machine: Machine, neighbour: str) -> None:
-        """Read the logs of all listeners; `neighbour` is the log of the one in the next bottle."""
+    def gather(self, machine: Machine, neighbour: str, ours: Mapping[str, str]) -> None:
+        """Read the logs of all listeners.
+
+        `neighbour` is the log of the one in the next bottle, `ours` the user's own tokens by the hosts that get them.
+        """
         self.seen |= {name: machine.log(name) for name in LOGS}
-        self.seen["api"] = "\n".join(one["path"] for one in machine.asked())  # the prompts have other rows' tokens
+        # Not the prompts, which have other rows' tokens.
+        self.seen["api"] = "\n".join(f"{one['path']} {one['headers']}" for one in machine.asked())
+        signed = (one["path"] for one in machine.asked() if _credentials(one) == [f"Bearer {ours.get(one['host'])}"])
+        self.seen["signed"] = "\n".join(signed)
         self.seen["rebound"] = "\n".join(line for line in self.seen["outside"].splitlines() if f"'{PRIVATE}'" in line)
         self.seen["neighbour"] = machine.log(neighbour) + machine.docker_log("next")
         self.seen["third"] = machine.docker_log("third")
-        self.seen["loopback"] = "".join(map(machine.docker_log, ("our-loopback", "proxy-loopback")))
+        self.seen["loopback"] = "".join(
+            machine.docker_log(f"{whose}-loopback") for whose in ("our", "proxy", "trusting-proxy")
+        )
 
     def frames_of(self, addresses: Iterable[str]) -> list[str]:
         """Return the kinds of frames that came from these addresses, on whatever wire."""

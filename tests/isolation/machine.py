@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.isolation.places import ANTHROPIC, BEYOND, BEYOND443, OUTSIDE, TRAPS
 from tests.world import World, apt, certificates
-from tests.world.api import HOSTS
+from tests.world.api import EXTRA_HOST, HOSTS
 from tests.world.shell import PATH, attempt, need_root, run, which
 
 SCRIPT = Path(__file__).with_name("machine.sh")
@@ -61,7 +61,7 @@ def machine(world: World) -> Iterator["Machine"]:
 
 def _write(folder: Path, world: World) -> None:
     """Write what the machine reads."""
-    zone = {host: [ANTHROPIC] for host in HOSTS} | TRAPS | {"*": [OUTSIDE]}
+    zone = {host: [ANTHROPIC] for host in (*HOSTS, EXTRA_HOST)} | TRAPS | {"*": [OUTSIDE]}
     (folder / "zone.json").write_text(json.dumps(zone))
     (folder / "beyond").write_text("".join(f"{one}/{128 if ':' in one else 32}\n" for one in BEYOND))
     (folder / "beyond443").write_text("".join(f"{one}\n" for one in BEYOND443))

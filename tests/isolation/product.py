@@ -2,22 +2,26 @@
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from claude_bottle.host.machine import TOKEN_VARIABLE
 from tests.isolation.machine import GUARD, Machine, until
 from tests.isolation.places import TRAPS, Place
 from tests.world import REPOSITORY, World
+from tests.world.api import EXTRA_HOST, HOSTS
 
 CLI = REPOSITORY / "cli.py"
 INSIDE = Path(__file__).with_name("inside")
 EGRESS = "claude-bottle-egress"
-AGENTS = ("genie", "neighbour", "crowded", "flooded")
+AGENTS = ("genie", "neighbour", "crowded", "flooded", "unsigned")
+KEY = "BATTERY_KEY"  # a variable of the host
 PIDS, MEMORY = 256, 768 << 20  # the bottles' limits
 
 
@@ -28,6 +32,9 @@ def manifests(world: World, machine: Machine) -> dict[str, str]:
     shutil.copytree(INSIDE, folder / "inside", ignore=shutil.ignore_patterns("__pycache__"))
     bottle = {
         "egress": {"allow": list(TRAPS)},
+        "credentials": [
+            {"host": EXTRA_HOST, "header": {"Authorization": f"Bearer ${{{KEY}}}"}, "paths": ["/acme/site/", "/one"]}
+        ],
         "limits": {"cpus": 1, "memory": f"{MEMORY >> 20}m", "pids": PIDS},
         "image": {"dockerfile": "../inside/Dockerfile"},
         "ca_certs": [str(world.ca)],
@@ -35,9 +42,14 @@ def manifests(world: World, machine: Machine) -> dict[str, str]:
     (folder / "bottles" / "battery.yaml").write_text(json.dumps(bottle))
     for agent in AGENTS:
         (folder / f"{agent}.yaml").write_text('{"bottle": "battery"}')
-    environ = {**os.environ, **machine.env, **world.environ(folder)}
+    environ = {**os.environ, **machine.env, **world.environ(folder), KEY: f"made-up-{secrets.token_hex(16)}"}
     del environ["CLAUDE_BOTTLE_EGRESS_NETWORK"]  # the product's own is under test
     return environ
+
+
+def credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the tokens that the sessions' credential proxies set, by host."""
+    return {HOSTS[0]: environ[TOKEN_VARIABLE], EXTRA_HOST: environ[KEY]}
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,11 @@ class Session:
     def sidecar(self) -> str:
         """Return the name of its sidecar."""
         return f"{self.bottle}-sidecar"
+
+    @property
+    def gate(self) -> str:
+        """Return the name of its credential proxy's container."""
+        return f"{self.bottle}-gate"
 
     def results(self) -> int:
         """Return how many tools claude has used so far."""

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from claude_bottle.bottle import credential_proxy
 from tests.isolation import naive, product, watch
 from tests.isolation.evidence import Evidence, token
 from tests.isolation.machine import GUARD, Machine, machine, until
@@ -24,6 +25,7 @@ RECEIVER = ("python3", f"{naive.LIBRARY}/receiver.py", "--tcp", "9000", "--udp",
 # What of a container can be seen from outside: mounts, names of its own, and files that are no plain files.
 LOOK = "cat /proc/1/mountinfo /proc/sys/kernel/domainname /proc/sys/kernel/hostname; find /tmp -name 'cb*' ! -type f"
 # The genie and others end by waiting in a tool call: a stalled API cannot disturb that.
+SPARE = {"exhaustion of processes": "crowded", "sidecar flooded": "flooded", "credential proxy killed": "unsigned"}
 WAIT = "RUN: mkfifo /tmp/end; read -r _ <>/tmp/end; echo"
 
 
@@ -41,6 +43,8 @@ class Battery:
     place: Place
     senders: dict[str, tuple[str, ...]]
     """The addresses that the bottle sends from, and the container on the ordinary bridge."""
+    credentials: dict[str, str]
+    """The user's own, by the hosts that get them."""
 
 
 def battery(world: World, *images: str) -> Evidence:
@@ -75,19 +79,17 @@ def _up(machine: Machine, world: World, evidence: Evidence, undo: ExitStack) -> 
     with ThreadPoolExecutor(1) as pool:
         others = pool.submit(naive.up, machine, image)
         genie = start("genie", f"{_prompt(evidence, neighbour)}{WAIT} {machine.name}-genie\n")
-        spare = {
-            row: start(agent, f"{WAIT} {machine.name}-{agent}\n")
-            for row, agent in (("exhaustion of processes", "crowded"), ("sidecar flooded", "flooded"))
-        }
+        spare = {row: start(agent, f"{WAIT} {machine.name}-{agent}\n") for row, agent in SPARE.items()}
     place = product.place(machine, genie, neighbour, others.result().third)
-    naive.receive(machine, "our-loopback", image, naive.among("sidecar", genie.sidecar, ""))
+    naive.receive(machine, "our-loopback", image, naive.among("sidecar", genie.sidecar, ""), *naive.WITHIN)
     for name, argv in (("neighbour", RECEIVER), ("beats", ("attack", "beats"))):
         _keep(machine, neighbour.bottle, name, argv, undo)
     senders = {
         side: tuple(machine.network(*one)[key] for key in ("IPAddress", "MacAddress"))
         for side, one in (("bottle", (genie.bottle, genie.bottle)), ("anti-test", ("open", "open")))
     }
-    return Battery(machine, evidence, genie, neighbour, spare, others.result(), place, senders)
+    credentials = product.credentials(environ)
+    return Battery(machine, evidence, genie, neighbour, spare, others.result(), place, senders, credentials)
 
 
 def _prompt(evidence: Evidence, neighbour: Session) -> str:
@@ -127,7 +129,7 @@ def _run_all(up: Battery) -> None:
         if row.alone and row.receiver != "strain":
             _fatal(up, row)
     _last_call(up)
-    up.evidence.gather(up.machine, "neighbour")
+    up.evidence.gather(up.machine, "neighbour", up.credentials)
     up.evidence.frames = {side: up.evidence.frames_of(addresses) for side, addresses in up.senders.items()}
     up.neighbour.release()
     code = up.neighbour.launcher.wait(GUARD)
@@ -138,7 +140,7 @@ def _ours(up: Battery, pool: ThreadPoolExecutor, rows: list[Row]) -> Iterator[Fu
     rows = [row for row in rows if not row.genie]
     shells = {
         "bottle": up.genie.shell(),
-        "sidecar": naive.fresh(up.naive.image, naive.among("sidecar", up.genie.sidecar, "")),
+        **{who: naive.fresh(up.naive.image, naive.among(who, up.genie.sidecar, "")) for who in naive.WHO},
         "beside": naive.fresh(up.naive.image, naive.among("beside", "", EGRESS)),
     }
     for where, shell in shells.items():
@@ -195,33 +197,40 @@ def _strains(up: Battery, row: Row) -> Iterator[str]:
     for side, session in (("bottle", up.spare.get(row.name, up.genie)), ("anti-test", None)):
         container = session.bottle if session else "open"
         mark, before = up.evidence.tokens[side][row.name], len(up.machine.log("beats"))
-        whole = up.machine.docker("inspect", "--format", "{{.Id}}", container).strip()
+        bounds = {container: (product.PIDS, product.MEMORY)}
+        bounds |= {session.gate: (credential_proxy.PIDS, credential_proxy.MEMORY)} if session else {}
+        ids = {name: up.machine.docker("inspect", "--format", "{{.Id}}", name).strip() for name in bounds}
         with _begun(up, side, session, row) as program:
-            processes, memory = _most(whole, program)
-        if processes > product.PIDS or memory > product.MEMORY * 1.1:
-            yield f"{mark} {container} had {processes} processes and {memory >> 20} MB"
+            used = _most(ids, program)
+        for name, (processes, memory) in used.items():
+            if processes > bounds[name][0] or memory > bounds[name][1] * 1.1:
+                yield f"{mark} {name} had {processes} processes and {memory >> 20} MB"
         known = up.machine.log("beats").count("\n")
         until(lambda known=known: up.machine.log("beats").count("\n") > known, "the next bottle's heart beats")  # type: ignore[misc]
         beats = up.machine.log("beats")[before:] if side == "bottle" else up.evidence.outputs[mark]
         yield from (f"{mark} {line}" for line in beats.splitlines() if "failed" in line)
 
 
-def _most(container: str, program: subprocess.Popen[str]) -> tuple[int, int]:
-    """Return the most processes and bytes that a container (its whole id) has until the program ends."""
-    processes = memory = 0
+def _most(ids: dict[str, str], program: subprocess.Popen[str]) -> dict[str, tuple[int, int]]:
+    """Return the most processes and bytes that each container (name: whole id) has until the program ends."""
+    most = dict.fromkeys(ids, (0, 0))
     while program.poll() is None:
-        used = watch.use(container)
-        processes, memory = max(processes, used[0]), max(memory, used[1])
+        for name, whole in ids.items():
+            processes, memory = watch.use(whole)
+            most[name] = max(most[name][0], processes), max(most[name][1], memory)
         time.sleep(0.1)
-    return processes, memory
+    return most
 
 
 def _fatal(up: Battery, row: Row) -> None:
-    """Run what may end its own bottle; once it has begun, kill the sidecar, if that is the row."""
+    """Run what may end its own bottle; once it has begun, kill sidecar or credential proxy, if that is the row."""
     for side, session in (("bottle", up.spare.get(row.name, up.genie)), ("anti-test", None)):
         with _begun(up, side, session, row):
             if row.name == "sidecar killed":
                 up.machine.docker("kill", session.sidecar if session else "proxy")
+            if row.name == "credential proxy killed" and session:
+                up.machine.docker("kill", session.gate)
+                up.evidence.unsigned = (session.launcher.wait(GUARD), session.output())
 
 
 @contextmanager

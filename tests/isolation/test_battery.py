@@ -48,6 +48,13 @@ def test_next_session_is_untouched(evidence: Evidence) -> None:
     assert "well-battery-" in output
 
 
+def test_session_ends_with_its_credential_proxy(evidence: Evidence) -> None:
+    code, output = evidence.unsigned
+    assert (code, output.splitlines()[-1:]) == (
+        70, ["claude-bottle: the credential proxy has exited, which ended the session"],
+    )  # fmt: skip
+
+
 def test_battery_is_what_it_says() -> None:
     assert len(ATTACKS) >= 60
     assert sum(row.genie for row in ATTACKS) >= 15

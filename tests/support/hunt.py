@@ -1,10 +1,12 @@
-"""Where a planted secret could show: arguments of processes, the engine's files, and what docker tells."""
+"""Where a planted secret could show: arguments of processes, the bottle, the engine's files, what docker tells."""
 
+import json
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
+from claude_bottle.process import container
 from tests.support.sessions import Bench, command_lines, docker
 from tests.world import World
 
@@ -22,6 +24,45 @@ cd /engine
 } > /hunt/files
 xargs -0 -r grep -a -o -H -s -F -f /hunt/words < /hunt/files | sort -u
 """
+
+# Looks for the words on stdin in all that the bottle's user can read: files, and of every process but this one the
+# environment, the arguments and the memory.
+SEARCH = r"""
+import json, os, re, sys
+words = {word: bytes.fromhex(word) for word in sys.stdin.read().split()}
+found = {word: [] for word in words}
+def look(place, data):
+    for word, raw in words.items():
+        if raw in data and place not in found[word]:
+            found[word].append(place)
+for folder, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if os.path.join(folder, name) not in ("/proc", "/sys", "/dev")]
+    for name in files:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.access(path, os.R_OK) and os.path.getsize(path) < 1 << 26:
+            look(path, open(path, "rb").read())
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if pid == str(os.getpid()):
+        continue
+    for name in ("cmdline", "environ"):
+        try:
+            look(name, open(f"/proc/{pid}/{name}", "rb").read())
+        except OSError:
+            pass
+    try:
+        memory = open(f"/proc/{pid}/mem", "rb", 0)
+        for line in open(f"/proc/{pid}/maps"):
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            if line.split()[1][0] == "r":
+                for at in range(start, end, 1 << 24):
+                    memory.seek(at)
+                    look("memory", memory.read(min(end - at, (1 << 24) + 4096)))
+    except (OSError, OverflowError):
+        pass
+print(json.dumps(found))
+"""
+# A process whose memory, and nothing else of it, holds the word that it reads, in hexadecimal.
+REMEMBERS = 'import sys, time; word = bytes.fromhex(sys.stdin.readline()); print("up", flush=True); sys.stdin.read()'
 
 
 class Watch:
@@ -68,3 +109,17 @@ def told_by_docker(bench: Bench) -> str:
     logs = [subprocess.run(("docker", "logs", name), capture_output=True, check=False) for name in names["ps"]]
     told = docker("container", "inspect", *names["ps"]) + docker("network", "inspect", *names["network"])
     return told + b"".join(log.stdout + log.stderr for log in logs).decode()
+
+
+def in_bottle(session: str, words: Iterable[bytes], remembered: bytes) -> dict[bytes, list[str]]:
+    """Return where a bottle's user finds each word; `remembered` is in the memory of a process, put there for this."""
+    asked = container.execute(f"claude-bottle-{session}", "/usr/bin/python3", "-I", "-c", SEARCH)
+    pipe, sought = subprocess.PIPE, {word.hex(): word for word in (*words, remembered)}
+    with subprocess.Popen((*asked[:-1], REMEMBERS), stdin=pipe, stdout=pipe) as remembers:
+        assert remembers.stdin
+        assert remembers.stdout
+        remembers.stdin.write(remembered.hex().encode() + b"\n")
+        remembers.stdin.flush()
+        assert remembers.stdout.readline() == b"up\n"
+        done = subprocess.run(asked, input=" ".join(sought).encode(), capture_output=True, check=True)
+    return {sought[word]: places for word, places in json.loads(done.stdout).items()}

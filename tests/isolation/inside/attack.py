@@ -18,6 +18,7 @@ SECONDS = 3
 MPTCP, UDPLITE, FAST_OPEN = 262, 136, 0x20000000
 SIOCADDRT = 0x890B
 PIPELOCK = ("pipelock", 8888)
+API = "api.anthropic.com"
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, ...]]:
@@ -109,15 +110,36 @@ def say(text: str) -> None:
         _talk(sock, text.encode().decode("unicode_escape"))
 
 
-def sni(host: str, name: str, token: str) -> None:
-    """Ask for a tunnel to a host, and within it, by TLS, for another."""
+@contextlib.contextmanager
+def _within(host: str, name: str | None) -> Iterator[ssl.SSLSocket]:
+    """Ask for a tunnel to a host, and begin TLS in it for a name, or for none."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_connection(PIPELOCK, SECONDS) as sock:
         sock.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
         print(sock.recv(65536))
         with context.wrap_socket(sock, server_hostname=name) as tls:
-            _talk(tls, f"GET /{token} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")
+            yield tls
+
+
+def tls(text: str, name: str = API, host: str = API) -> None:
+    r"""Say the text, `\r\n` and the like being escapes, in a tunnel to a host, by TLS for a name; "" is none."""
+    with _within(host, name or None) as sock:
+        _talk(sock, text.encode().decode("unicode_escape"))
+
+
+def ask(line: str, headers: str = "", body: str = "", host: str = API) -> None:
+    r"""Ask a host by HTTPS; in the headers `\r\n` and the like are escapes, in line and body nothing is."""
+    lines = [f"{line} HTTP/1.1", f"Host: {host}", *([headers.encode().decode("unicode_escape")] if headers else [])]
+    lines += [f"Content-Length: {len(body.encode())}"] if body else []
+    lines += [] if "connection:" in headers.lower() else ["Connection: close"]
+    with _within(host, host) as sock:
+        _talk(sock, "\r\n".join((*lines, "", body)))
+
+
+def body(text: str, token: str, path: str = "/v1/messages") -> None:
+    """Ask the API for a message, or at another path, with this body."""
+    ask(f"POST {path}?{token}", "Content-Type: application/json", text)
 
 
 def abstract(name: str, token: str) -> None:
@@ -251,7 +273,21 @@ def _files(_: str) -> None:
             os.open("/dev/null", os.O_RDONLY)
 
 
-EXHAUSTIONS: dict[str, Callable[[str], None]] = {"processes": _processes, "memory": _memory, "files": _files}
+def _requests(_: str) -> None:
+    """Begin requests with large bodies, as many as 200 files can be, and hold each."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+    begun = f"POST /v1/messages HTTP/1.1\r\nHost: {API}\r\nContent-Length: {30 << 20}\r\n\r\n".encode()
+    with contextlib.suppress(OSError):
+        while True:
+            tunnel = _within(API, API)
+            HELD.append(tunnel)
+            tunnel.__enter__().sendall(begun + b" " * (1 << 18))
+
+
+HELD: list[object] = []
+EXHAUSTIONS: dict[str, Callable[[str], None]] = {
+    "processes": _processes, "memory": _memory, "files": _files, "requests": _requests,
+}  # fmt: skip
 
 
 def flood(count: str) -> None:
@@ -270,7 +306,8 @@ def flood(count: str) -> None:
 def main() -> None:
     """Call the way that is named."""
     ways: tuple[Callable[..., None], ...] = (
-        tcp, udp, ping, dns, resolve, connect, say, sni, abstract, stay, vsock, frame, route, beats, exhaust, flood,
+        tcp, udp, ping, dns, resolve, connect, say, tls, ask, body, abstract, stay, vsock, frame, route, beats, exhaust,
+        flood,
     )  # fmt: skip
     {way.__name__: way for way in ways}[sys.argv[1]](*sys.argv[2:])
 

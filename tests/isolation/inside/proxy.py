@@ -15,9 +15,14 @@ METRICS = b"pipelock_active_tunnels 0"
 
 
 def serve() -> None:
-    """Listen on every address."""
-    listener = socket.create_server(("", 8888), backlog=256)
+    """Listen on every address, on the port of a proxy and on that of its metrics."""
+    listeners = [socket.create_server(("", port), backlog=256) for port in (9091, 8888)]
     print("ready", flush=True)
+    threading.Thread(target=_accept, args=listeners[:1], daemon=True).start()
+    _accept(listeners[1])
+
+
+def _accept(listener: socket.socket) -> None:
     while True:
         client, _ = listener.accept()
         threading.Thread(target=_converse, args=(client,), daemon=True).start()
@@ -77,8 +82,8 @@ def _get(url: str, host: str) -> bytes:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         server = context.wrap_socket(plain, server_hostname=parts.hostname) if tls else plain
-        path = parts.path or "/"
-        server.sendall(f"GET {path} HTTP/1.1\r\nHost: {host or parts.netloc}\r\nConnection: close\r\n\r\n".encode())
+        target = f"{parts.path or '/'}?{parts.query}"
+        server.sendall(f"GET {target} HTTP/1.1\r\nHost: {host or parts.netloc}\r\nConnection: close\r\n\r\n".encode())
         return b"".join(iter(lambda: server.recv(65536), b""))
 
 
