@@ -22,11 +22,17 @@ ZONE: dict[str, list[str] | list[list[str]]] = {
     "mixed.test": ["here", "192.168.1.1"],
     "mapped.test": ["::ffff:172.16.1.1"],
     "rebinding.test": [["here"], ["10.1.2.3"]],
+    "pinned.test": ["here"],
 }
 ALLOWED = (
     "*.wild.test", "allowed.test", "loopback.test", "mapped.test", "metadata.test", "missing.test", "mixed.test",
     "private.test", "rebinding.test",
 )  # fmt: skip
+#: names that have an address of the sidecar's own instead of one from the name server
+PINNED = dict.fromkeys(("pinned.test", "unlisted.test", "untrusted.test"), "127.0.0.1")
+TRUSTING = allowlist.config((*ALLOWED, "pinned.test", "untrusted.test")) + (
+    b"trusted_domains: [pinned.test, unlisted.test]\n"
+)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +52,9 @@ def sidecar(rig: Rig) -> Sidecar:
 def reloaded(rig: Rig) -> Sidecar:
     """A sidecar of the reload rows' own."""
     return rig.sidecar(2, allowlist.config(ALLOWED))
+
+
+@pytest.fixture(scope="session")
+def trusting(rig: Rig) -> Sidecar:
+    """A sidecar in which names have given addresses, some of them trusted."""
+    return rig.sidecar(4, TRUSTING, PINNED)

@@ -6,7 +6,7 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,13 @@ class Rig:
                 break
         raise WorldError(f"no network for the contract within {within}: {made.stderr.decode().strip()}")
 
-    def sidecar(self, number: int, config: bytes) -> Sidecar:
-        """Start a sidecar the way the product does, and wait until it is healthy."""
+    def sidecar(self, number: int, config: bytes, hosts: Mapping[str, str] | None = None) -> Sidecar:
+        """Start a sidecar the way the product does, with addresses for some names, and wait until it is healthy."""
         made = Sidecar(f"{self.name}-{number}", self.image, self.inner[1 + number], self.outer[1 + number])
         self.undo.callback(attempt, "docker", "rm", "--force", "--volumes", made.name)
+        given = (f"--add-host={name}:{address}" for name, address in (hosts or {}).items())
         run("docker", "create", "--name", made.name, "--network", f"{self.name}-outer", "--ip", made.outer,
-            "--dns", self.internet, *HARDENED, self.image, *made.command)  # fmt: skip
+            "--dns", self.internet, *given, *HARDENED, self.image, *made.command)  # fmt: skip
         made.put(config)
         run("docker", "network", "connect", "--ip", made.inner, "--alias", "pipelock", f"{self.name}-inner", made.name)
         run("docker", "start", made.name)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from claude_bottle.egress import allowlist
-from tests.contract.conftest import ALLOWED
+from tests.contract.conftest import ALLOWED, TRUSTING
 from tests.contract.rig import PORT, Rig, Sidecar, row, until
 from tests.contract.wire import client_hello, reachable, read_exactly
 from tests.world.shell import run
@@ -160,6 +160,34 @@ def test_keeps_its_rules_when_given(reloaded: Sidecar, config: bytes) -> None:
     until(lambda: complaints() > before, "a complaint")
     assert statuses(reloaded) == OLD_RULES
     assert len(reloaded.events(event="config_reload")) == accepted
+
+
+def reaches(sidecar: Sidecar) -> dict[str, int]:
+    """Ask for the names that tell which addresses are trusted."""
+    names = ("pinned.test", "unlisted.test", "untrusted.test")
+    return {name: sidecar.proxy.ask(f"CONNECT {name}:9091 HTTP/1.1").status for name in names}
+
+
+def test_goes_on_trusting_when_given_a_new_list_with_the_same_trusted_names(trusting: Sidecar) -> None:
+    new = TRUSTING.replace(b'- "allowed.test"', b'- "new.test"')
+    assert new != TRUSTING
+    before = {"pinned.test": 200, "unlisted.test": 403, "untrusted.test": 403}
+    assert reaches(trusting) == before
+    trusting.put(new)
+    trusting.event(event="config_reload", config_hash=hashlib.sha256(new).hexdigest())
+    assert reaches(trusting) == before
+    assert trusting.proxy.ask("CONNECT new.test:443 HTTP/1.1").status == 200
+    trusting.put(TRUSTING)
+    trusting.event(event="config_reload", config_hash=hashlib.sha256(TRUSTING).hexdigest())
+
+
+def test_trusts_no_more_names_than_at_its_start(trusting: Sidecar) -> None:
+    before, accepted = reaches(trusting), len(trusting.events(event="config_reload"))
+    errors = len(trusting.events(method="CONFIG_RELOAD"))
+    trusting.put(TRUSTING.replace(b"[pinned.test, ", b"[pinned.test, untrusted.test, "))
+    until(lambda: len(trusting.events(method="CONFIG_RELOAD")) > errors, "a complaint")
+    assert reaches(trusting) == before
+    assert len(trusting.events(event="config_reload")) == accepted
 
 
 # The end

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.contract.rig import PORT, Sidecar, row
+from tests.contract.rig import PORT, Rig, Sidecar, row
 from tests.contract.wire import client_hello, read_answer, read_exactly
 
 # The rows share their sidecars: on one worker.
@@ -88,6 +88,74 @@ def test_judges_each_request_of_a_connection(sidecar: Sidecar) -> None:
         sock.sendall(refused + let + refused)
         assert [read_answer(sock).status, read_answer(sock).status] == [403, 200]
         assert read_exactly(sock, len(refused)) == refused  # in a tunnel it is only bytes
+
+
+# Names with a given address, which is not public
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        row("the name", "pinned.test:9091"),
+        row("upper case", "PINNED.Test:9091"),
+        row("a trailing dot", "pinned.test.:9091"),
+        row("both", "Pinned.TEST.:9091"),
+    ],
+)
+def test_reaches_a_trusted_name_at_its_given_address_on_any_port(trusting: Sidecar, target: str) -> None:
+    with trusting.proxy.tunnel(target) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert read_answer(sock).status == 200  # its own metrics, which nothing else may reach
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        row("a listed name that is not trusted", "untrusted.test:9091", PRIVATE),
+        row("such a name with a trailing dot", "untrusted.test.:9091", PRIVATE),
+        row("a trusted name that is not listed", "unlisted.test:9091", NOT_LISTED),
+        row("a name under a trusted one", "under.pinned.test:443", NOT_LISTED),
+        row("two trailing dots", "pinned.test..:443", NOT_LISTED),
+        row("the address in IPv6", "[::ffff:127.0.0.1]:9091", "domain not in allowlist"),
+    ],
+)
+def test_refuses_with_a_given_address(trusting: Sidecar, target: str, reason: str) -> None:
+    answer = trusting.proxy.ask(f"CONNECT {target} HTTP/1.1")
+    assert answer.status == 403, answer
+    assert reason.format(target.rpartition(":")[0]) in answer.body
+
+
+def test_cuts_another_name_in_the_tunnel_of_a_trusted_one(trusting: Sidecar) -> None:
+    assert trusting.proxy.exchange("pinned.test:9091", client_hello("allowed.test")) == b""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "pinned.test:443", "PINNED.test:443", "pinned.test.:443", "pinned.test..:443", "pinned.test",
+        "pinned.test:0443",
+        "allowed.test@pinned.test:443", "%70inned.test:443", "pinned%2etest:443", "%EF%BD%90inned.test:443",
+        "\uff50inned.test:443", "pinned\u3002test:443", "p\u0130nned.test:443", "p%C4%B0nned.test:443",
+        "pinned.test\t:443", "pinned.test%00:443", "pinned.test/:443", "pinned.test:443?x", "[pinned.test]:443",
+        "[pinned.test%25lo]:443", ".pinned.test:443", "pinned.test:443:443",
+    ],
+)  # fmt: skip
+def test_asks_the_name_server_for_no_spelling_of_a_name_with_a_given_address(
+    rig: Rig, trusting: Sidecar, target: str
+) -> None:
+    answer = trusting.proxy.ask(f"CONNECT {target} HTTP/1.1", host="x")
+    assert answer.status in (400, 403, 502), answer  # its port 443 is open where the name server says it is
+    trusting.proxy.ask("CONNECT allowed.test:443 HTTP/1.1")
+    asked = {line.removeprefix("name ") for line in rig.seen() if line.startswith("name ")}
+    assert "allowed.test" in asked
+    assert not {name for name in asked if "inned" in name}
+
+
+@pytest.mark.parametrize("url", ["https://pinned.test/", "https://pinned.test./", "https://PINNED.test/"])
+@pytest.mark.parametrize("form", ["GET {}", "GET /fetch?url={}"])
+def test_fetches_nothing_itself_from_a_trusted_name(rig: Rig, trusting: Sidecar, form: str, url: str) -> None:
+    assert trusting.proxy.ask(f"{form.format(url)} HTTP/1.1", host="x").status == 502
+    assert not [line for line in rig.seen() if "inned" in line]
 
 
 # What is no CONNECT

@@ -1,6 +1,5 @@
 """The test world's stand-in for Anthropic's API, at one address of the battery's machine: `api.py FOLDER`."""
 
-import socketserver
 import ssl
 import sys
 from pathlib import Path
@@ -11,19 +10,11 @@ from tests.isolation.places import ANTHROPIC
 from tests.world.api import server
 
 
-class Server(server.Server):
-    """A server that asks no name server for its own name."""
-
-    def server_bind(self) -> None:
-        """Bind."""
-        socketserver.TCPServer.server_bind(self)
-
-
 def main(folder: Path) -> None:
     """Serve for ever."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(folder / "server.pem", folder / "server.key")
-    serving = Server((ANTHROPIC, 443), server.Handler)
+    serving = server.Server((ANTHROPIC, 443), server.Handler)
     serving.socket = tls.wrap_socket(serving.socket, server_side=True, do_handshake_on_connect=False)
     serving.serve_forever()
 

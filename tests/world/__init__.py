@@ -27,16 +27,27 @@ class Request:
 
     time: float
     client: str
+    connection: int
+    """The number of the connection that it came on: two requests with one number shared it."""
     host: str
     method: str
     path: str
     token: str
+    headers: tuple[tuple[str, str], ...]
+    """Every header as it arrived, in order, duplicates too."""
+    size: int
+    sha256: str
+    """Of the body, without its framing."""
     prompt: str
     """The user's last words in the conversation; empty in what is not a conversation."""
     results: tuple[str, ...]
     """The results of the tools that Claude Code ran for this prompt so far."""
     runs: bool
     """Whether Claude Code offered its Bash tool; its small requests on the side do not."""
+
+    def header(self, name: str) -> tuple[str, ...]:
+        """Return all values of a header, in order."""
+        return tuple(value for given, value in self.headers if given.lower() == name.lower())
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class World:
     def requests(self, marker: str) -> tuple[Request, ...]:
         """Return the requests so far that have `marker` in their prompt or as their token."""
         lines = run("docker", "logs", api.CONTAINER).splitlines()
-        return tuple(request for request in map(_parse, lines) if request and _has(request, marker))
+        return tuple(request for request in map(parse, lines) if request and _has(request, marker))
 
     def wait(self, marker: str, wanted: Callable[[Request], bool] = lambda _: True, seconds: float = 300) -> Request:
         """Wait for a request with `marker`, as of `requests`, that is `wanted`; fail after `seconds`."""
@@ -84,7 +95,7 @@ class World:
             timer = threading.Timer(seconds, logs.kill)
             timer.start()
             try:
-                for request in map(_parse, logs.stdout or ()):
+                for request in map(parse, logs.stdout or ()):
                     if request and _has(request, marker) and wanted(request):
                         return request
             finally:
@@ -103,11 +114,12 @@ def up() -> World:
         fcntl.flock(lock, fcntl.LOCK_EX)
         engine.ensure()
         base.ensure()
-        ca = api.ensure()
-        git.ensure()
+        tls = certificates.ensure((*api.HOSTS, api.EXTRA_HOST, *git.HOSTS))
+        api.ensure(tls)
+        git.ensure(tls)
         pipelock_image = os.environ.get("CLAUDE_BOTTLE_PIPELOCK_IMAGE") or standin.build()
         say(f"the sidecar's image is {pipelock_image}")
-        return World(ca, os.environ.get("CLAUDE_BOTTLE_BASE_IMAGE") or base.IMAGE, pipelock_image)
+        return World(tls / certificates.CA, os.environ.get("CLAUDE_BOTTLE_BASE_IMAGE") or base.IMAGE, pipelock_image)
 
 
 def down() -> None:
@@ -116,11 +128,13 @@ def down() -> None:
     api.remove()
 
 
-def _parse(line: str) -> Request | None:
+def parse(line: str) -> Request | None:
+    """Read a line of the stand-in's log; those that are no request are nothing."""
     if not line.startswith("{"):
         return None
     fields = json.loads(line)
-    return Request(**fields | {"results": tuple(fields["results"])})
+    headers = tuple((name, value) for name, value in fields["headers"])
+    return Request(**fields | {"headers": headers, "results": tuple(fields["results"])})
 
 
 def _has(request: Request, marker: str) -> bool:

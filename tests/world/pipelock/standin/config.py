@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 Section = TypeVar("Section")
 
 # Keys that pipelock knows and that loosen what a bottle relies on. The double does not act on them, so it takes none.
-loosening = ("enforce", "internal", "media_policy", "response_scanning", "ssrf", "trusted_domains")
+loosening = ("enforce", "internal", "media_policy", "response_scanning", "ssrf")
 
 
 class ConfigError(ValueError):
@@ -66,6 +66,7 @@ class Config:
     version: int = 1
     mode: str = "balanced"
     api_allowlist: tuple[str, ...] = dataclasses.field(default=(), metadata={"of": str})
+    trusted_domains: tuple[str, ...] = dataclasses.field(default=(), metadata={"of": str})
     fetch_proxy: FetchProxy = FetchProxy()
     forward_proxy: ForwardProxy = ForwardProxy()
     dlp: Dlp = Dlp()
@@ -87,7 +88,18 @@ def parse(data: bytes) -> Config:
     loosened = tuple(key for key in loosening if isinstance(tree, dict) and tree.pop(key, None) is not None)
     if isinstance(tree, dict) and "loosened" in tree:
         raise ConfigError("field loosened not found")
-    return check(dataclasses.replace(section(Config, tree, "config"), loosened=loosened))
+    config = section(Config, tree, "config")
+    trusted = tuple(trusted_name(name) for name in config.trusted_domains)
+    return check(dataclasses.replace(config, loosened=loosened, trusted_domains=trusted))
+
+
+def trusted_name(text: str) -> str:
+    """Return a trusted name or `*.name` as it is compared: lower, without blanks around it and one trailing dot."""
+    name = text.strip().lower().removesuffix(".")
+    inner = name.removeprefix("*.")
+    if not name or re.search(r"[/:*?\[\]]", inner) or (inner != name and "." not in inner):
+        raise ConfigError(f'trusted_domains "{text}": only exact hosts and *.example.com wildcards are supported')
+    return name
 
 
 def check(config: Config) -> Config:
@@ -155,6 +167,7 @@ def downgrades(old: Config, new: Config) -> list[str]:
         "dlp.patterns - removed or changed: " + ", ".join(gone): bool(gone),
         "forward_proxy.enabled - forward proxy disabled": old.forward_proxy.enabled and not new.forward_proxy.enabled,
         "dlp.scan_env - switched on": new.dlp.scan_env and not old.dlp.scan_env,
+        "trusted_domains - trusted domains added": not set(new.trusted_domains) <= set(old.trusted_domains),
         "protection loosened by " + ", ".join(new.loosened): bool(new.loosened),
     }
     return [text for text, applies in found.items() if applies]

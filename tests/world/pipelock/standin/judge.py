@@ -8,9 +8,11 @@ import socket
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
+from pathlib import Path
 
 from .config import Config
 
+hosts = Path("/etc/hosts")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 lookup_seconds = 5.0
@@ -87,11 +89,21 @@ class Judge:
     async def by_address(self, host: str) -> Refusal | None:
         """Judge every address that the name has."""
         try:
-            await addresses(host)
+            await self.addresses(host)
         except Unreachable as error:
             text = str(error)
             return Refusal("ssrf", text if text.startswith("SSRF") else f"SSRF check failed: {text}")
         return None
+
+    async def addresses(self, host: str) -> list[Address]:
+        """Resolve a name to addresses that are all public, unless the name is a trusted one. Raises Unreachable."""
+        found = await addresses(host)
+        if not literal(host) and listed(plain(host), self.config.trusted_domains):
+            return found
+        for address in found:
+            if any(address in network for network in internal):
+                raise Unreachable(f"SSRF blocked: {host} resolves to internal IP {address}")
+        return found
 
     def by_rate(self, host: str) -> Refusal | None:
         name, now = plain(host), time.monotonic()
@@ -105,8 +117,10 @@ class Judge:
 
 
 async def addresses(host: str) -> list[Address]:
-    """Resolve a name to addresses that are all public. Raises Unreachable."""
+    """Resolve a name: /etc/hosts first, in any case and with a trailing dot or none, and only then by DNS."""
     name = host.strip("[]")
+    if given := pinned(name):
+        return given
     if not askable.fullmatch(name):
         raise Unreachable(f"DNS resolution error for {host}: lookup {host}: no such host")
     try:
@@ -119,11 +133,23 @@ async def addresses(host: str) -> list[Address]:
             "no such host" if missing else "i/o timeout" if isinstance(error, TimeoutError) else "server misbehaving"
         )
         raise Unreachable(f"DNS resolution error for {host}: lookup {host} on 127.0.0.11:53: {detail}") from error
-    result = [unmapped(ipaddress.ip_address(entry[4][0])) for entry in found]
-    for address in result:
-        if any(address in network for network in internal):
-            raise Unreachable(f"SSRF blocked: {host} resolves to internal IP {address}")
-    return result
+    return [unmapped(ipaddress.ip_address(entry[4][0])) for entry in found]
+
+
+def pinned(name: str) -> list[Address]:
+    """Return the addresses that /etc/hosts gives a name."""
+    lines = (line.partition("#")[0].split() for line in hosts.read_text(encoding="latin-1").splitlines())
+    wanted = name.lower().removesuffix(".")
+    return [unmapped(ipaddress.ip_address(words[0])) for words in lines if wanted in map(str.lower, words[1:])]
+
+
+def literal(host: str) -> bool:
+    """Say whether a host is an address."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def unmapped(address: Address) -> Address:

@@ -100,7 +100,7 @@ class Proxy:
         """Dial, say so, and carry; the connection is over afterwards unless nothing answered."""
         self.tunnels += 1
         try:
-            with await wanted.dial() as server:
+            with await wanted.dial(self.judge) as server:
                 await stream.send(established)
                 await wanted.run(stream, server)
             return False

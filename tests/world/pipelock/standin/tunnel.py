@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from . import hello, log
 from .config import ForwardProxy
 from .http1 import Stream
-from .judge import Unreachable, addresses
+from .judge import Judge, Unreachable
 
 limit = 1024
 first_byte_seconds = 5.0
@@ -34,12 +34,12 @@ class Tunnel:
     about: dict[str, object]
     rules: ForwardProxy
 
-    async def dial(self) -> socket.socket:
+    async def dial(self, judge: Judge) -> socket.socket:
         """Connect to a name's first address, resolved and judged anew. Raises Unreachable."""
         port = int(self.port or 0)
         if port > 65535:
             raise Unreachable(f"dial tcp: address {port}: invalid port")
-        address = str((await addresses(self.host))[0])
+        address = str((await judge.addresses(self.host))[0])
         sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         sock.setblocking(False)
         try:
