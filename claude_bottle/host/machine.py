@@ -10,6 +10,7 @@ from claude_bottle.host import installation, proof
 from claude_bottle.host.owner import Owner
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+TOKEN_SHAPE = r"sk-ant-[a-z]+[0-9]+-[A-Za-z0-9_-]{8,}"  # noqa: S105  (the same)
 _QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
 _API_KEYS = ("sk-ant-api", "sk-ant-admin")
 

@@ -87,24 +87,31 @@ def rule(text: str) -> Edit:
     """Put a rule in front of all that go out, of the lock or of the gate."""
 
     def edit(plan: Plan, step: Step) -> Step:
-        head, hook, tail = step.stdin.partition(b"hook output priority 0; policy drop;\n")
+        rules, rest = step.stdin[: step.stdin_text], step.stdin[step.stdin_text :]
+        head, hook, tail = rules.partition(b"hook output priority 0; policy drop;\n")
         assert hook
-        return fed(step, head + hook + text.format(plan=plan).encode() + b"\n" + tail)
+        more = head + hook + text.format(plan=plan).encode() + b"\n" + tail
+        step = dataclasses.replace(step, argv=recounted(step.argv, len(rules), len(more)), stdin_text=len(more))
+        return dataclasses.replace(step, stdin=more + rest)
 
     return edit
 
 
-def fed(step: Step, stdin: bytes) -> Step:
-    """Give a step another stdin, whose length its command has."""
-    lengths = (f"head --bytes {len(step.stdin)} ", f"head --bytes {len(stdin)} ")
-    return dataclasses.replace(step, stdin=stdin, argv=tuple(word.replace(*lengths) for word in step.argv))
+def recounted(argv: tuple[str, ...], before: int, now: int) -> tuple[str, ...]:
+    """Put another number of bytes in the place of one that a command has: as a word, or in its script."""
+    script = (f"head --bytes {before} ", f"head --bytes {now} ")
+    return tuple(str(now) if word == str(before) else word.replace(*script) for word in argv)
 
 
 def config(*names: str, mode: str = "strict", uid: int = 65534) -> Edit:
     """Give the sidecar another file."""
-    text = allowlist.config(names).replace(b"mode: strict", b"mode: " + mode.encode())
-    archive = home.archive([home.Entry("pipelock.yaml", text)], uid)
-    return lambda _, step: dataclasses.replace(step, stdin=archive)
+
+    def edit(plan: Plan, step: Step) -> Step:
+        ended = (end.name for end in plan.ended)
+        text = allowlist.config(names, ended).replace(b"mode: strict", b"mode: " + mode.encode())
+        return dataclasses.replace(step, stdin=home.archive([home.Entry("pipelock.yaml", text)], uid))
+
+    return edit
 
 
 def unmounted(_: Plan, step: Step) -> Step:
@@ -278,7 +285,8 @@ def receipt(plan: Plan, case: Case) -> Receipt:
         if step.removes_itself and "--rm" not in step.argv:  # it was told to stay
             subprocess.run(step.undo, capture_output=True, check=True)
     assert orphans.listed(os.environ, plan.session) == ()  # however it was edited
-    return selftest.judge(plan, case.known, Seen(*(results[step.name].stdout for step in proof)), 0.2)
+    seen = Seen(*(results[name].stdout for name in ("selftest", "inspect", "processes", "home")))
+    return selftest.judge(plan, case.known, seen, 0.2)
 
 
 def _same(_: Plan, step: Step) -> Step:

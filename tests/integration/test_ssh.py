@@ -118,7 +118,7 @@ def test_clone_commit_and_push_by_claude_code_itself(bench: Bench) -> None:
     assert f"  git     {me}\n" in ended.err
     assert "  egress  8 hosts allowed (" in ended.err
     assert "  ports   22, 443, each open on every allowed host\n" in ended.err
-    assert "isolation  27 checks passed" in ended.err
+    assert "isolation  32 checks passed" in ended.err
 
 
 def test_several_hosts_keys_and_an_identity_of_its_own(bench: Bench) -> None:
