@@ -103,7 +103,7 @@ def token(seen: Evidence) -> Iterator[str]:
     if not wanted.shaped:
         raise Inconclusive(f"{TOKEN_VARIABLE} has another shape than a token's, so it cannot be searched for")
     if not all(search["whole"] is True for search in searches):
-        raise Inconclusive("the bottle has more files than can be searched for the token in time")
+        raise Inconclusive("the bottle has more files than can be searched for the token in time, or too many tokens")
 
 
 def _processes(found: Data) -> Iterator[str]:

@@ -98,6 +98,13 @@ def test_a_search_ends_in_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert search.search(TOKEN_SHAPE, KEY, str(root)) == {"digests": [], "whole": False}
 
 
+def test_a_search_that_finds_too_much_ends(root: Path) -> None:
+    for name in ("a", "b"):
+        (root / "etc" / name).write_text("".join(f"sk-ant-oat01-{name}-{number:08}\n" for number in range(1001)))
+    found = search.search(TOKEN_SHAPE, KEY, str(root))
+    assert found["whole"] is False
+
+
 def test_the_program_of_the_agents_search_answers(plan: Plan) -> None:
     argv = (sys.executable, "-I", "-S", "-")
     done = subprocess.run(
