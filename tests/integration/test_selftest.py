@@ -505,6 +505,12 @@ def test_without_the_lock_a_bottle_reaches_its_network(plan: Plan) -> None:
     assert {check.name for check in told.failed} >= {"gateway", "udp", "broadcast", "names"}
 
 
+def test_nothing_holds_up_a_search(plan: Plan) -> None:
+    odd = "mkfifo /etc/pipe; ln -s / /etc/all; ln -s all /etc/all/run/more; truncate --size 1G /run/large"
+    told = receipt(plan, Case(set(), "", more=(*ROOT, "bash", "-c", odd)))
+    assert [check.line for check in told.checks if check.verdict is not Verdict.PASSED] == []
+
+
 def test_a_network_that_is_down_is_no_leak(plan: Plan) -> None:
     """Nor does the self-test need it: whatever it asks is answered by the session's own containers."""
     down = rule("meta skuid 65533 ip daddr != 127.0.0.0/8 reject with icmpx type no-route")
