@@ -183,11 +183,12 @@ def verify(*, agent: str | None, as_json: bool, verbose: bool, agents: Path | No
 
     Checks the bottle of AGENT, or of every agent; exits with 66 if a check fails.
     """
-    from claude_bottle.commands import verify
+    from claude_bottle.commands import check, verify
+    from claude_bottle.host.machine import MadeUp
 
     machine = _machine(agents)
     done = []
-    for one in verify.verify(machine, _check(machine, agent), verbose=verbose):
+    for one in verify.verify(machine, check.check(machine, agent, MadeUp()), verbose=verbose):
         done.append(one)
         if not as_json:
             console.output(str(one))

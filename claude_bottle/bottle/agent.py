@@ -24,6 +24,8 @@ _JAVA = (
 _FILL = f'/usr/bin/head --bytes "$1" | /usr/bin/tar --extract --file - --directory {container.HOME}'
 _AUTHORITY = f'read -r pem && printf %s "$pem" | /usr/bin/base64 --decode >> {container.HOME}/{home.MORE_CA}'
 _TRUST = f"/usr/bin/python3 -I -S -X utf8 {container.HOME}/{home.TRUST}"
+# Beside the rest, which takes as long. If it fails, it prints nothing.
+_SEARCH = 'search=$(/usr/bin/head --bytes "$2") && { printf %s "$search" | /usr/bin/python3 -I -S -X utf8 - & }'
 # x: $( ) would strip trailing newlines.
 _WITH_PROMPT = f'p=$(/bin/cat ~/{home.PROMPT}; echo x); exec "$@" -- "${{p%x}}"'
 
@@ -64,10 +66,13 @@ def run(plan: Plan) -> Argv:
     )
 
 
-def fill(plan: Plan) -> Argv:
-    """Return the command that fills the agent's home from its stdin: a tar, then the session's authority in base64."""
-    script = f"{_FILL} && {_AUTHORITY} && {_TRUST}"
-    return container.execute(plan.name, "/bin/bash", "-c", script, "bash", str(len(plan.home)))
+def fill(plan: Plan, search: int) -> Argv:
+    """Return the command that fills the agent's home, and prints what a search of the bottle has found.
+
+    stdin: a tar, the program of the search, of so many bytes, then the session's authority in base64.
+    """
+    script = f"{_FILL} && {_SEARCH} && {_AUTHORITY} && {_TRUST} && wait"
+    return container.execute(plan.name, "/bin/bash", "-c", script, "bash", str(len(plan.home)), str(search))
 
 
 def proxy_variables(plan: Plan) -> Argv:

@@ -15,7 +15,7 @@ from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import allowlist, credential_proxy
 from claude_bottle.errors import DockerError, ManifestError
 from claude_bottle.host.addresses import Addresses
-from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
+from claude_bottle.host.machine import TOKEN_SHAPE, TOKEN_VARIABLE, Machine
 from claude_bottle.host.owner import Owner
 from claude_bottle.manifest import ssh_hosts
 from claude_bottle.manifest.agent import Agent
@@ -56,6 +56,7 @@ class Signing:
     key: str = field(repr=False)
     digest: str  # of the credentials of a request to the API
     token: str  # of the token alone
+    shaped: bool  # whether the token looks like one, without which nothing can be searched for it
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ def _signing(request: Request) -> Signing:
         paths=bottle.api.paths,
     )
     digest, alone = (hmac.new(key, text.encode(), "sha1").hexdigest() for text in (sent, token))
-    return Signing(settings, key.hex(), digest, alone)
+    return Signing(settings, key.hex(), digest, alone, shaped=bool(re.fullmatch(TOKEN_SHAPE, token)))
 
 
 def _signed(each: Credential, environ: Mapping[str, str]) -> credential_proxy.Signed:

@@ -1,6 +1,6 @@
 """Check manifests: what every command does that works with agents."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.host.machine import Machine
@@ -8,11 +8,15 @@ from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.agent import Agent
 
 
-def check(machine: Machine, name: str | None = None) -> tuple[Agent, ...]:
-    """Return one agent, or all; raises ManifestError, which has every fault."""
+def check(machine: Machine, name: str | None = None, environ: Mapping[str, str] | None = None) -> tuple[Agent, ...]:
+    """Return one agent, or all; raises ManifestError, which has every fault.
+
+    `environ` stands for the machine's own, if the values of its variables do not matter.
+    """
+    variables = machine.environ if environ is None else environ
     if name is None:
-        return manifest.load_agents(machine.agents, environ=machine.environ, home=machine.home)
-    return (manifest.load_agent(machine.agents, name, environ=machine.environ, home=machine.home),)
+        return manifest.load_agents(machine.agents, environ=variables, home=machine.home)
+    return (manifest.load_agent(machine.agents, name, environ=variables, home=machine.home),)
 
 
 def notes(agents: Iterable[Agent]) -> Iterator[str]:

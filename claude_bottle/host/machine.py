@@ -1,8 +1,9 @@
 """The machine and the user that start a session: read once, passed on as a value."""
 
 import os
+import secrets
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from claude_bottle.host import installation, proof
 from claude_bottle.host.owner import Owner
 
 TOKEN_VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"  # noqa: S105  (a name, no secret)
+TOKEN_SHAPE = r"sk-ant-[a-z]+[0-9]+-[A-Za-z0-9_-]{8,}"  # noqa: S105  (the same)
 _QUOTES = ("'", '"', "`", "\u2018", "\u2019", "\u201c", "\u201d")
 _API_KEYS = ("sk-ant-api", "sk-ant-admin")
 
@@ -61,6 +63,26 @@ class Machine:
         if token.startswith(_API_KEYS):
             return f"{TOKEN_VARIABLE} is an API key, not a subscription's token: create one with `claude setup-token`"
         return None
+
+
+class MadeUp(Mapping[str, str]):
+    """An environment in which every variable is set, to a value that is nobody's; the token's has a token's shape."""
+
+    def __init__(self) -> None:
+        """Choose the values."""
+        self._random = secrets.token_hex(16)
+
+    def __getitem__(self, name: str) -> str:
+        """Return the value of any variable."""
+        return f"{'sk-ant-oat01-' if name == TOKEN_VARIABLE else ''}made-up-{self._random}"
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield no name: there are too many."""
+        return iter(())
+
+    def __len__(self) -> int:
+        """Return how many names are yielded."""
+        return 0
 
 
 def machine_fault(error: OSError) -> str:

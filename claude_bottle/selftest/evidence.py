@@ -25,6 +25,7 @@ class Seen:
     probe: bytes
     inspect: bytes
     processes: bytes  # `docker top`
+    home: bytes  # the search of the bottle as the agent
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Evidence:
     gate: Data = field(repr=False)
     image: Data = field(repr=False)
     base: Data = field(repr=False)
+    home: Data = field(repr=False)
+    inspected: bytes = field(repr=False)  # all that `docker inspect` shows
     listed: tuple[tuple[str, ...], ...]  # the engine's list of processes: each one's id and its three users
 
     @classmethod
@@ -57,6 +60,8 @@ class Evidence:
             gate=_only([each for each in objects if each.get("Name") == f"/{plan.gate}"]),
             image=_tagged(objects, plan.image.tag),
             base=_tagged(objects, plan.base.tag),
+            home=_parsed(seen.home),
+            inspected=seen.inspect,
             listed=tuple(tuple(line.split()) for line in seen.processes.decode(errors="replace").splitlines()[1:]),
         )
 

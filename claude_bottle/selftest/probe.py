@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
-import hmac
 import importlib
 import json
 import os
@@ -40,15 +39,13 @@ _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"),
     *("/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock", "/run/crio/crio.sock", "/docker.sock"),
 )
-_TOKEN = re.compile(rb"sk-ant-[a-z]+[0-9]+-[A-Za-z0-9_-]{8,}")
-_SEARCHED, _MOST_FILES = 1 << 20, 20000  # bytes of a file, and files, that are searched
 _STATUS = ("PPid", "Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
 
-def main(question: dict[str, Any], authority: str) -> None:
+def main(question: dict[str, Any], authority: str, search: Callable[[str, str, str], object]) -> None:
     """Look at everything, side by side, and print the answers; what could not be looked at has none.
 
-    `authority` is the certificate of the session's authority, as PEM in base64.
+    `authority` is the certificate of the session's authority, as PEM in base64; `search` is that of search.py.
     """
     sidecar, outside, refused = question["sidecar"], question["outside"], question["refused"]
     pem = base64.b64decode(authority).decode()
@@ -66,7 +63,7 @@ def main(question: dict[str, Any], authority: str) -> None:
         "ipv6": _ipv6,
         "processes": _processes,
         "sockets": _sockets,
-        "tokens": lambda: _tokens(question["digest_key"]),
+        "tokens": lambda: search(question["shape"], question["digest_key"], _ROOT),
         "shell": lambda: _within("", "/bin/bash"),
         "userland": lambda: _userland(question["programs"], question["files"], question["modules"]),
         "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
@@ -221,39 +218,11 @@ def _until(connection: socket.socket, end: bytes | None) -> bytes:
     return got
 
 
-def _authority(pem: str) -> list[str]:
-    """Return what OpenSSL prints of the authority's extensions, a line each."""
+def _authority(pem: str) -> tuple[int, list[str]]:
+    """Return how many certificates there are, and what OpenSSL prints of the first one's extensions, a line each."""
     argv = ("/usr/bin/openssl", "x509", "-noout", "-ext", "basicConstraints,nameConstraints,keyUsage")
     done = subprocess.run(argv, input=pem.encode(), stdout=subprocess.PIPE, env={}, check=True)
-    return [line.strip() for line in done.stdout.decode().splitlines()]
-
-
-def _tokens(key: str) -> list[str]:
-    """Return a keyed digest of all that has a token's shape in variables of processes, and in files, of the bottle."""
-    found = set()
-    for place in (*_environs(), *_small_files()):
-        with suppress(OSError), open(place, "rb") as file:
-            found.update(_TOKEN.findall(file.read(_SEARCHED)))
-    return sorted(hmac.new(bytes.fromhex(key), token, "sha1").hexdigest() for token in found)
-
-
-def _environs() -> list[str]:
-    return [f"/proc/{pid}/environ" for pid in os.listdir("/proc") if pid.isdigit()]
-
-
-def _small_files() -> list[str]:
-    """Return the files at the places of a bottle that are written at run time, as far as they can be seen."""
-    files = []
-    for top in ("/home", "/root", "/run", "/tmp", "/var/tmp", "/work", "/etc"):  # noqa: S108
-        for folder, _, names in os.walk(f"{_ROOT}{top}"):
-            files += [path for path in (f"{folder}/{name}" for name in names) if _is_file(path)]
-            if len(files) > _MOST_FILES:
-                return files
-    return files
-
-
-def _is_file(path: str) -> bool:
-    return stat.S_ISREG(os.lstat(path).st_mode)
+    return pem.count("-----BEGIN "), [line.strip() for line in done.stdout.decode().splitlines()]
 
 
 def _connected(sidecar: tuple[str, int]) -> socket.socket:

@@ -114,11 +114,11 @@ RULES = (
     _Rule("sidecar", "the sidecar is confined as planned", inspect_checks.sidecar),
 )
 CREDENTIAL_RULES = (
-    _Rule("signing", "foreign credentials are replaced by this user's", credential_checks.signing),
+    _Rule("signing", "foreign credentials are replaced by the session's", credential_checks.signing),
     _Rule("upstream", "a server with a wrong certificate gets nothing", credential_checks.upstream),
-    _Rule("authority", "the session's authority counts for signed hosts alone", credential_checks.authority),
+    _Rule("authority", "the session's authority is bound to the signed hosts' names", credential_checks.authority),
     _Rule("credential-proxy", "what has the credentials has no privilege", credential_checks.credential_proxy),
-    _Rule("token", "the bottle does not have the token", credential_checks.token),
+    _Rule("token", "the token is found in no process or file of the bottle", credential_checks.token),
 )
 KEY_RULES = (_Rule("key-holder", "what has the ssh keys has no network and no privilege", inspect_checks.key_holder),)
 
@@ -154,10 +154,20 @@ def processes_argv(plan: Plan) -> Argv:
 
 def probe_input(plan: Plan, known: Addresses) -> tuple[bytes, str]:
     """Return the probe's program, for its stdin, and what it is called with besides the session's authority."""
-    source = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
+    source = "\n".join(map(_source, ("probe.py", "search.py")))
     asked = (network_checks.question(plan, known), userland_checks.question(), credential_checks.question(plan))
     question = {key: value for part in asked for key, value in part.items()}
     return f"{source}\n".encode(), repr(question)
+
+
+def search_program(plan: Plan) -> bytes:
+    """Return the program that searches the bottle as the agent, whose home nobody else can read."""
+    words = ", ".join(map(repr, credential_checks.sought(plan)))
+    return f"{_source('search.py')}\nimport json\nprint(json.dumps(search({words})))\n".encode()
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def inspect_argv(plan: Plan) -> Argv:

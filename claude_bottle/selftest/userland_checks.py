@@ -25,9 +25,10 @@ _GUARD, _AGENT = int(GUARD.partition(":")[0]), int(AGENT.partition(":")[0])
 
 
 def question() -> dict[str, object]:
-    """Return what the probe is asked to compare: programs, other files, and the modules that the exporter imports."""
-    source = (Path(repository.__file__).parent / "exporter.py").read_text(encoding="utf-8")
-    return {"programs": PROGRAMS, "files": FILES, "modules": sorted(_imported(source))}
+    """Return what the probe is asked to compare: programs, other files, and the modules of what runs in the bottle."""
+    paths = (Path(repository.__file__).with_name("exporter.py"), Path(__file__).with_name("search.py"))
+    modules = {name for path in paths for name in _imported(path.read_text(encoding="utf-8"))}
+    return {"programs": PROGRAMS, "files": FILES, "modules": sorted(modules)}
 
 
 def user(seen: Evidence) -> Iterator[str]:

@@ -13,7 +13,7 @@ from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
 from claude_bottle.host import console, proof
-from claude_bottle.host.machine import Machine
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine, MadeUp
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, terminal
 from claude_bottle.process.engine import Engine
@@ -172,7 +172,8 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     machine = _with_key(machine)
     with _context(machine, verbose=verbose) as context:
-        requested = planning.request(machine, agent, Run(terminal=False), local=context.engine.is_local())
+        local = context.engine.is_local()
+        requested = planning.request(_made_up(machine, agent), agent, Run(terminal=False), local=local)
         receipt = _proven(planning.resolve(requested, context.engine), context)[1]
     if context.undo.late:  # a signal ends the whole loop, not only this agent
         raise SystemExit(128 + context.undo.late)
@@ -185,6 +186,13 @@ def _with_token(machine: Machine) -> Machine:
     if machine.token_problem:
         raise TokenError(machine.token_problem)
     return machine
+
+
+def _made_up(machine: Machine, agent: Agent) -> Machine:
+    """Return the machine with values that are nobody's in the place of the token and of the bottle's credentials."""
+    values = MadeUp()
+    names = (TOKEN_VARIABLE, *(source for each in agent.bottle.credentials for source in each.sources))
+    return replace(machine, environ={**machine.environ, **{name: values[name] for name in names}})
 
 
 def _with_key(machine: Machine) -> Machine:
@@ -214,8 +222,8 @@ def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
 def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
     console.say(f"session {plan.session}")
     plan, results = bring_up(plan, context)
-    steps_seen = [results[name] for name in ("selftest", "inspect", "processes")]
-    seconds = max(result.seconds for result in steps_seen)
+    steps_seen = [results[name] for name in ("selftest", "inspect", "processes", "home")]
+    seconds = max(result.seconds for result in steps_seen[:-1])
     return plan, selftest.judge(plan, plan.known, Seen(*(result.stdout for result in steps_seen)), seconds)
 
 

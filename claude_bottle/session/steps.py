@@ -194,8 +194,9 @@ def _bottle(plan: Plan) -> Step:
 
 def _home(plan: Plan) -> Step:
     # After the lock, as the clone: what an image's own programs do is shut in.
-    after, quote = ("lock", "gate"), Quote("gate")
-    return Step("home", agent.fill(plan), stdin=plan.home, needs=("bottle",), stdin_after=after, quote=quote)
+    after, quote, program = ("lock", "gate"), Quote("gate"), receipt.search_program(plan)
+    argv, given = agent.fill(plan, len(program)), plan.home + program
+    return Step("home", argv, stdin=given, needs=("bottle",), stdin_after=after, quote=quote)
 
 
 def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
@@ -230,7 +231,7 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
     whole = ("lock", "gate", *filled)
     argv, undo = receipt.probe_argv(plan), _remove(receipt.probe_name(plan))
     program, question = receipt.probe_input(plan, plan.known)
-    quote = Quote("gate", before=f"main({question}, '", after="')\n")
+    quote = Quote("gate", before=f"main({question}, '", after="', search)\n")
     probe = Step("selftest", argv, Kind.ONE_SHOT, program, needs=("bottle",), stdin_after=whole, quote=quote, undo=undo)
     holder = ("key-holder",) if plan.keys else ()
     return (

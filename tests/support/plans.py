@@ -41,6 +41,7 @@ ssh:
 git: {name: Ada "L", email: ada@example.org}
 image: {dockerfile: Dockerfile.own}
 """.replace("PINNED", keys.public("pinned"))
+TOKEN = "sk-ant-oat01-planted-0123456789-AA"
 AGENT = """\
 description: Does all that can be asked for
 bottle: everything

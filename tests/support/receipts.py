@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from claude_bottle import REFUSED
-from claude_bottle.bottle import agent
+from claude_bottle.bottle import agent, credential_proxy
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.selftest import network_checks, userland_checks
@@ -17,8 +17,9 @@ KNOWN = Addresses(("172.17.0.1", "192.168.7.9", "fe80::42"), "172.17.0.1")
 REFUSAL = f"HTTP/1.0 403 Forbidden\r\n\r\nCONNECT blocked: domain not in allowlist: {REFUSED}\n"
 IMAGE_ENV = ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
 NO_DNS = "HTTP/1.0 403 Forbidden\r\n\r\nSSRF check failed: DNS resolution error for api.anthropic.com"
+SEARCH = {"digests": ["0" * 40], "whole": True}
 LISTED = b"PID RUID EUID SUID\n4711 65532 65532 65532\n4799 65532 65532 65532\n"  # by the engine
-BOTTLE, SIDECAR = 0, 1  # their places in what is shown
+BOTTLE, SIDECAR, GATE, IMAGE = 0, 1, 2, 3  # their places in what is shown
 
 
 def answers(plan: Plan) -> dict[str, Any]:
@@ -26,6 +27,9 @@ def answers(plan: Plan) -> dict[str, Any]:
     asked: Any = network_checks.question(plan, KNOWN)
     status: dict[str, object] = {name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
     status |= {"PPid": ["0"], "Uid": ["65532"] * 4, "Gid": ["65532"] * 4, "NoNewPrivs": ["1"], "Seccomp": ["2"]}
+    signer = {"Name": "nginx", "Uid": [65533] * 4, "Gid": "\t".join(["65533"] * 4), "NoNewPrivs": "1"}
+    signer |= dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
+    signed = {"digest": plan.signing.digest, "processes": {"1": {**signer, "Name": "bash"}, "33": signer}}
     status |= {"names": ["PATH", "HOME"], "exe": "/usr/sbin/docker-init"}
     shell = copy.deepcopy(status) | {"PPid": ["1"], "exe": "/usr/bin/bash"}
     compared = (*userland_checks.PROGRAMS, *userland_checks.FILES, "/usr/lib/python3.11/subprocess.py")
@@ -34,6 +38,10 @@ def answers(plan: Plan) -> dict[str, Any]:
         "health": 'HTTP/1.0 200 OK\r\n\r\n{"mode": "strict"}',
         "refused": REFUSAL,
         "allowed": "HTTP/1.1 200 Connection Established\r\n\r\n",
+        "signed": [200, json.dumps(signed)],
+        "wrong": [502, "claude-bottle: the host cannot be reached"],
+        "authority": [1, authority(plan)],
+        "tokens": copy.deepcopy(SEARCH),
         "tcp": {target: "EADDRNOTAVAIL" if "fe80" in target else "EHOSTUNREACH" for target in asked["tcp"]},
         "udp": {target: "EADDRNOTAVAIL" if "::" in target else "EPERM" for target in asked["udp"]},
         "dns": {"udp": "EPERM", "tcp": "ECONNREFUSED"},
@@ -44,6 +52,16 @@ def answers(plan: Plan) -> dict[str, Any]:
         "userland": {path: [f"{path} 0123", f"{path} 0123"] for path in compared},
         "cgroup2": True,
     }
+
+
+def authority(plan: Plan) -> list[str]:
+    """What OpenSSL prints of the authority that a good proxy makes."""
+    return [
+        *("X509v3 Basic Constraints: critical", "CA:TRUE, pathlen:0"),
+        *("X509v3 Key Usage: critical", "Certificate Sign"),
+        *("X509v3 Name Constraints: critical", "Permitted:", *(f"DNS:{end.name}" for end in plan.ended)),
+        *("Excluded:", "IP:0.0.0.0/0.0.0.0", "IP:0:0:0:0:0:0:0:0/0:0:0:0:0:0:0:0"),
+    ]
 
 
 def shown(plan: Plan) -> list[Any]:
@@ -61,16 +79,26 @@ def shown(plan: Plan) -> list[Any]:
         "Config": {"User": "65532:65532", "Env": [*planned, *IMAGE_ENV]}, "NetworkSettings": {"Networks": own},
     }  # fmt: skip
     sidecar = {
-        "Name": f"/{plan.name}-sidecar", "Mounts": [{"Type": "volume", "Destination": "/config"}],
+        "Name": f"/{plan.name}-sidecar", "Id": "51deca4", "Mounts": [{"Type": "volume", "Destination": "/config"}],
         "HostConfig": copy.deepcopy(config), "Config": {"User": "65534:65534", "Env": None},
         "NetworkSettings": {"Networks": {**own, plan.egress.name: {}}},
     }  # fmt: skip
-    return [bottle, sidecar, {"Id": "sha256:0", "RepoTags": [plan.image.tag], "Config": {"Env": IMAGE_ENV}}]
+    gate = {
+        "Name": f"/{plan.gate}", "Mounts": [], "NetworkSettings": {"Networks": {}},
+        "HostConfig": copy.deepcopy(config) | {"NetworkMode": "container:51deca4"}
+        | {"Memory": 1 << 29, "MemorySwap": 1 << 29}
+        | {"CapAdd": [f"CAP_{name}" for name in credential_proxy.CAPABILITIES], "Tmpfs": {"/run/proxy": "size=4m"}},
+        "Config": {"User": "0:0", "Image": plan.base.tag, "Env": ["HTTP_PROXY=", *IMAGE_ENV]},
+    }  # fmt: skip
+    return [bottle, sidecar, gate, {"Id": "sha256:0", "RepoTags": [plan.image.tag], "Config": {"Env": IMAGE_ENV}}]
 
 
-def judged(plan: Plan, said: object, seen: object, known: Addresses = KNOWN, listed: bytes = LISTED) -> Receipt:
+def judged(
+    plan: Plan, said: object, seen: object, known: Addresses = KNOWN, listed: bytes = LISTED, home: object = SEARCH
+) -> Receipt:
     """Judge answers that were made up."""
-    return selftest.judge(plan, known, Seen(json.dumps(said).encode(), json.dumps(seen).encode(), listed), 0.31)
+    probe, inspect, filled = (json.dumps(each).encode() for each in (said, seen, home))
+    return selftest.judge(plan, known, Seen(probe, inspect, listed, filled), 0.31)
 
 
 def put(data: Any, path: tuple[Any, ...], value: object) -> None:

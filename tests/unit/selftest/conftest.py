@@ -11,4 +11,4 @@ from tests.support import plans
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """The plan of a session."""
-    return plans.plan(plans.manifests(tmp_path), Run(terminal=True))
+    return plans.plan(plans.manifests(tmp_path), Run(terminal=True), CLAUDE_BOTTLE_OAUTH_TOKEN=plans.TOKEN)

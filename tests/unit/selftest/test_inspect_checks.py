@@ -6,7 +6,7 @@ import pytest
 
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.selftest import inspect_checks
-from tests.support.receipts import BOTTLE, IMAGE_ENV, SIDECAR, answers, judged, put, shown
+from tests.support.receipts import BOTTLE, IMAGE, IMAGE_ENV, SIDECAR, answers, judged, put, shown
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ from tests.support.receipts import BOTTLE, IMAGE_ENV, SIDECAR, answers, judged, 
         ((SIDECAR, "HostConfig", "ReadonlyRootfs"), False, "sidecar", "its file system is writable"),
         ((SIDECAR, "Mounts"), [{"Type": "bind", "Destination": "/config"}], "sidecar", "bind at /config"),
         ((SIDECAR, "Config", "Env"), ["KEY=x"], "secrets", "docker inspect shows KEY of the sidecar"),
-        ((2, "Config", "Env"), [*IMAGE_ENV, "A=1"], "environment", "A is missing"),
-        ((2, "Config", "Env"), [*IMAGE_ENV[:1], "LANG=C"], "environment", "LANG differs"),
+        ((IMAGE, "Config", "Env"), [*IMAGE_ENV, "A=1"], "environment", "A is missing"),
+        ((IMAGE, "Config", "Env"), [*IMAGE_ENV[:1], "LANG=C"], "environment", "LANG differs"),
     ],
 )  # fmt: skip
 def test_what_was_built_is_told(plan: Plan, path: tuple[Any, ...], value: object, name: str, detail: str) -> None:
@@ -43,7 +43,7 @@ def test_a_kernel_that_does_not_limit_swap_is_a_warning(plan: Plan) -> None:
     seen = shown(plan)
     seen[BOTTLE]["HostConfig"]["MemorySwap"] = -1
     told = judged(plan, answers(plan), seen).line().splitlines()
-    assert told[0] == "isolation  25 checks passed in 0.3 s"
+    assert told[0] == "isolation  30 checks passed in 0.3 s"
     assert told[1].split()[:3] == ["warning", "limits", "the"]
 
 

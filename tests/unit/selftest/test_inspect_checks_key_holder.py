@@ -13,7 +13,7 @@ from tests.support.receipts import answers, judged, shown
 from tests.support.scene import NAME
 
 MOUNT = {"Type": "volume", "Name": f"{NAME}-keys", "Destination": "/run/ssh-agent", "RW": False}
-BOTTLE, HOLDER = 0, 3
+BOTTLE, HOLDER = 0, 4
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def plan(tmp_path: Path) -> Plan:
     """The plan of a session with one ssh host."""
     folder = plans.manifests(tmp_path / "agents", bottle=f"ssh: [{SSH_HOST}]\n")
     plans.ssh(folder / "bottles")
-    return plans.plan(folder, Run(terminal=True))
+    return plans.plan(folder, Run(terminal=True), CLAUDE_BOTTLE_OAUTH_TOKEN=plans.TOKEN)
 
 
 def built(plan: Plan) -> list[Any]:
     """What `docker inspect` shows of a session that is as it should be."""
-    bottle, sidecar, image = shown(plan)
+    bottle, sidecar, gate, image = shown(plan)
     bottle["Mounts"] = [dict(MOUNT)]
     bottle["Config"]["Env"] += ["SSH_AUTH_SOCK=/run/ssh-agent/sock"]
     holder = {
@@ -35,11 +35,11 @@ def built(plan: Plan) -> list[Any]:
         | {"Memory": 1 << 26, "MemorySwap": 1 << 26, "LogConfig": {"Type": "none"}},
         "Config": {"User": "1000:1000", "Env": ["HTTP_PROXY="]}, "NetworkSettings": {"Networks": {"none": {}}},
     }  # fmt: skip
-    return [bottle, sidecar, image, holder]
+    return [bottle, sidecar, gate, image, holder]
 
 
 def test_a_good_key_holder_is_one_check_more(plan: Plan) -> None:
-    assert judged(plan, answers(plan), built(plan)).line() == "isolation  27 checks passed in 0.3 s"
+    assert judged(plan, answers(plan), built(plan)).line() == "isolation  32 checks passed in 0.3 s"
 
 
 @pytest.mark.parametrize(

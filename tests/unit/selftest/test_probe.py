@@ -1,26 +1,31 @@
 """The probe tells what is there, on whatever Python an image has."""
 
 import ast
+import base64
 import hashlib
 import json
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from claude_bottle.selftest import probe
+from claude_bottle.bottle.plan import Plan
+from claude_bottle.selftest import probe, receipt
+from tests.support.receipts import KNOWN
 
 
 @contextmanager
-def sidecar(answer: bytes) -> Iterator[int]:
-    """Listen on loopback and give everybody one answer."""
+def sidecar(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Listen on loopback and give everybody one answer; with `tls`, in a tunnel, which it says is open."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -29,28 +34,53 @@ def sidecar(answer: bytes) -> Iterator[int]:
                     connection, _ = server.accept()
                 except OSError:
                     return
-                with connection:
-                    connection.recv(1024)
-                    connection.sendall(answer)
+                with connection, suppress(OSError):
+                    if tls and connection.recv(1024).startswith(b"CONNECT localhost:443 "):
+                        connection.sendall(b"HTTP/1.1 200 Connection Established\r\n\r\n")
+                        with tls.wrap_socket(connection, server_side=True) as tunnel:
+                            tunnel.sendall(answer + tunnel.recv(4096))
+                    else:
+                        connection.recv(1024)
+                        connection.sendall(answer)
 
         threading.Thread(target=serve, daemon=True).start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_the_probe_tells_what_is_there() -> None:
-    source = Path(probe.__file__).read_text()
+def authority(folder: Path, name: str) -> tuple[ssl.SSLContext, str]:
+    """Make a certificate that is its own authority; return a server that has it, and its PEM in base64."""
+    pem, key = folder / f"{name}.pem", folder / f"{name}.key"
+    new = ("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    limits = ("-addext", f"subjectAltName=DNS:{name}", "-addext", "nameConstraints=critical,permitted;DNS:" + name)
+    out = ("-subj", "/CN=x", "-out", str(pem), "-keyout", str(key))
+    subprocess.run((*new, *out, *limits), check=True, capture_output=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem, key)
+    return server, base64.b64encode(pem.read_bytes()).decode()
+
+
+def probed(plan: Plan, asked: dict[str, Any], pem: str) -> dict[str, Any]:
+    """Run the probe as a bottle's container does, and return its answers."""
+    program, _ = receipt.probe_input(plan, KNOWN)
+    call = f"main({asked!r}, '{pem}', search)\n".encode()
+    argv, env = (sys.executable, "-I", "-"), {"PLANTED": "x"}
+    ran = subprocess.run(argv, input=program + call, capture_output=True, check=True, env=env)
+    answers: dict[str, Any] = json.loads(ran.stdout)
+    return answers
+
+
+def test_the_probe_tells_what_is_there(plan: Plan, tmp_path: Path) -> None:
+    _, pem = authority(tmp_path, "localhost")
     with sidecar(b"HTTP/1.0 200 OK\r\n\r\nhello") as port, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         refusing = f"127.0.0.1 {closed.getsockname()[1]}"
         asked = {
             "sidecar": ("127.0.0.1", port), "outside": "localhost", "refused": "a.invalid", "resolver": "127.0.0.1",
-            "tcp": [f"127.0.0.1 {port}", refusing], "udp": ["no target"],
+            "tcp": [f"127.0.0.1 {port}", refusing], "udp": ["no target"], "foreign": {}, "right": "/", "wrong": "/",
+            "shape": "x", "digest_key": "00",
         }  # fmt: skip
-        program = f"{source}\nmain({asked!r})\n".encode()
-        argv = (sys.executable, "-I", "-")
-        ran = subprocess.run(argv, input=program, capture_output=True, check=True, env={"PLANTED": "x"})
-    said = json.loads(ran.stdout)
+        said = probed(plan, asked, pem)
     assert said["tcp"] == {f"127.0.0.1 {port}": "connected", refusing: "ECONNREFUSED"}
     assert "127.0.0.1" in said["resolved"]
     assert said["health"] == "HTTP/1.0 200 OK\r\n\r\nhello"
@@ -59,13 +89,49 @@ def test_the_probe_tells_what_is_there() -> None:
     assert "PLANTED" in own["names"]
     assert len(own["Uid"]) == 4
     assert "udp" not in said  # the look tripped: no answer, rather than half of one
+    assert "signed" not in said  # as there is no TLS behind
+    count, lines = said["authority"]
+    assert count == 1
+    at = lines.index("X509v3 Name Constraints: critical")
+    assert lines[at + 1 : at + 3] == ["Permitted:", "DNS:localhost"]
 
 
-def test_the_probe_runs_on_an_old_python_alone() -> None:
-    tree = ast.parse(Path(probe.__file__).read_text(), feature_version=(3, 9))
+def test_the_probe_sends_foreign_credentials_through_the_sidecar(tmp_path: Path) -> None:
+    server, pem = authority(tmp_path, "localhost")
+    with sidecar(b"HTTP/1.1 207 Odd\r\nA: b\r\n\r\n", server) as port:
+        status, body = probe._signed(
+            ("127.0.0.1", port),
+            "localhost",
+            base64.b64decode(pem).decode(),
+            "/right",
+            {"X-Api-Key": "a", "Cookie": "b=c"},
+        )
+    assert status == 207
+    assert body == "GET /right HTTP/1.0\r\nHost: localhost\r\nX-Api-Key: a\r\nCookie: b=c\r\n\r\n"
+
+
+@pytest.mark.parametrize("name", ["localhost", "elsewhere.test"])
+def test_the_probe_believes_the_sessions_authority_alone(tmp_path: Path, name: str) -> None:
+    """Whatever answers must be what the authority has signed: another's certificate, or name, is no answer."""
+    (tmp_path / "other").mkdir()
+    server, _ = authority(tmp_path / "other", name)
+    _, pem = authority(tmp_path, "localhost")
+    with sidecar(b"HTTP/1.1 200 OK\r\n\r\n", server) as port, pytest.raises(ssl.SSLCertVerificationError):
+        probe._signed(("127.0.0.1", port), "localhost", base64.b64decode(pem).decode(), "/right", {})
+
+
+def test_a_sidecar_that_refuses_leaves_no_answer(tmp_path: Path) -> None:
+    _, pem = authority(tmp_path, "localhost")
+    with sidecar(b"HTTP/1.0 403 Forbidden\r\n\r\n 200 ") as port, pytest.raises(OSError, match="no tunnel"):
+        probe._signed(("127.0.0.1", port), "localhost", base64.b64decode(pem).decode(), "/right", {})
+
+
+@pytest.mark.parametrize("name", ["probe.py", "search.py"])
+def test_the_probe_runs_on_an_old_python_alone(name: str) -> None:
+    tree = ast.parse(Path(probe.__file__).with_name(name).read_text(), feature_version=(3, 9))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names <= sys.stdlib_module_names
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_what_the_engine_sees_is_told(plan: Plan, listed: bytes, failed: dict[st
 
 def test_an_engine_that_cannot_list_processes_is_a_warning(plan: Plan) -> None:
     told = judged(plan, answers(plan), shown(plan), listed=b"").line().splitlines()
-    assert told[0] == "isolation  25 checks passed in 0.3 s"
+    assert told[0] == "isolation  30 checks passed in 0.3 s"
     assert told[1].split()[:2] == ["warning", "user"]
     said = answers(plan)
     said["processes"]["8"] = process(said, **AGENTS | {"Uid": ["0"] * 4})
@@ -140,11 +140,11 @@ def test_variables_that_load_code_are_told(
 ) -> None:
     """Of an image that is the bottle's own, unless the base image sets the same."""
     plan = replace(plan, image=plans.OWN)
-    bottle, sidecar, own = shown(plan)
+    bottle, sidecar, gate, own = shown(plan)
     own["Config"]["Env"] = [*IMAGE_ENV, *_pairs(image)]
     bottle["Config"]["Env"] += _pairs(image)
     below = {"Id": "sha256:1", "RepoTags": [plan.base.tag], "Config": {"Env": [*IMAGE_ENV, *_pairs(base)]}}
-    failed = judged(plan, answers(plan), [bottle, sidecar, own, below]).failed
+    failed = judged(plan, answers(plan), [bottle, sidecar, gate, own, below]).failed
     words = "the image sets {}, with which code of its own is loaded into other programs"
     expected = "; ".join(words.format(name) for name in told)
     assert [(check.name, check.detail) for check in failed] == ([("environment", expected)] if told else [])
