@@ -861,6 +861,13 @@ def test_chunks_that_are_mostly_framing_do_not_fill_the_container(proxy: Proxy) 
     proxy.nothing_arrived()
 
 
+def test_a_large_head_is_refused(proxy: Proxy) -> None:
+    """The heads of all of a bottle's connections must fit into the container's memory."""
+    assert proxy.ask("GET", "/api/hello", *(f"X-{number}: {'x' * 15000}" for number in range(3))).status == 200
+    proxy.forget()
+    refused(proxy, proxy.ask("GET", "/api/hello", *(f"X-{number}: {'x' * 15000}" for number in range(5))), "malformed")
+
+
 def test_all_bodies_that_are_held_have_a_bound(proxy: Proxy) -> None:
     """Four of 32 MiB may be held; a fifth is answered as an overload is, which Claude Code tries again."""
     head = request("POST", MESSAGES, "Expect: 100-continue", f"Content-Length: {32 * MIB}")
