@@ -2,7 +2,7 @@
 -- nginx.conf calls ready(), access(), refused(), log() and self_test(). There is one process and one Lua machine, so
 -- plain variables count exactly. Variables of nginx, unlike ngx.ctx, outlive an error page: $key is the host as settings
 -- have it, $verdict is empty until a request is "blocked" or "failed", $reason is why, $held the bytes held for it,
--- $note "message" if it counts against the limit or "self-test".
+-- $note "message" if it counts against the limit or "self-test", $last "close" if its connection to the host ends with it.
 
 local cjson = require "cjson"
 local byte, find, lower, match, sub = string.byte, string.find, string.lower, string.match, string.sub
@@ -447,6 +447,12 @@ function M.access()
   end
   if key == API then
     count(method, path)
+  end
+  -- A server that ignores this body would read it as its next request, which nobody has judged or signed. Only what is
+  -- posted to the API is surely read.
+  local body = ngx.var.http_transfer_encoding or (tonumber(ngx.var.http_content_length) or 0) > 0
+  if body and not (key == API and method == "POST") then
+    ngx.var.last = "close"
   end
   sign(host)
   if test then

@@ -618,6 +618,44 @@ def test_other_paths_and_methods_are_refused(proxy: Proxy, method: str, path: st
     proxy.nothing_arrived()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "key"), [("GET", "/api/hello", API), ("POST", "/x", USERS), ("POST", "/one", NARROW)]
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_the_host_ignores_is_not_its_next_request(
+    proxy: Proxy, method: str, path: str, key: str, *, chunked: bool
+) -> None:
+    """A host that answers without the body reads on where the body begins, unless the connection ends there."""
+    query, inner = mark(), request("POST", "/v1/files", "x-api-key: foreign", "Content-Length: 0", host=key)
+    ignored = threading.Event()
+
+    def ignore(stream: Stream, sock: ssl.SSLSocket) -> None:
+        stream.until(b"\r\n") if chunked else None
+        proxied.plain(sock)
+        ignored.set()
+
+    proxy.internet.readers[query] = ignore
+    if chunked:
+        framed = request(method, f"{path}?{query}", "Transfer-Encoding: chunked", host=key)
+        framed += b"%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner)
+    else:
+        framed = request(method, f"{path}?{query}", body=inner, host=key)
+    with proxy.client(key) as client:
+        client.send(framed)
+        assert client.head()[0] in (200, 502)
+    assert ignored.wait(SECONDS)
+    proxy.nothing_arrived()
+
+
+def test_what_is_posted_to_the_api_keeps_its_connection(proxy: Proxy) -> None:
+    seen = set()
+    for _ in range(3):
+        target = f"{MESSAGES}?{mark()}"
+        assert proxy.ask("POST", target, body=message()).status == 200
+        seen.add(proxy.arrived(target).connection)
+    assert len(seen) == 1
+
+
 def test_connections_outside_are_kept(proxy: Proxy) -> None:
     seen = set()
     for _ in range(5):
