@@ -286,6 +286,15 @@ local function judge(body)
   end
 end
 
+-- Whether a server that goes by the Content-Type reads the same as the judge: in UTF-7 the same bytes have other keys.
+local function is_json(kind)
+  if type(kind) ~= "string" then
+    return not kind
+  end
+  local media, charset = match(lower(kind), "^([^;%s]+)%s*;?%s*(.*)$")
+  return media == "application/json" and (charset == "" or match(charset, '^charset="?utf%-8"?$'))
+end
+
 -- Reads a request's body and judges it. nginx has it then, and sends it as it came.
 local function hold(method)
   local headers = ngx.req.get_headers(0)
@@ -294,6 +303,9 @@ local function hold(method)
   end
   if headers["content-encoding"] then
     return refuse("the body of a request must not be compressed")
+  end
+  if not is_json(headers["content-type"]) then
+    return refuse("the body of a request must be application/json in UTF-8")
   end
   local size = headers["transfer-encoding"] and LARGEST or tonumber(headers["content-length"]) or 0
   if held + size > MOST_HELD then

@@ -274,6 +274,33 @@ def test_a_judged_body_is_not_encoded(proxy: Proxy, encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=utf-7",
+        "application/json;charset=utf-16",
+        "application/json; charset=utf-8; charset=utf-7",
+        "application/json\r\nContent-Type: application/json; charset=utf-7",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "",
+    ],
+)
+def test_a_judged_body_is_of_one_type(proxy: Proxy, kind: str) -> None:
+    """In UTF-7 this key is `mcp_servers`."""
+    body = b'{"+AG0-cp_servers":[]}'
+    refused(proxy, proxy.ask("POST", MESSAGES, f"Content-Type: {kind}", body=body), "application/json in UTF-8")
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
+def test_a_judged_body_may_say_that_it_is_json(proxy: Proxy, kind: str) -> None:
+    target = f"{MESSAGES}?{mark()}"
+    assert proxy.ask("POST", target, f"Content-Type: {kind}", body=message()).status == 200
+    proxy.arrived(target)
+
+
+@pytest.mark.parametrize(
     "header",
     [
         "anthropic-beta: mcp-client-2025-04-04",
