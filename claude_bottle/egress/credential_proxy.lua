@@ -361,8 +361,9 @@ local function contains(list, item)
   end
 end
 
-local FOREIGN = { "authorization", "cookie", "api%-?key", "token", "session%-?key", "credential", "secret", "password" }
-local OVERRIDES = { "^x%-http%-method", "^x%-method%-override", "^x%-original%-", "^x%-rewrite%-", "^x%-forwarded%-" }
+local FOREIGN = { "auth", "cookie", "api%-?key", "key$", "token", "jwt", "signature", "credential", "secret", "password" }
+local KEPT = { ["idempotency-key"] = true }
+local OVERRIDES = { "override", "^x%-http%-method", "^x%-method", "^x%-original%-", "^x%-rewrite%-", "forwarded", "^x%-host" }
 
 local function matches(name, patterns)
   for _, pattern in ipairs(patterns) do
@@ -376,7 +377,8 @@ end
 local function sign(host)
   for name in pairs(ngx.req.get_headers(0, true)) do
     local folded = lower(name)
-    if matches(folded, FOREIGN) or ((host.paths or host.methods) and matches(folded, OVERRIDES)) then
+    local foreign = matches(folded, FOREIGN) and not KEPT[folded]
+    if foreign or ((host.paths or host.methods) and matches(folded, OVERRIDES)) then
       ngx.req.clear_header(name)
     end
   end

@@ -320,6 +320,7 @@ def test_anthropic_headers_pass_unchanged(proxy: Proxy) -> None:
         "x-app": "cli",
         "accept-encoding": "gzip, br",
         "user-agent": "claude-cli/1",
+        "idempotency-key": "x",
     }
     target = f"{MESSAGES}?{mark()}"
     proxy.ask("POST", target, *(f"{name}: {value}" for name, value in sent.items()), body=message())
@@ -426,6 +427,15 @@ FOREIGN = {
     "tab": "x-api-key:\tforeign",
     "override": "X-HTTP-Method-Override: foreign",
     "rewrite": "X-Original-URL: /v1/foreign",
+    "auth-key": "X-Auth-Key: foreign",
+    "auth-email": "X-Auth-Email: foreign",
+    "subscription-key": "Ocp-Apim-Subscription-Key: foreign",
+    "jwt": "Cf-Access-Jwt-Assertion: foreign",
+    "signature": "Signature: foreign",
+    "method": "X-Method: foreign",
+    "host-override": "X-HTTP-Host-Override: foreign",
+    "x-host": "X-Host: foreign",
+    "forwarded-host": "Forwarded: host=foreign",
     "te": "TE: foreign",
     "keep-alive": "Keep-Alive: foreign",
 }
