@@ -336,12 +336,12 @@ end
 -- that could stand for a letter of a judged one.
 local function ambiguous(path, default)
   local folded = lower(path)
-  for _, part in ipairs({ "%2e", "%2f", "%5c", "%25", "\\", ";", "//", "#" }) do
+  for _, part in ipairs({ "%2e", "%2f", "%5c", "%25", "%3b", "%7f", "%c0", "%c1", "\\", ";", "//", "#" }) do
     if find(folded, part, 1, true) then
       return part
     end
   end
-  return match(path .. "/", "/%.%.?/") or match(path, "%c") or (default and match(path, "%%"))
+  return match(path .. "/", "/%.%.?/") or match(path, "%c") or match(path, "%%[01]%x") or (default and match(path, "%%"))
 end
 
 local function listed(pairs_, method, path)
