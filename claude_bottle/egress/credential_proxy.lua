@@ -2,7 +2,8 @@
 -- nginx.conf calls ready(), access(), refused(), log() and self_test(). There is one process and one Lua machine, so
 -- plain variables count exactly. Variables of nginx, unlike ngx.ctx, outlive an error page: $key is the host as settings
 -- have it, $verdict is empty until a request is "blocked" or "failed", $reason is why, $held the bytes held for it,
--- $note "message" if it counts against the limit or "self-test", $last "close" if its connection to the host ends with it.
+-- $note "message" if it counts against the limit or "self-test", $last "close" if its connection to the host ends with
+-- it.
 
 local cjson = require "cjson"
 local byte, find, lower, match, sub = string.byte, string.find, string.lower, string.match, string.sub
@@ -341,7 +342,8 @@ local function ambiguous(path, default)
       return part
     end
   end
-  return match(path .. "/", "/%.%.?/") or match(path, "%c") or match(path, "%%[01]%x") or (default and match(path, "%%"))
+  local control = match(path, "%c") or match(path, "%%[01]%x")
+  return control or match(path .. "/", "/%.%.?/") or (default and match(path, "%%"))
 end
 
 local function listed(pairs_, method, path)
@@ -361,9 +363,9 @@ local function contains(list, item)
   end
 end
 
-local FOREIGN = { "auth", "cookie", "api%-?key", "key$", "token", "jwt", "signature", "credential", "secret", "password" }
+local FOREIGN = { "auth", "cookie", "api%-?key", "key$", "token", "jwt", "signature", "credential", "secret", "passw" }
 local KEPT = { ["idempotency-key"] = true }
-local OVERRIDES = { "override", "^x%-http%-method", "^x%-method", "^x%-original%-", "^x%-rewrite%-", "forwarded", "^x%-host" }
+local OVERRIDES = { "override", "^x%-http%-", "^x%-method", "^x%-original%-", "^x%-rewrite%-", "forwarded", "^x%-host" }
 
 local function matches(name, patterns)
   for _, pattern in ipairs(patterns) do

@@ -1001,6 +1001,27 @@ def test_messages_are_counted_and_limited(opened: Proxy) -> None:
     assert (line["verdict"], "messages" in line) == ("blocked", False)
 
 
+def test_a_handshake_leaves_no_line(proxy: Proxy) -> None:
+    """The launcher reads stdout alone: stderr that an agent could fill would hold the proxy up."""
+    before = errors(proxy)
+    with proxy.client() as client, socket.create_connection(client.sock.getpeername(), SECONDS) as raw:
+        hello, context = ssl.MemoryBIO(), ssl.create_default_context()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=API).do_handshake()
+        raw.sendall(hello.read())
+        assert raw.recv(1)
+        raw.sendall(b"\x16\x03\x03\xff\xff" + b"x" * 300)
+        while raw.recv(1 << 16):
+            pass
+    assert proxy.ask("GET", "/api/hello").status == 200
+    assert errors(proxy) == before
+
+
+def errors(proxy: Proxy) -> bytes:
+    """Return what the proxy has written on stderr."""
+    return subprocess.run(("docker", "logs", proxy.name), check=True, capture_output=True).stderr
+
+
 def test_a_request_is_one_line_of_the_log(proxy: Proxy) -> None:
     path = "/acme/site.git/" + mark() * 40
     body = b"x" * 5000
