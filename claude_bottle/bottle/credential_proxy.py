@@ -13,7 +13,9 @@ Argv = tuple[str, ...]
 
 CAPABILITIES = ("NET_ADMIN", "SETGID", "SETPCAP", "SETUID")  # of its first process, which drops them
 PIDS = 32
-MEMORY = 512 * 1024 * 1024  # bytes; 128 MiB of bodies at most, each twice for the moment in which it is judged
+# Bytes: 128 MiB of bodies at most, each twice for the moment in which it is judged; 500 KiB for each of the bottle's
+# 1,000 connections, with the largest head and an answer that nobody reads.
+MEMORY = 1024 * 1024 * 1024
 _FOLDER = f"/run/proxy:size=4m,mode=0700,uid={PROXY_UID},gid={PROXY_UID}"
 _SECONDS = "45"  # between two lines of a remote launcher's
 

@@ -2,7 +2,8 @@
 -- nginx.conf calls ready(), access(), refused(), log() and self_test(). There is one process and one Lua machine, so
 -- plain variables count exactly. Variables of nginx, unlike ngx.ctx, outlive an error page: $key is the host as settings
 -- have it, $verdict is empty until a request is "blocked" or "failed", $reason is why, $held the bytes held for it,
--- $note "message" if it counts against the limit or "self-test".
+-- $note "message" if it counts against the limit or "self-test", $last "close" if its connection to the host ends with
+-- it.
 
 local cjson = require "cjson"
 local byte, find, lower, match, sub = string.byte, string.find, string.lower, string.match, string.sub
@@ -251,6 +252,15 @@ local FAILURES = {
   [504] = "the host does not answer",
 }
 
+-- Whether a server that goes by the Content-Type reads the same as the judge: in UTF-7 the same bytes have other keys.
+local function is_json(kind)
+  if type(kind) ~= "string" then
+    return not kind
+  end
+  local media, charset = match(lower(kind), "^([^;%s]+)%s*;?%s*(.*)$")
+  return media == "application/json" and (charset == "" or match(charset, '^charset="?utf%-8"?$'))
+end
+
 -- Reads a request's body, and judges it. nginx has it then, and sends it as it came.
 local function hold(method)
   local headers = ngx.req.get_headers(0)
@@ -259,6 +269,9 @@ local function hold(method)
   end
   if headers["content-encoding"] and not settings.server_side_fetch then
     return refuse("the body of a request must not be compressed")
+  end
+  if not is_json(headers["content-type"]) then
+    return refuse("the body of a request must be application/json in UTF-8")
   end
   local size = headers["transfer-encoding"] and LARGEST or tonumber(headers["content-length"]) or 0
   if held + size > MOST_HELD then
@@ -286,10 +299,11 @@ end
 -- that could stand for a letter of a judged one.
 local function ambiguous(path, default)
   local folded = lower(path)
-  for _, part in ipairs({ "%2e", "%2f", "%5c", "%25", "\\", ";", "//", "#" }) do
+  for _, part in ipairs({ "%2e", "%2f", "%5c", "%25", "%3b", "%7f", "%c0", "%c1", "\\", ";", "//", "#" }) do
     if find(folded, part, 1, true) then return part end
   end
-  return match(path .. "/", "/%.%.?/") or match(path, "%c") or (default and match(path, "%%"))
+  local control = match(path, "%c") or match(path, "%%[01]%x")
+  return control or match(path .. "/", "/%.%.?/") or (default and match(path, "%%"))
 end
 
 local function listed(pairs_, method, path)
@@ -299,8 +313,9 @@ local function listed(pairs_, method, path)
   end
 end
 
-local FOREIGN = { "authorization", "cookie", "api%-?key", "token", "session%-?key", "credential", "secret", "password" }
-local OVERRIDES = { "^x%-http%-method", "^x%-method%-override", "^x%-original%-", "^x%-rewrite%-", "^x%-forwarded%-" }
+local FOREIGN = { "auth", "cookie", "api%-?key", "key$", "token", "jwt", "signature", "credential", "secret", "passw" }
+local KEPT = { ["idempotency-key"] = true }
+local OVERRIDES = { "override", "^x%-http%-", "^x%-method", "^x%-original%-", "^x%-rewrite%-", "forwarded", "^x%-host" }
 
 local function matches(name, patterns)
   for _, pattern in ipairs(patterns) do
@@ -312,7 +327,8 @@ end
 local function sign(host)
   for name in pairs(ngx.req.get_headers(0, true)) do
     local folded = lower(name)
-    if matches(folded, FOREIGN) or ((host.paths or host.methods) and matches(folded, OVERRIDES)) then
+    local foreign = matches(folded, FOREIGN) and not KEPT[folded]
+    if foreign or ((host.paths or host.methods) and matches(folded, OVERRIDES)) then
       ngx.req.clear_header(name)
     end
   end
@@ -383,6 +399,12 @@ function M.access()
   if key == API and find(lower(path), "^/v1/messages") then
     hold(method)
     count(method, path)
+  end
+  -- A server that ignores this body would read it as its next request, which nobody has judged or signed. Only what is
+  -- posted to the API is surely read.
+  local body = ngx.var.http_transfer_encoding or (tonumber(ngx.var.http_content_length) or 0) > 0
+  if body and not (key == API and method == "POST") then
+    ngx.var.last = "close"
   end
   sign(host)
   if test then ngx.var.upstream = "self-test" end -- which is trusted by its own location alone

@@ -8,7 +8,7 @@ from claude_bottle.manifest.validation import Value
 
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 _REFUSED = ("CONNECT", "TRACE")  # the proxy refuses them for every host
-_ENCODED = re.compile(r"%(2e|2f|5c|25)", re.IGNORECASE)
+_ENCODED = re.compile(r"%(2e|2f|5c|25|3b|7f|[01][0-9a-f]|c[01])", re.IGNORECASE)
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LONGEST = 1000  # characters
 

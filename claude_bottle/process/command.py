@@ -90,7 +90,8 @@ class Client:
             self.terminate()
             return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
         if line := out.readline(_LONGEST_LINE):
-            threading.Thread(target=_drain, args=(out,), daemon=True).start()
+            for pipe in (out, self.process.stderr):
+                threading.Thread(target=_drain, args=(pipe,), daemon=True).start()
             return Result(0, line)
         return self.wait(timeout=timeout)
 

@@ -274,6 +274,33 @@ def test_a_judged_body_is_not_encoded(proxy: Proxy, encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=utf-7",
+        "application/json;charset=utf-16",
+        "application/json; charset=utf-8; charset=utf-7",
+        "application/json\r\nContent-Type: application/json; charset=utf-7",
+        "multipart/form-data; boundary=x",
+        "application/x-www-form-urlencoded",
+        "",
+    ],
+)
+def test_a_judged_body_is_of_one_type(proxy: Proxy, kind: str) -> None:
+    """In UTF-7 this key is `mcp_servers`."""
+    body = b'{"+AG0-cp_servers":[]}'
+    refused(proxy, proxy.ask("POST", MESSAGES, f"Content-Type: {kind}", body=body), "application/json in UTF-8")
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
+def test_a_judged_body_may_say_that_it_is_json(proxy: Proxy, kind: str) -> None:
+    target = f"{MESSAGES}?{mark()}"
+    assert proxy.ask("POST", target, f"Content-Type: {kind}", body=message()).status == 200
+    proxy.arrived(target)
+
+
+@pytest.mark.parametrize(
     "header",
     [
         "anthropic-beta: mcp-client-2025-04-04",
@@ -293,6 +320,7 @@ def test_anthropic_headers_pass_unchanged(proxy: Proxy) -> None:
         "x-app": "cli",
         "accept-encoding": "gzip, br",
         "user-agent": "claude-cli/1",
+        "idempotency-key": "x",
     }
     target = f"{MESSAGES}?{mark()}"
     proxy.ask("POST", target, *(f"{name}: {value}" for name, value in sent.items()), body=message())
@@ -399,6 +427,15 @@ FOREIGN = {
     "tab": "x-api-key:\tforeign",
     "override": "X-HTTP-Method-Override: foreign",
     "rewrite": "X-Original-URL: /v1/foreign",
+    "auth-key": "X-Auth-Key: foreign",
+    "auth-email": "X-Auth-Email: foreign",
+    "subscription-key": "Ocp-Apim-Subscription-Key: foreign",
+    "jwt": "Cf-Access-Jwt-Assertion: foreign",
+    "signature": "Signature: foreign",
+    "method": "X-Method: foreign",
+    "host-override": "X-HTTP-Host-Override: foreign",
+    "x-host": "X-Host: foreign",
+    "forwarded-host": "Forwarded: host=foreign",
     "te": "TE: foreign",
     "keep-alive": "Keep-Alive: foreign",
 }
@@ -605,6 +642,10 @@ def test_a_path_that_is_named_passes(proxy: Proxy, path: str) -> None:
         ),
         *(("GET", f"/acme/site.git/{part}") for part in ("..", ".", "a;b", "a\\b", "%2E", "..;/x", "x#y", "..\\x")),
         *(
+            ("GET", f"/acme/site.git/{part}")
+            for part in ("..%3B/x", "%C0%ae./x", "%c1%9c", "..%09/x", ".%0a./x", "..%7F/x")
+        ),
+        *(
             ("GET", path)
             for path in ("//acme/site.git/", "/x/../acme/site.git/", "/%61cme/site.git/", "/acme%2fsite.git/")
         ),
@@ -616,6 +657,44 @@ def test_other_paths_and_methods_are_refused(proxy: Proxy, method: str, path: st
         response = client.ask(method, path)
     assert response.status in ((403, 400) if ".." in path else (403,))
     proxy.nothing_arrived()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key"), [("GET", "/api/hello", API), ("POST", "/x", USERS), ("POST", "/one", NARROW)]
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_the_host_ignores_is_not_its_next_request(
+    proxy: Proxy, method: str, path: str, key: str, *, chunked: bool
+) -> None:
+    """A host that answers without the body reads on where the body begins, unless the connection ends there."""
+    query, inner = mark(), request("POST", "/v1/files", "x-api-key: foreign", "Content-Length: 0", host=key)
+    ignored = threading.Event()
+
+    def ignore(stream: Stream, sock: ssl.SSLSocket) -> None:
+        stream.until(b"\r\n") if chunked else None
+        proxied.plain(sock)
+        ignored.set()
+
+    proxy.internet.readers[query] = ignore
+    if chunked:
+        framed = request(method, f"{path}?{query}", "Transfer-Encoding: chunked", host=key)
+        framed += b"%x\r\n%s\r\n0\r\n\r\n" % (len(inner), inner)
+    else:
+        framed = request(method, f"{path}?{query}", body=inner, host=key)
+    with proxy.client(key) as client:
+        client.send(framed)
+        assert client.head()[0] in (200, 502)
+    assert ignored.wait(SECONDS)
+    proxy.nothing_arrived()
+
+
+def test_what_is_posted_to_the_api_keeps_its_connection(proxy: Proxy) -> None:
+    seen = set()
+    for _ in range(3):
+        target = f"{MESSAGES}?{mark()}"
+        assert proxy.ask("POST", target, body=message()).status == 200
+        seen.add(proxy.arrived(target).connection)
+    assert len(seen) == 1
 
 
 def test_connections_outside_are_kept(proxy: Proxy) -> None:
@@ -861,6 +940,13 @@ def test_chunks_that_are_mostly_framing_do_not_fill_the_container(proxy: Proxy) 
     proxy.nothing_arrived()
 
 
+def test_a_large_head_is_refused(proxy: Proxy) -> None:
+    """The heads of all of a bottle's connections must fit into the container's memory."""
+    assert proxy.ask("GET", "/api/hello", *(f"X-{number}: {'x' * 15000}" for number in range(3))).status == 200
+    proxy.forget()
+    refused(proxy, proxy.ask("GET", "/api/hello", *(f"X-{number}: {'x' * 15000}" for number in range(5))), "malformed")
+
+
 def test_all_bodies_that_are_held_have_a_bound(proxy: Proxy) -> None:
     """Four of 32 MiB may be held; a fifth is answered as an overload is, which Claude Code tries again."""
     head = request("POST", MESSAGES, "Expect: 100-continue", f"Content-Length: {32 * MIB}")
@@ -913,6 +999,27 @@ def test_messages_are_counted_and_limited(opened: Proxy) -> None:
     refused(opened, opened.ask("POST", MESSAGES, body=message()), '"limits: {requests: 3}"')
     line = opened.logged(MESSAGES)
     assert (line["verdict"], "messages" in line) == ("blocked", False)
+
+
+def test_a_handshake_leaves_no_line(proxy: Proxy) -> None:
+    """The launcher reads stdout alone: stderr that an agent could fill would hold the proxy up."""
+    before = errors(proxy)
+    with proxy.client() as client, socket.create_connection(client.sock.getpeername(), SECONDS) as raw:
+        hello, context = ssl.MemoryBIO(), ssl.create_default_context()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=API).do_handshake()
+        raw.sendall(hello.read())
+        assert raw.recv(1)
+        raw.sendall(b"\x16\x03\x03\xff\xff" + b"x" * 300)
+        while raw.recv(1 << 16):
+            pass
+    assert proxy.ask("GET", "/api/hello").status == 200
+    assert errors(proxy) == before
+
+
+def errors(proxy: Proxy) -> bytes:
+    """Return what the proxy has written on stderr."""
+    return subprocess.run(("docker", "logs", proxy.name), check=True, capture_output=True).stderr
 
 
 def test_a_request_is_one_line_of_the_log(proxy: Proxy) -> None:

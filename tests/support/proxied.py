@@ -147,14 +147,17 @@ class Internet:
             while True:
                 head = stream.until(b"\r\n\r\n")
                 headers = dict(Request(number, head, b"").headers)
+                last = headers.get("connection") == "close"
                 query = head.split(b" ", 2)[1].decode("latin-1").partition("?")[2]
                 if query in self.readers:
                     self.readers[query](stream, sock)
-                    continue
-                request = Request(number, head, stream.body(headers))
-                self.requests.put(request)
-                answer = self.answers.get(query)
-                answer(request, sock) if answer else plain(sock)
+                else:
+                    request = Request(number, head, stream.body(headers))
+                    self.requests.put(request)
+                    answer = self.answers.get(query)
+                    answer(request, sock) if answer else plain(sock)
+                if last:
+                    return
 
 
 def context(folder: Path, name: str) -> ssl.SSLContext:

@@ -58,3 +58,12 @@ def test_one_that_cannot_be_started_ends_the_others(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EngineError, match="is not on PATH"):
         list(command.merged((shell("exec sleep 600"), ("no-such-program",)), os.environ))
     assert [process.returncode for process in started] == [-signal.SIGTERM]
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_client_that_runs_on_is_never_held_up_by_what_it_prints(stream: int) -> None:
+    client = command.start(shell(f"echo up; head -c 1000000 /dev/zero >&{stream}"), os.environ)
+    assert client.ready(b"", 60).stdout == b"up\n"
+    assert client.ended_within(60)
+    client.close_stdin()
+    assert client.process.returncode == 0
