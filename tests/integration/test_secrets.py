@@ -73,7 +73,8 @@ def test_proxies_of_dockers_configuration_reach_no_container(bench: Bench, clien
     # The lock's container, the one one-shot, is gone too soon to be looked at: a twin of it is.
     twins = bench.folder / "twins"
     path = bench.wrap(
-        f'"run "*-lock*nft*) id=$(docker create "${{@:4}}") && docker inspect $id >> {twins}; docker rm $id > /dev/null;;'
+        f'"run "*-lock" "*) id=$(docker create "${{@:4}}") && docker inspect $id >> {twins}; docker rm $id > /dev/null'
+        ";;"
     )
     with bench.running("--yes", "--print", f"RUN: env\nHOLD: {bench.name}", PATH=path) as run:
         bench.held()

@@ -303,7 +303,7 @@ _LISTED = (
 _HELLO = r"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 _API = HOSTS[0]
 _ENDED = (
-    *(_ended(f"{spelled}, its sidecar", f"{spelled}:9000", "{token}", "loopback")
+    *(_ended(f"{spelled}, port 9000 of its sidecar", f"{spelled}:9000", "{token}", "loopback")
       for host in HOSTS for spelled in (host, f"{host}.", host.upper())),
     *(_ended(f"{host}, port {port} of its sidecar", f"{host}:{port}", "{token}", "loopback")
       for host in (_API, f"{_API}.") for port in (22, 80, 8443)),
