@@ -114,11 +114,12 @@ def up() -> World:
         fcntl.flock(lock, fcntl.LOCK_EX)
         engine.ensure()
         base.ensure()
-        ca = api.ensure()
-        git.ensure()
+        tls = certificates.ensure((*api.HOSTS, api.EXTRA_HOST, *git.HOSTS))
+        api.ensure(tls)
+        git.ensure(tls)
         pipelock_image = os.environ.get("CLAUDE_BOTTLE_PIPELOCK_IMAGE") or standin.build()
         say(f"the sidecar's image is {pipelock_image}")
-        return World(ca, os.environ.get("CLAUDE_BOTTLE_BASE_IMAGE") or base.IMAGE, pipelock_image)
+        return World(tls / certificates.CA, os.environ.get("CLAUDE_BOTTLE_BASE_IMAGE") or base.IMAGE, pipelock_image)
 
 
 def down() -> None:

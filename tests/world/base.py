@@ -1,9 +1,11 @@
 """debian:bookworm-slim, made with debootstrap: no image registry is asked."""
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -95,3 +97,14 @@ def built(name: str, dockerfile: bytes) -> str:
         run("docker", "build", "--force-rm", "--tag", tag, "-", stdin=dockerfile)
         say(f"built {tag}")
     return tag
+
+
+def packed(files: dict[str, bytes], uid: int) -> bytes:
+    """Pack files that only `uid` may read into a tar stream."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.uid, info.gid, info.mode = len(content), uid, uid, 0o400
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()

@@ -50,6 +50,11 @@ def ensure(hosts: tuple[str, ...]) -> Path:
     return folder
 
 
+def served(folder: Path) -> dict[str, bytes]:
+    """Return the files that a server loads, by name."""
+    return {name: (folder / name).read_bytes() for name in (CERTIFICATE, KEY)}
+
+
 def _good(folder: Path, config: str) -> bool:
     made_from = folder / "openssl.cnf"
     if not made_from.exists() or made_from.read_text() != config:

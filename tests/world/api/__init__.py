@@ -1,14 +1,12 @@
 """The stand-in for Anthropic: one container on the world's network, under the names of the seven hosts."""
 
 import hashlib
-import io
 import subprocess
-import tarfile
 from pathlib import Path
 
 from tests.world import certificates
 from tests.world.base import IMAGE as BASE
-from tests.world.base import built
+from tests.world.base import built, packed
 from tests.world.shell import WorldError, attempt, run, say
 
 NETWORK = "claude-bottle-world"
@@ -36,12 +34,10 @@ SERVER = Path(__file__).with_name("server.py")
 NOBODY = 65534
 
 
-def ensure() -> Path:
-    """Make the network and the container that are not there; return the authority's certificate."""
-    tls = certificates.ensure((*HOSTS, EXTRA_HOST))
+def ensure(tls: Path) -> None:
+    """Make the network and the container that are not there; the server's certificate and its key are in `tls`."""
     _network()
     _container(built("claude-bottle-world-api", DOCKERFILE), tls)
-    return tls / certificates.CA
 
 
 def remove() -> None:
@@ -72,12 +68,7 @@ def _network() -> None:
 
 
 def _container(image: str, tls: Path) -> None:
-    files = {
-        "server.py": SERVER.read_bytes(),
-        "server.pem": (tls / certificates.CERTIFICATE).read_bytes(),
-        "server.key": (tls / certificates.KEY).read_bytes(),
-    }
-    stream = _tar(files)
+    stream = packed({"server.py": SERVER.read_bytes(), **certificates.served(tls)}, NOBODY)
     inputs = hashlib.sha256(image.encode() + stream).hexdigest()
     state = attempt(
         "docker", "inspect", "--format", '{{.State.Running}} {{index .Config.Labels "' + LABEL + '"}}', CONTAINER
@@ -104,13 +95,3 @@ def _await_listening() -> None:
         if first != "listening\n":
             raise WorldError(f"the stand-in for Anthropic's API does not start: {first}{logs.communicate()[0]}")
         logs.kill()
-
-
-def _tar(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.uid, info.gid, info.mode = len(content), NOBODY, NOBODY, 0o400
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()

@@ -204,8 +204,14 @@ class Handler(BaseHTTPRequestHandler):
         self.number = next(connections)
 
     def do_GET(self) -> None:
+        """Answer a request of any method."""
+        self.respond(self.content())
+
+    do_DELETE = do_HEAD = do_OPTIONS = do_PATCH = do_POST = do_PUT = do_GET  # noqa: N815
+
+    def respond(self, content: bytes) -> None:
         """Answer a conversation, and what Claude Code wants to know; nothing else matters."""
-        content, path = self.content(), self.path.partition("?")[0]
+        path = self.path.partition("?")[0]
         if (self.command, path) != ("POST", "/v1/messages"):
             self.log_turn(Turn(), content)
             self.reply(200 if path in FACTS else 404, FACTS.get(path, {}))
@@ -222,8 +228,6 @@ class Handler(BaseHTTPRequestHandler):
         for kind, argument in waits:
             wait(kind, argument)
         self.reply(200, whole)
-
-    do_DELETE = do_HEAD = do_OPTIONS = do_PATCH = do_POST = do_PUT = do_GET  # noqa: N815
 
     def content(self) -> bytes:
         """Read the request's body to its end; after one whose framing cannot be read the connection is closed."""
@@ -314,15 +318,15 @@ class Server(ThreadingHTTPServer):
         print(repr(sys.exc_info()[1]), file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    """Serve on port 443 for ever."""
+def serve(handler: type[BaseHTTPRequestHandler], folder: Path) -> None:
+    """Serve on port 443 for ever, with the certificate and the key in `folder`."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(HERE / "server.pem", HERE / "server.key")
-    server = Server(("", 443), Handler)
+    tls.load_cert_chain(folder / "server.pem", folder / "server.key")
+    server = Server(("", 443), handler)
     server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     print("listening", flush=True)
     server.serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    serve(Handler, HERE)
