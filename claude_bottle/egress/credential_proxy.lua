@@ -403,7 +403,7 @@ local function count(method, path)
   end
   if settings.requests and messages >= settings.requests then
     local limit = string.format('"limits: {requests: %d}" in the bottle\'s manifest', settings.requests)
-    return refuse("the session has made all its requests; to allow more: " .. limit)
+    return refuse("the session has made all its messages, which are limited by " .. limit)
   end
   messages = messages + 1
   ngx.var.note = "message"

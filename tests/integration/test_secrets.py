@@ -7,37 +7,54 @@ from hashlib import sha256
 
 import pytest
 
-from tests.support.hunt import Watch, on_disk, told_by_docker
+from claude_bottle.bottle.plan import PROXY_UID
+from claude_bottle.process.container import AGENT
+from tests.support.hunt import Watch, inside, on_disk, told_by_docker
 from tests.support.sessions import Bench, docker
 from tests.world import api
 
 
-def test_planted_secrets_are_nowhere_but_at_claude(bench: Bench) -> None:
-    secret = f"made-up-{secrets.token_hex(16)}"
-    planted = (bench.token, secret)
-    bench.write({"env": {"RENAMED": "${SECRET}"}})
-    question = f"RUN: printenv RENAMED | sha256sum\nHOLD: {bench.name}"
-    dry = bench.start("--dry-run", "--print", question, SECRET=secret)
+def test_planted_secrets_are_nowhere_but_in_the_proxys_memory(bench: Bench) -> None:
+    """The token and another credential; a variable of the host is at claude, too, and nowhere else."""
+    secret, other = (f"made-up-{secrets.token_hex(16)}" for _ in range(2))
+    planted = (bench.token, other, secret)
+    raw = [word.encode() for word in planted]
+    signed = {"host": api.EXTRA_HOST, "header": {"X-Word": "a ${OTHER}"}}
+    bench.write({"env": {"RENAMED": "${SECRET}"}, "credentials": [signed]})
+    question = (
+        f"RUN: printenv RENAMED | sha256sum\nRUN: curl -s https://{api.EXTRA_HOST}/{bench.name}\nHOLD: {bench.name}"
+    )
+    environ = {"SECRET": secret, "OTHER": other}
+    dry = bench.start("--dry-run", "--print", question, **environ)
     log = docker("inspect", "--format", "{{.LogPath}}", api.CONTAINER).rpartition("/containers/")[2].strip()
     since = time.time() - 1
     with (
         Watch((*planted, f"HOLD: {bench.name}")) as watch,
-        bench.running("--yes", "-v", "--print", question, SECRET=secret) as run,
+        bench.running("--yes", "-v", "--print", question, **environ) as run,
     ):
-        session = bench.held()
+        bench.world.wait(bench.token, lambda request: len(request.results) == 2)
+        session = bench.sessions()[0]
+        bottle, proxy = f"claude-bottle-{session}", f"claude-bottle-{session}-gate"
+        in_bottle, in_proxy = inside(bottle, AGENT, raw), inside(proxy, f"{PROXY_UID}:{PROXY_UID}", raw)
         during = on_disk(bench.world, since, (*planted, session))
         told = told_by_docker(bench)
         staged = "".join(path.read_text() for path in bench.stage.rglob("*") if path.is_file())
         bench.world.release(bench.name)
         ended = run.end()
     after = on_disk(bench.world, since, planted)
-    assert (ended.code, ended.out.split()[:1]) == (0, [sha256(f"{secret}\n".encode()).hexdigest().encode()]), ended
+    assert ended.code == 0, ended
+    assert ended.out.split()[:1] == [sha256(f"{secret}\n".encode()).hexdigest().encode()]
     assert {request.token for request in bench.world.requests(bench.token) if request.runs} == {bench.token}
+    [arrived] = [one for one in bench.world.requests("") if one.path == f"/{bench.name}"]
+    assert arrived.header("x-word") == (f"a {other}",)
     # Each of these looks where something is to be seen: first that it saw that.
     assert watch.seen == {f"HOLD: {bench.name}"}
     assert during[session]
-    for found in (during, after):
-        assert (found[bench.token], found[secret]) == ({f"root/containers/{log}"}, set())
+    assert {"environ", "memory"} <= set(in_bottle[secret.encode()])
+    assert [in_bottle[word] for word in raw[:2]] == [[], []]
+    assert [in_proxy[word] for word in raw] == [["memory"], ["memory"], []]
+    for seen in (during, after):
+        assert [seen[word] for word in planted] == [{f"root/containers/{log}"}, {f"root/containers/{log}"}, set()]
     for text, known in (
         (told, session),
         (staged, "api.anthropic.com"),

@@ -1,7 +1,6 @@
 """SSH hosts: the agent pushes with a key that it cannot read, and that serves for nothing else."""
 
 import base64
-import json
 import shutil
 import signal
 import subprocess
@@ -12,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from claude_bottle.bottle.plan import PLACEHOLDER
 from claude_bottle.manifest import private_key
 from claude_bottle.process import container
 from tests.support import keys
-from tests.support.hunt import Watch, on_disk, told_by_docker
+from tests.support.hunt import Watch, inside, on_disk, told_by_docker
 from tests.support.matrix import running, stays, write
 from tests.support.sessions import CLI, PUPPET, Bench, Running, docker
 from tests.world import git
@@ -25,42 +25,6 @@ RAW = (
     "ssh -F none -o ProxyCommand='nc -X connect -x pipelock:8888 %h %p' -o StrictHostKeyChecking=no"
     " -o HostKeyAlgorithms=ssh-ed25519 -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o LogLevel=ERROR"
 )
-# Looks for the words on stdin in all that the bottle's user can read: files, and of every process but this one the
-# environment, the arguments and the memory.
-SEARCH = r"""
-import json, os, re, sys
-words = {word: bytes.fromhex(word) for word in sys.stdin.read().split()}
-found = {word: [] for word in words}
-def look(place, data):
-    for word, raw in words.items():
-        if raw in data and place not in found[word]:
-            found[word].append(place)
-for folder, folders, files in os.walk("/"):
-    folders[:] = [name for name in folders if os.path.join(folder, name) not in ("/proc", "/sys", "/dev")]
-    for name in files:
-        path = os.path.join(folder, name)
-        if os.path.isfile(path) and os.access(path, os.R_OK) and os.path.getsize(path) < 1 << 26:
-            look(path, open(path, "rb").read())
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    if pid == str(os.getpid()):
-        continue
-    for name in ("cmdline", "environ"):
-        try:
-            look(name, open(f"/proc/{pid}/{name}", "rb").read())
-        except OSError:
-            pass
-    try:
-        memory = open(f"/proc/{pid}/mem", "rb", 0)
-        for line in open(f"/proc/{pid}/maps"):
-            start, end = (int(part, 16) for part in line.split()[0].split("-"))
-            if line.split()[1][0] == "r":
-                for at in range(start, end, 1 << 24):
-                    memory.seek(at)
-                    look("memory", memory.read(min(end - at, (1 << 24) + 4096)))
-    except (OSError, OverflowError):
-        pass
-print(json.dumps(found))
-"""
 # A process whose memory, and nothing else of it, holds the word that it reads, in hexadecimal.
 REMEMBERS = 'import sys, time; word = bytes.fromhex(sys.stdin.readline()); print("up", flush=True); time.sleep(600)'
 
@@ -161,16 +125,15 @@ def test_the_key_is_nowhere_but_in_its_holder(bench: Bench) -> None:
     ):
         session = bench.held()
         remembered = b"in-memory-" + bench.name[2:].encode()
-        words = [*needles, bench.token.encode(), public.encode(), remembered]
-        asked = container.execute(f"claude-bottle-{session}", "/usr/bin/python3", "-I", "-c", SEARCH)
-        stdin = " ".join(word.hex() for word in words).encode()
-        stays = subprocess.Popen((*asked[:-1], REMEMBERS), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        words = [*needles, PLACEHOLDER.encode(), public.encode(), remembered]
+        python = container.execute(f"claude-bottle-{session}", "/usr/bin/python3", "-I", "-c", REMEMBERS)
+        stays = subprocess.Popen(python, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert stays.stdin
         assert stays.stdout
         stays.stdin.write(remembered.hex().encode() + b"\n")
         stays.stdin.flush()
         assert stays.stdout.readline() == b"up\n"
-        found = json.loads(subprocess.run(asked, input=stdin, capture_output=True, check=True).stdout)
+        found = inside(f"claude-bottle-{session}", container.AGENT, words)
         during = on_disk(bench.world, since, [bench.token, *lines])
         told = told_by_docker(bench)
         staged = "".join(path.read_text() for path in bench.stage.rglob("*") if path.is_file())
@@ -180,10 +143,10 @@ def test_the_key_is_nowhere_but_in_its_holder(bench: Bench) -> None:
     after = on_disk(bench.world, since, [bench.token, *lines])
     assert ended.code == 0, ended
     # Each of these looks where something is to be seen: first that it saw that.
-    assert found[remembered.hex()] == ["memory"]
-    assert "environ" in found[bench.token.encode().hex()]
-    assert f"/home/agent/.ssh/{git.HOST}.pub" in found[public.encode().hex()]
-    assert [found[needle.hex()] for needle in needles] == [[], [], []]
+    assert found[remembered] == ["memory"]
+    assert "environ" in found[PLACEHOLDER.encode()]
+    assert f"/home/agent/.ssh/{git.HOST}.pub" in found[public.encode()]
+    assert [found[needle] for needle in needles] == [[], [], []]
     assert watch.seen == {f"HOLD: {bench.name}"}
     for seen in (during, after):
         assert seen[bench.token]

@@ -1,5 +1,6 @@
 """Where a planted secret could show: arguments of processes, the engine's files, and what docker tells."""
 
+import json
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -21,6 +22,43 @@ cd /engine
     find tmp -maxdepth 1 -type f -newerct "@$1" -print0
 } > /hunt/files
 xargs -0 -r grep -a -o -H -s -F -f /hunt/words < /hunt/files | sort -u
+"""
+
+# Looks for the words on stdin in all that its user can read in a container: files, and of every process but this one
+# the environment, the arguments and the memory.
+SEARCH = r"""
+import json, os, re, sys
+words = {word: bytes.fromhex(word) for word in sys.stdin.read().split()}
+found = {word: [] for word in words}
+def look(place, data):
+    for word, raw in words.items():
+        if raw in data and place not in found[word]:
+            found[word].append(place)
+for folder, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if os.path.join(folder, name) not in ("/proc", "/sys", "/dev")]
+    for name in files:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.access(path, os.R_OK) and os.path.getsize(path) < 1 << 26:
+            look(path, open(path, "rb").read())
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if pid == str(os.getpid()):
+        continue
+    for name in ("cmdline", "environ"):
+        try:
+            look(name, open(f"/proc/{pid}/{name}", "rb").read())
+        except OSError:
+            pass
+    try:
+        memory = open(f"/proc/{pid}/mem", "rb", 0)
+        for line in open(f"/proc/{pid}/maps"):
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            if line.split()[1][0] == "r":
+                for at in range(start, end, 1 << 24):
+                    memory.seek(at)
+                    look("memory", memory.read(min(end - at, (1 << 24) + 4096)))
+    except (OSError, OverflowError):
+        pass
+print(json.dumps(found))
 """
 
 
@@ -68,3 +106,10 @@ def told_by_docker(bench: Bench) -> str:
     logs = [subprocess.run(("docker", "logs", name), capture_output=True, check=False) for name in names["ps"]]
     told = docker("container", "inspect", *names["ps"]) + docker("network", "inspect", *names["network"])
     return told + b"".join(log.stdout + log.stderr for log in logs).decode()
+
+
+def inside(container: str, user: str, words: Sequence[bytes]) -> dict[bytes, list[str]]:
+    """Return where in a running container a user finds the words: files, `environ`, `cmdline`, `memory`."""
+    asked = ("exec", "--interactive", "--user", user, container, "/usr/bin/python3", "-I", "-c", SEARCH)
+    found = json.loads(docker(*asked, stdin=" ".join(word.hex() for word in words).encode()))
+    return {word: found[word.hex()] for word in words}
