@@ -363,7 +363,7 @@ local function count(method, path)
   if method ~= "POST" or not match(lower(path), "^/v1/messages/?$") then return end
   if settings.requests and messages >= settings.requests then
     local limit = string.format('"limits: {requests: %d}" in the bottle\'s manifest', settings.requests)
-    return refuse("the session has made all its requests; to allow more: " .. limit)
+    return refuse("the session has made all its messages, which are limited by " .. limit)
   end
   messages = messages + 1
   ngx.var.note = "message"

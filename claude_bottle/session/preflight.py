@@ -127,7 +127,8 @@ def _only(credential: Credential) -> str:
 
 
 def _limits(limits: Limits) -> str:
-    requests = "" if limits.requests is None else f", {limits.requests} requests to the API"
+    many = "" if limits.requests == 1 else "s"
+    requests = "" if limits.requests is None else f", {limits.requests} request{many} to the API"
     return f"{limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes{requests}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle.bottle import image
+from claude_bottle.bottle import image as bottle_image
 from claude_bottle.host.machine import Machine
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session.planning import images
@@ -51,14 +51,15 @@ def world() -> World:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _built(world: World) -> None:
-    """The agent's image and the puppet's: built by one worker, and not by four at once."""
+def image(world: World) -> str:
+    """The agent's image; it and the puppet's are built by one worker, and not by four at once."""
     base, _ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
     with (certificates.cache() / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for one in (base, image.for_bottle(PUPPET / "Dockerfile", base)):
+        for one in (base, bottle_image.for_bottle(PUPPET / "Dockerfile", base)):
             if subprocess.run(("docker", "image", "inspect", one.tag), capture_output=True, check=False).returncode:
                 subprocess.run(one.argv, input=one.context, capture_output=True, check=True)
+    return base.tag
 
 
 @pytest.fixture

@@ -14,25 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from claude_bottle.host.machine import Machine
-from claude_bottle.process.liveness import this_process
-from claude_bottle.session.planning import images
 from tests.support import proxied
 from tests.support.proxied import API, DIGEST_KEY, SIGNED, TOKEN, Client, Proxy, Request, Stream, request
-from tests.world import World
 
 BEARER = f"Bearer {TOKEN}"
 USERS, NARROW = "api.example.com", "git.example.com:8443"
 MESSAGES = "/v1/messages"
 MIB = 1 << 20
 SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def image(world: World) -> str:
-    """The base image, which conftest has built."""
-    base, _ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
-    return base.tag
 
 
 @pytest.fixture(scope="module")

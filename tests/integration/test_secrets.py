@@ -1,4 +1,4 @@
-"""Hunt for planted secrets: credentials, a variable of the host, what docker's own configuration says of proxies."""
+"""Hunt for planted secrets: the token, a variable of the host, and what docker's own configuration says of proxies."""
 
 import json
 import secrets
@@ -7,47 +7,54 @@ from hashlib import sha256
 
 import pytest
 
-from claude_bottle.bottle.plan import PLACEHOLDER
-from tests.support.hunt import Watch, in_bottle, on_disk, told_by_docker
+from claude_bottle.bottle.plan import PROXY_UID
+from claude_bottle.process.container import AGENT
+from tests.support.hunt import Watch, inside, on_disk, told_by_docker
 from tests.support.sessions import Bench, docker
 from tests.world import api
 
 
-def test_planted_secrets_are_where_they_are_needed(bench: Bench) -> None:
-    """A credential is at its host alone, a variable of the bottle at claude."""
-    secret, key, remembered = (f"made-up-{secrets.token_hex(16)}" for _ in range(3))
-    planted = (bench.token, key, secret)
-    signed = {"host": api.EXTRA_HOST, "header": {"X-Planted": "${KEY}"}}
+def test_planted_secrets_are_nowhere_but_in_the_proxys_memory(bench: Bench) -> None:
+    """The token and another credential; a variable of the host is at claude, too, and nowhere else."""
+    secret, other = (f"made-up-{secrets.token_hex(16)}" for _ in range(2))
+    planted = (bench.token, other, secret)
+    raw = [word.encode() for word in planted]
+    signed = {"host": api.EXTRA_HOST, "header": {"X-Word": "a ${OTHER}"}}
     bench.write({"env": {"RENAMED": "${SECRET}"}, "credentials": [signed]})
-    question = f"RUN: printenv RENAMED | sha256sum; curl -s https://{api.EXTRA_HOST}/{bench.name}\nHOLD: {bench.name}"
-    given = {"SECRET": secret, "KEY": key}
-    dry = bench.start("--dry-run", "--print", question, **given)
+    question = (
+        f"RUN: printenv RENAMED | sha256sum\nRUN: curl -s https://{api.EXTRA_HOST}/{bench.name}\nHOLD: {bench.name}"
+    )
+    environ = {"SECRET": secret, "OTHER": other}
+    dry = bench.start("--dry-run", "--print", question, **environ)
     log = docker("inspect", "--format", "{{.LogPath}}", api.CONTAINER).rpartition("/containers/")[2].strip()
     since = time.time() - 1
     with (
         Watch((*planted, f"HOLD: {bench.name}")) as watch,
-        bench.running("--yes", "-v", "--print", question, **given) as run,
+        bench.running("--yes", "-v", "--print", question, **environ) as run,
     ):
-        session = bench.held()
-        inside = in_bottle(session, [word.encode() for word in (*planted, PLACEHOLDER)], remembered.encode())
+        bench.world.wait(bench.token, lambda request: len(request.results) == 2)
+        session = bench.sessions()[0]
+        bottle, proxy = f"claude-bottle-{session}", f"claude-bottle-{session}-gate"
+        in_bottle, in_proxy = inside(bottle, AGENT, raw), inside(proxy, f"{PROXY_UID}:{PROXY_UID}", raw)
         during = on_disk(bench.world, since, (*planted, session))
         told = told_by_docker(bench)
         staged = "".join(path.read_text() for path in bench.stage.rglob("*") if path.is_file())
         bench.world.release(bench.name)
         ended = run.end()
     after = on_disk(bench.world, since, planted)
-    assert (ended.code, ended.out.split()[:1]) == (0, [sha256(f"{secret}\n".encode()).hexdigest().encode()]), ended
+    assert ended.code == 0, ended
+    assert ended.out.split()[:1] == [sha256(f"{secret}\n".encode()).hexdigest().encode()]
     assert {request.token for request in bench.world.requests(bench.token) if request.runs} == {bench.token}
+    [arrived] = [one for one in bench.world.requests("") if one.path == f"/{bench.name}"]
+    assert arrived.header("x-word") == (f"a {other}",)
     # Each of these looks where something is to be seen: first that it saw that.
-    assert inside[remembered.encode()] == ["memory"]
-    assert {"environ", "memory"} <= set(inside[PLACEHOLDER.encode()])
-    assert "environ" in inside[secret.encode()]
-    assert [inside[word.encode()] for word in (bench.token, key)] == [[], []]
     assert watch.seen == {f"HOLD: {bench.name}"}
     assert during[session]
-    for found in (during, after):  # the API, and the other host, which is the same container, write down what arrives
-        arrived = {f"root/containers/{log}"}
-        assert [found[word] for word in planted] == [arrived, arrived, set()]
+    assert {"environ", "memory"} <= set(in_bottle[secret.encode()])
+    assert [in_bottle[word] for word in raw[:2]] == [[], []]
+    assert [in_proxy[word] for word in raw] == [["memory"], ["memory"], []]
+    for seen in (during, after):
+        assert [seen[word] for word in planted] == [{f"root/containers/{log}"}, {f"root/containers/{log}"}, set()]
     for text, known in (
         (told, session),
         (staged, "api.anthropic.com"),
@@ -70,11 +77,10 @@ def test_proxies_of_dockers_configuration_reach_no_container(bench: Bench, clien
     bench.environ |= {"DOCKER_CONFIG": str(bench.folder), "DOCKER_HOST": host}
     if client != "docker":
         bench.environ["PATH"] = bench.program("docker", f'exec {client} "$@"', "old")
-    # The lock's container, the one one-shot, is gone too soon to be looked at: a twin of it is.
+    # The one-shot containers are gone too soon to be looked at: a twin of each is.
     twins = bench.folder / "twins"
     path = bench.wrap(
-        f'"run "*-lock" "*) id=$(docker create "${{@:4}}") && docker inspect $id >> {twins}; docker rm $id > /dev/null'
-        ";;"
+        f'"run "*nft*) id=$(docker create "${{@:4}}") && docker inspect $id >> {twins}; docker rm $id > /dev/null;;'
     )
     with bench.running("--yes", "--print", f"RUN: env\nHOLD: {bench.name}", PATH=path) as run:
         bench.held()
@@ -82,8 +88,8 @@ def test_proxies_of_dockers_configuration_reach_no_container(bench: Bench, clien
         bench.world.release(bench.name)
         ended = run.end()
     assert ended.code == 0, ended
-    assert twins.read_text().count('"HTTPS_PROXY="') == 1
-    assert told.count('"HTTPS_PROXY=') == 3  # of bottle, sidecar and credential proxy
+    assert twins.read_text().count('"HTTPS_PROXY="') == 2
+    assert told.count('"HTTPS_PROXY=') == 2
     assert "HTTPS_PROXY=http://pipelock:8888\n" in ended.out.decode()
     assert needle not in twins.read_text() + told + ended.out.decode() + ended.err
     # Where nothing is said against it, they are there: this client does read the configuration.

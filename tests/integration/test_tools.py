@@ -1,4 +1,7 @@
-"""The tools that must trust a bottle's `ca_certs`: each makes a real request through the proxy, and fails without."""
+"""The tools that must trust a bottle's `ca_certs`: each makes a real request through the proxy, and fails without.
+
+The same tools use a credential, which the credential proxy sets, without knowing of it.
+"""
 
 import base64
 import hashlib
@@ -36,7 +39,7 @@ COMMANDS = {
     "curl": f"curl --silent --show-error --fail {URL}/word",
     "wget": f"wget --tries 1 --output-document - {URL}/word",
     "git": f"git clone {URL}/repo.git r && cat r/word",
-    "openssl": "printf 'GET /word HTTP/1.0\r\n\r\n' | openssl s_client -quiet -verify_return_error"
+    "openssl": f"printf 'GET /word HTTP/1.0\r\nHost: {HOST}\r\n\r\n' | openssl s_client -quiet -verify_return_error"
     f" -ignore_unexpected_eof -proxy pipelock:8888 -connect {HOST}:443 -servername {HOST}",
     "urllib": f"python3 -c 'import urllib.request as r; print(r.urlopen(\"{URL}/word\").read())'",
     "requests": f"python3 -c 'import requests as r; print(r.get(\"{URL}/word\").text)'",
@@ -148,11 +151,13 @@ def _npm(folder: Path) -> None:
     (folder / "thing").write_text(json.dumps(whole))
 
 
-def _run(bench: Bench, bottle: dict[str, object]) -> dict[str, tuple[int, str]]:
-    """Have a bottle run COMMANDS; return how each ended and what it said."""
+def _run(
+    bench: Bench, bottle: dict[str, object], commands: dict[str, str] = COMMANDS, **environ: str
+) -> dict[str, tuple[int, str]]:
+    """Have a bottle run commands; return how each ended and what it said."""
     wanted = {"image": {"dockerfile": "../tools/Dockerfile"}, "egress": {"allow": [HOST]}, **bottle}
     (bench.agents / "bottles" / f"{bench.name}.yaml").write_text(json.dumps(wanted))
-    ended = bench.start("--yes", "--print", json.dumps(COMMANDS))
+    ended = bench.start("--yes", "--print", json.dumps(commands), **environ)
     assert ended.code == 0, ended
     answer: dict[str, tuple[int, str]] = json.loads(ended.out)
     assert answer.keys() == COMMANDS.keys()
@@ -166,3 +171,18 @@ def test_each_tool_trusts_what_a_bottle_trusts_and_nothing_else(bench: Bench, au
     assert failed == {}
     passed = {name: said for name, (code, said) in control.items() if code == 0 or not REFUSED.search(said)}
     assert passed == {}
+
+
+def test_each_tool_uses_a_credential_without_knowing_of_it(bench: Bench, authority: Path) -> None:
+    shutil.copytree(TOOLS, bench.agents / "tools")
+    signed = {
+        name: line.replace(f"{HOST}/", f"{HOST}/signed/").replace("GET /", "GET /signed/")
+        for name, line in COMMANDS.items()
+    }
+    credential = {"host": HOST, "header": {"X-Word": "${WORD}"}}
+    trusting: dict[str, object] = {"ca_certs": [str(authority)]}
+    answer = _run(bench, {**trusting, "egress": {}, "credentials": [credential]}, signed, WORD="made-up")
+    failed = {name: said for name, (code, said) in answer.items() if code != 0 or WORD not in said}
+    assert failed == {}
+    control = _run(bench, trusting, signed)
+    assert {name: said for name, (code, said) in control.items() if WORD in said} == {}

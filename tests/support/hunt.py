@@ -1,12 +1,11 @@
-"""Where a planted secret could show: arguments of processes, the bottle, the engine's files, what docker tells."""
+"""Where a planted secret could show: arguments of processes, the engine's files, and what docker tells."""
 
 import json
 import subprocess
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
-from claude_bottle.process import container
 from tests.support.sessions import Bench, command_lines, docker
 from tests.world import World
 
@@ -25,8 +24,8 @@ cd /engine
 xargs -0 -r grep -a -o -H -s -F -f /hunt/words < /hunt/files | sort -u
 """
 
-# Looks for the words on stdin in all that the bottle's user can read: files, and of every process but this one the
-# environment, the arguments and the memory.
+# Looks for the words on stdin in all that its user can read in a container: files, and of every process but this one
+# the environment, the arguments and the memory.
 SEARCH = r"""
 import json, os, re, sys
 words = {word: bytes.fromhex(word) for word in sys.stdin.read().split()}
@@ -61,8 +60,6 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         pass
 print(json.dumps(found))
 """
-# A process whose memory, and nothing else of it, holds the word that it reads, in hexadecimal.
-REMEMBERS = 'import sys, time; word = bytes.fromhex(sys.stdin.readline()); print("up", flush=True); sys.stdin.read()'
 
 
 class Watch:
@@ -111,15 +108,8 @@ def told_by_docker(bench: Bench) -> str:
     return told + b"".join(log.stdout + log.stderr for log in logs).decode()
 
 
-def in_bottle(session: str, words: Iterable[bytes], remembered: bytes) -> dict[bytes, list[str]]:
-    """Return where a bottle's user finds each word; `remembered` is in the memory of a process, put there for this."""
-    asked = container.execute(f"claude-bottle-{session}", "/usr/bin/python3", "-I", "-c", SEARCH)
-    pipe, sought = subprocess.PIPE, {word.hex(): word for word in (*words, remembered)}
-    with subprocess.Popen((*asked[:-1], REMEMBERS), stdin=pipe, stdout=pipe) as remembers:
-        assert remembers.stdin
-        assert remembers.stdout
-        remembers.stdin.write(remembered.hex().encode() + b"\n")
-        remembers.stdin.flush()
-        assert remembers.stdout.readline() == b"up\n"
-        done = subprocess.run(asked, input=" ".join(sought).encode(), capture_output=True, check=True)
-    return {sought[word]: places for word, places in json.loads(done.stdout).items()}
+def inside(container: str, user: str, words: Sequence[bytes]) -> dict[bytes, list[str]]:
+    """Return where in a running container a user finds the words: files, `environ`, `cmdline`, `memory`."""
+    asked = ("exec", "--interactive", "--user", user, container, "/usr/bin/python3", "-I", "-c", SEARCH)
+    found = json.loads(docker(*asked, stdin=" ".join(word.hex() for word in words).encode()))
+    return {word: found[word.hex()] for word in words}
