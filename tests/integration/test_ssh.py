@@ -82,7 +82,7 @@ def test_clone_commit_and_push_by_claude_code_itself(bench: Bench) -> None:
     assert f"  git     {me}\n" in ended.err
     assert "  egress  8 hosts allowed (" in ended.err
     assert "  ports   22, 443, each open on every allowed host\n" in ended.err
-    assert "isolation  27 checks passed" in ended.err
+    assert "isolation  32 checks passed" in ended.err
 
 
 def test_several_hosts_keys_and_an_identity_of_its_own(bench: Bench) -> None:
@@ -291,7 +291,7 @@ def test_a_key_holder_that_dies_ends_the_session(bench: Bench, death: tuple[str,
 def test_a_session_is_removed_in_order_and_from_outside(bench: Bench) -> None:
     with staying(bench) as (run, session):
         kinds = [one.split(" ")[0] for one in bench.objects()]
-        assert (kinds.count("ps"), kinds.count("volume")) == (3, 2), bench.objects()
+        assert (kinds.count("ps"), kinds.count("volume")) == (4, 2), bench.objects()
         stopped = bench.run((str(CLI), "stop", session), {})
         assert stopped.out.decode() == f"stopped {session}\n"
         assert run.end().code == 128 + signal.SIGTERM
