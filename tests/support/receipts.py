@@ -86,7 +86,7 @@ def shown(plan: Plan) -> list[Any]:
     gate = {
         "Name": f"/{plan.gate}", "Mounts": [], "NetworkSettings": {"Networks": {}},
         "HostConfig": copy.deepcopy(config) | {"NetworkMode": "container:51deca4"}
-        | {"Memory": 1 << 29, "MemorySwap": 1 << 29}
+        | {"Memory": 1 << 30, "MemorySwap": 1 << 30}
         | {"CapAdd": [f"CAP_{name}" for name in credential_proxy.CAPABILITIES], "Tmpfs": {"/run/proxy": "size=4m"}},
         "Config": {"User": "0:0", "Image": plan.base.tag, "Env": ["HTTP_PROXY=", *IMAGE_ENV]},
     }  # fmt: skip
