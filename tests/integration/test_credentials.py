@@ -80,6 +80,49 @@ def test_headers_are_those_of_a_claude_without_the_proxy(bench: Bench, image: st
     assert own == {"x-claude-code-session-id", "x-claude-code-prompt-id", "x-client-request-id"}
 
 
+# Of an MCP server whose one tool has keys and an answer that a request of Claude Code's must not be refused for.
+MCP = """
+import json, sys
+tool = {"name": "look", "inputSchema": {"type": "object", "properties": {"source": {"type": "object"}}}}
+image = {"type": "image", "mimeType": "image/png", "data": sys.argv[1]}
+answers = {
+    "initialize": {
+        "protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"},
+    },
+    "tools/list": {"tools": [tool]},
+    "tools/call": {"content": [{"type": "text", "text": "seen"}, image]},
+}
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": answers.get(asked["method"], {})}), flush=True)
+"""
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def test_whatever_claude_code_does_of_itself_passes(bench: Bench) -> None:
+    """An image, a search of the web, a page of it, a sub-agent, and an MCP server's tool with keys that are judged."""
+    bench.write({"egress": {"allow": [api.EXTRA_HOST]}})
+    used = {
+        "Read": {"file_path": "/tmp/x.png"},
+        "WebSearch": {"query": "made up"},
+        "WebFetch": {"url": f"https://{api.EXTRA_HOST}/api/hello", "prompt": "x"},
+        "Agent": {"description": "x", "prompt": f"SAY: {bench.name}", "subagent_type": "general-purpose"},
+        "mcp__x__look": {"source": {"type": "url", "url": "https://x"}, "mcp_servers": [1], "container": "x"},
+    }
+    lines = (f"RUN: base64 -d <<< {PIXEL} > /tmp/x.png", *(f"TOOL: {name} {json.dumps(used[name])}" for name in used))
+    servers = {"mcpServers": {"x": {"command": "python3", "args": ["-c", MCP, PIXEL]}}}
+    ended = bench.start("--yes", "--print", "\n".join(lines), "--", "--mcp-config", json.dumps(servers))
+    assert ended.code == 0, ended
+    assert "refused" not in ended.err
+    found = messages(bench.world.requests(bench.token))
+    *_, image, search, page, agent, look = max((request.results for request in found), key=len)
+    assert (search.startswith("Web search results"), page, look.startswith("seen")) == (True, "Stand-in", True)
+    assert "launched successfully" in agent
+    assert [request for request in found if request.prompt.endswith(f"SAY: {bench.name}") and not request.results]
+    assert image == ""  # it is a block of its own
+
+
 def test_messages_share_one_connection(bench: Bench) -> None:
     bench.ask(runs("true", "true", "true"))
     made = messages(bench.world.requests(bench.token))
@@ -158,7 +201,7 @@ def test_git_pushes_over_https_and_only_where_the_manifest_says(bench: Bench) ->
         GIT_PASSWORD=password,
     )
     lines = answer.splitlines()
-    assert lines[0] == "## main...origin/main"
+    assert lines[0] == "## main...origin/main", answer
     assert f"claude-bottle: GET /{other}.git/info/refs is not among the paths in the bottle's manifest" in answer
     assert 'claude-bottle: a path with "%2e" could be read as another one' in answer
     assert "0" in lines

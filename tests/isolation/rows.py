@@ -460,6 +460,7 @@ _FORCE = (
     *(_alone(f"exhaustion of {what}", f"attack exhaust {what} {{token}}", "strain", "flags")
       for what in ("files", "memory", "processes")),
     _alone("credential proxy flooded", "attack exhaust requests {token}", "strain", "credential proxy"),
+    replace(_signer("message behind the flood", "attack body '{{}}' {token}", works=True), alone=True),
     # Without its sidecar a session is ended: either may end the bottle that it is tried in.
     _alone("sidecar flooded", f"attack flood 150; {_DIRECTLY}", "outside", "lock"),
     _alone("credential proxy killed", f"for n in $(seq 20); do {_DIRECTLY}; done", "outside", "lock"),

@@ -65,6 +65,12 @@ def test_the_egress_line_counts_distinct_hosts(tmp_path: Path, allow: str, line:
     assert f"\n  egress  {line}" in _summary(plan, tmp_path)
 
 
+@pytest.mark.parametrize(("number", "line"), [(1, ", 1 request to the API\n"), (2, ", 2 requests to the API\n")])
+def test_the_limits_line_counts_requests(tmp_path: Path, number: int, line: str) -> None:
+    plan = plans.plan(plans.manifests(tmp_path, bottle=f"limits: {{requests: {number}}}\n"), Run(terminal=True))
+    assert line in _summary(plan, tmp_path)
+
+
 def test_nothing_that_a_manifest_says_can_steer_the_terminal(tmp_path: Path) -> None:
     folder = plans.manifests(tmp_path, agent=HOSTILE)
     text = _summary(plans.plan(folder, Run(terminal=True, arguments=("\x1b[2J",))), tmp_path)

@@ -50,8 +50,8 @@ ADDED = re.compile(r"<(system-reminder|command-[a-z]+|local-command-[a-z]+)>.*?<
 HERE = Path(__file__).parent
 printing = threading.Lock()
 connections = itertools.count(1)
-failed: set[tuple[str, int, int]] = set()
-"""Which `FAIL` has been answered: the prompt, the results so far, the number of the `FAIL` among the waits."""
+failed: set[tuple[str | None, str, int, int]] = set()
+"""Which `FAIL` has been answered: the token, the prompt, the results so far, the `FAIL`'s number among the waits."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, turn: Turn, waits: tuple[tuple[str, str], ...]) -> bool:
         """Answer the first `FAIL` that was not answered yet; return whether there is one."""
         for number, (kind, argument) in enumerate(waits):
-            key = (turn.prompt, len(turn.results), number)
+            key = (self.headers["authorization"], turn.prompt, len(turn.results), number)
             if kind == "FAIL" and key not in failed:
                 failed.add(key)
                 status, _, seconds = argument.strip().partition(" ")
