@@ -405,6 +405,7 @@ function M.access()
   local body = ngx.var.http_transfer_encoding or (tonumber(ngx.var.http_content_length) or 0) > 0
   if body and not (key == API and method == "POST") then
     ngx.var.last = "close"
+    ngx.var.upstream = ngx.var.upstream .. "-once" -- nginx would not send such a request a second time
   end
   sign(host)
   if test then ngx.var.upstream = "self-test" end -- which is trusted by its own location alone
