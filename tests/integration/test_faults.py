@@ -18,8 +18,6 @@ from claude_bottle.session import planning
 from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
 from tests.support.sessions import CLI, GUARD, Bench, Ended, docker
 
-REMOVED = "the bottle was removed from outside, which ended the session"
-
 
 def last(ended: Ended) -> str:
     """Return the last line that the user saw."""
@@ -127,7 +125,7 @@ def test_engine_vanishes_in_the_session_and_comes_back(bench: Bench) -> None:
 def test_a_remote_bottle_lives_through_a_set_up_of_a_minute(bench: Bench) -> None:
     """It gives up after 45 s without a heartbeat."""
     bench.puppet("hello")
-    slow = bench.wrap('*"tar --extract"*) sleep 60 ;;')
+    slow = bench.wrap('*"tar --extract --file"*) sleep 60 ;;')
     with forwarded("tcp") as (engine, _):
         ended = bench.start("--yes", DOCKER_HOST=engine, PATH=slow)
     assert ended.code == 0, ended
@@ -161,7 +159,8 @@ def test_a_link_that_is_cut_silently_ends_the_bottle(matrix: Matrix) -> None:
         for each in (remote, suspended):
             each.process.send_signal(signal.SIGCONT)
         ended = run.end()
-        assert (ended.code, last(ended)) == (70, f"claude-bottle: {REMOVED}"), ended
+        assert ended.code == 70, ended
+        assert last(ended).endswith(", which ended the session"), ended  # by whichever of its containers went first
     assert [bench.left() for bench in benches] == [[], [], [], []]
 
 

@@ -297,7 +297,7 @@ PROXY_CASES = {
         {"signing"}, "other credentials", {"gate": file("credential_proxy.lua", "  sign(host)\n", "\n")}
     ),
     "a foreign key is kept": Case(
-        {"signing"}, "other credentials", {"gate": file("credential_proxy.lua", '"api%-?key", ', "")}
+        {"signing"}, "other credentials", {"gate": file("credential_proxy.lua", '"api%-?key", "key$", ', "")}
     ),
     "a cookie is kept": Case(
         {"signing"}, "other credentials", {"gate": file("credential_proxy.lua", '"cookie", ', "")}
@@ -345,7 +345,7 @@ PROXY_CASES = {
     "proxy's volume": Case({"credential-proxy"}, "volume at /data", {"gate": plus("--volume", "/data")}),
     "proxy that swaps": Case(
         {"credential-proxy"}, "MemorySwap is",
-        {"gate": instead(("--memory-swap", str(1 << 29)), "--memory-swap", str(1 << 30))},
+        {"gate": instead(("--memory-swap", str(1 << 30)), "--memory-swap", str(1 << 31))},
     ),
     "proxy restarts": Case(
         {"credential-proxy"}, "restart policy is on-failure", {"gate": instead(("--rm",), "--restart", "on-failure")}
