@@ -28,6 +28,9 @@ URL = f"https://{HOST}"
 WORD = "it was fetched"
 REFUSED = re.compile(r"certificate|CERT_|unknown issuer|UnknownIssuer", re.IGNORECASE)
 
+# On one worker: the servers of two tests would have one name on the world's network, and two authorities.
+pytestmark = pytest.mark.xdist_group("tools")
+
 
 def _install(command: str) -> str:
     return f"npm init --yes > /dev/null && {command} --registry {URL}/npm/ thing && cat node_modules/thing/word"

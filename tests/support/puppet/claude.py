@@ -92,6 +92,7 @@ def setup_token() -> None:
             send(f"{''.join(cells)}\x1b[39m\r\n".encode())
         send(f"\x1b[{len(lines)}A".encode())
     send(f"\x1b[{len(lines) + 1}B\r\x1b[2GStore this token securely.\r\n".encode())
+    termios.tcdrain(1)
 
 
 def stay() -> None:
