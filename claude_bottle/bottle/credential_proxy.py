@@ -7,6 +7,7 @@ from claude_bottle.bottle import docker_flags, home
 from claude_bottle.bottle.plan import PROXY_UID
 from claude_bottle.egress import credential_proxy
 from claude_bottle.egress.credential_proxy import Ended
+from claude_bottle.host import installation
 from claude_bottle.process.container import clean
 
 Argv = tuple[str, ...]
@@ -40,7 +41,8 @@ def run(name: str, target: str, image: str, owned: Iterable[str], rules: bytes, 
     base64.
     """
     words = (str(len(rules)), str(len(tar)), _SECONDS if remote else "")
-    entrypoint, *rest = clean("/bin/bash", "-c", _script(), "bash", *words)
+    script = installation.text(Path(__file__).with_name("credential_proxy.sh"))
+    entrypoint, *rest = clean("/bin/bash", "-c", script, "bash", *words)
     return (
         *("docker", "run", "--name", name, "--pull", "never", "--interactive", "--rm", "--sig-proxy=false"),
         *("--network", target),
@@ -56,7 +58,3 @@ def run(name: str, target: str, image: str, owned: Iterable[str], rules: bytes, 
         *docker_flags.proxy_variables(),
         *("--entrypoint", entrypoint, image, *rest),
     )
-
-
-def _script() -> str:
-    return "\n" + Path(__file__).with_name("credential_proxy.sh").read_text(encoding="utf-8").partition("\n\n")[2]

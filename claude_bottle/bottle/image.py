@@ -58,7 +58,7 @@ def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Imag
     build = (*_build(tag, no_cache), *args)
     if all(file.has_usual_mode for file in files):
         return Image(tag, (*build, "--file", str(dockerfile), str(folder)), b"")
-    script = "\n" + Path(__file__).with_name("build.sh").read_text(encoding="utf-8").partition("\n\n")[2]
+    script = installation.text(Path(__file__).with_name("build.sh"))
     return Image(tag, ("/bin/sh", "-c", script, "sh", str(folder), dockerfile.name, *build), b"")
 
 

@@ -12,7 +12,6 @@ from claude_bottle.host import installation
 
 API = "api.anthropic.com"
 HTTPS = 443
-API = "api.anthropic.com"
 _DATA = installation.DATA / "pipelock"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")

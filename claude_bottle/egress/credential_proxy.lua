@@ -29,7 +29,7 @@ end
 -- While nginx starts. From here on the secrets are in this process's memory alone.
 local settings = cjson.decode(read(FOLDER .. "settings.json"))
 assert(os.remove(FOLDER .. "settings.json"))
-local messages, held = 0, 0
+local messages, held, logged = 0, 0, 0
 
 -- nginx listens by now, and has read its key.
 function M.ready()
@@ -439,8 +439,10 @@ function M.log()
   -- A connection that closes without a request has a last line of none.
   if ngx.var.note == "self-test" or tonumber(ngx.var.request_length) == 0 then return end
   local method, path = match(ngx.var.request or "", "^(%S+) ([^?%s]*)")
+  logged = logged + 1
   local line = cjson.encode({
     event = "request",
+    request_id = "req-" .. logged, -- some engines repeat lines
     time = ngx.utctime():gsub(" ", "T") .. "Z",
     verdict = ngx.var.verdict == "" and "allowed" or ngx.var.verdict,
     host = ngx.var.key,

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from claude_bottle.egress.allowlist import API, HTTPS, Host, defaults
+from claude_bottle.host import installation
 
 FIRST = IPv4Address("127.13.0.1")
 SELF_TEST = "/.claude-bottle/self-test"  # at the API's name; under it `right` and `wrong`
@@ -122,7 +123,7 @@ def pairs(hosts: Iterable[Ended]) -> tuple[tuple[IPv4Address, int], ...]:
 
 def configuration(hosts: Iterable[Ended]) -> bytes:
     """Return nginx.conf, in which there is no secret."""
-    text = Path(__file__).with_name("credential_proxy.conf").read_text(encoding="utf-8").partition("\n\n")[2]
+    text = installation.text(Path(__file__).with_name("credential_proxy.conf"))
     rows = [(number, host, host.port) for number, host in enumerate(hosts)]
     forwards = [(number, host, port) for number, host, _ in rows for port in host.forwards]
     apis, others = ([row for row in rows if (row[1].name == API) is which] for which in (True, False))

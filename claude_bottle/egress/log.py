@@ -14,10 +14,9 @@ from itertools import islice
 from claude_bottle import REFUSED
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.documents.yaml_edit import scalar
-from claude_bottle.egress.allowlist import HTTPS, Host, parse_further
+from claude_bottle.egress.allowlist import API, HTTPS, Host, parse_further
 
 ALLOWED, BLOCKED, UNRESOLVED, FAILED = "allowed", "blocked", "unresolved", "failed"
-API = "api.anthropic.com"
 _OTHERS = "others"  # what is beyond the limit, counted together; no host, as what is counted first has no space
 _DISTINCT = 1000  # hosts, or requests, that are counted one by one: a flood of names must not fill the memory
 _SHOWN = 10  # of them, named in a report

@@ -25,6 +25,11 @@ def program() -> str:
     return str(path) if path.exists() else NAME
 
 
+def text(path: Path) -> str:
+    """Return a file of the package that goes elsewhere, without its leading comment, which ends at an empty line."""
+    return "\n" + path.read_text(encoding="utf-8").partition("\n\n")[2]
+
+
 def manifests(environ: Mapping[str, str], home: Path) -> Path:
     """Return the folder of manifests if no setting names one.
 

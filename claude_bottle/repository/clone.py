@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.documents.escaping import from_utf8, to_utf8
+from claude_bottle.host import installation
 from claude_bottle.manifest.git_identity import Identity
 from claude_bottle.process.container import execute
 from claude_bottle.process.stream import Feed
@@ -80,7 +81,7 @@ def command(container: str, repository: Repository, branch: str) -> Argv:
 
 def script(name: str) -> str:
     """Return a shell script for the bottle, without its leading comment."""
-    return "\n" + Path(__file__).with_name(name).read_text(encoding="utf-8").partition("\n\n")[2]
+    return installation.text(Path(__file__).with_name(name))
 
 
 def head(repository: Repository, branch: str) -> bytes:

@@ -1019,6 +1019,9 @@ def test_a_request_is_one_line_of_the_log(proxy: Proxy) -> None:
     sent = len(request("POST", f"{path}?secret", "x-api-key: foreign", body=body, host=NARROW))
     assert line.pop("received") > 0
     assert line.pop("time").endswith("Z")
+    number = int(line.pop("request_id").removeprefix("req-"))
+    assert proxy.ask("GET", next_one := f"/acme/site.git/{mark()}", key=NARROW).status == 200
+    assert int(proxy.logged(next_one)["request_id"].removeprefix("req-")) > number
     assert line == {"event": "request", "verdict": "allowed", "host": NARROW, "method": "POST", "path": path[:500],
                     "status": 200, "sent": sent}  # fmt: skip
 

@@ -18,6 +18,8 @@ from claude_bottle.session import planning
 from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
 from tests.support.sessions import CLI, GUARD, Bench, Ended, docker
 
+RELAY = Path(__file__).parents[1] / "support" / "programs" / "relay.py"
+
 
 def last(ended: Ended) -> str:
     """Return the last line that the user saw."""
@@ -93,8 +95,8 @@ def test_build_is_interrupted(bench: Bench) -> None:
 @contextlib.contextmanager
 def forwarded(where: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Have another way to the engine; yield its DOCKER_HOST and the process that it leads through."""
-    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    argv = (sys.executable, "-I", str(Path(__file__).with_name("forwarder.py")), engine, where)
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").replace("unix://", "unix:")
+    argv = (sys.executable, "-I", str(RELAY), f"{where}={engine}")
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as forwarder:
         assert forwarder.stdout
         try:
@@ -126,7 +128,7 @@ def test_a_remote_bottle_lives_through_a_set_up_of_a_minute(bench: Bench) -> Non
     """It gives up after 45 s without a heartbeat."""
     bench.puppet("hello")
     slow = bench.wrap('*"tar --extract --file"*) sleep 60 ;;')
-    with forwarded("tcp") as (engine, _):
+    with forwarded("127.0.0.1:0") as (engine, _):
         ended = bench.start("--yes", DOCKER_HOST=engine, PATH=slow)
     assert ended.code == 0, ended
 
@@ -138,7 +140,7 @@ def test_a_link_that_is_cut_silently_ends_the_bottle(matrix: Matrix) -> None:
     for bench in benches:
         write(bench, "stay")
     with (
-        forwarded("tcp") as (one, forwarder), forwarded("tcp") as (other, _),
+        forwarded("127.0.0.1:0") as (one, forwarder), forwarded("127.0.0.1:0") as (other, _),
         cut.running("--yes", DOCKER_HOST=one) as run, whole.running("--yes", DOCKER_HOST=other) as beside,
         away.running("--yes", DOCKER_HOST=other) as remote, local.running("--yes") as suspended,
     ):  # fmt: skip

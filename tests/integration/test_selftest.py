@@ -387,7 +387,7 @@ TOKEN_CASES = {
     "in a file": Case({"token"}, "a process or a file", more=(*ROOT, "bash", "-c", f"echo {TOKEN} > /run/note")),
     "in the clone's place": Case(
         {"token"}, "a process or a file",
-        more=("exec", "--user", "1000:1000", "{plan.name}", "bash", "-c", f"echo {TOKEN} > /work/note"),
+        more=("exec", "--user", "1000:1000", "{plan.name}", "bash", "-c", f"echo {TOKEN} > note"),
     ),
 }  # fmt: skip
 

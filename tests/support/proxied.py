@@ -389,5 +389,5 @@ def until_ready(name: str) -> None:
     """Wait for a container's first line."""
     with subprocess.Popen(("docker", "logs", "--follow", name), stdout=subprocess.PIPE) as logs:
         assert logs.stdout
-        assert logs.stdout.readline() == b"ready\n"
+        assert logs.stdout.readline().startswith(b"tcp://")
         logs.terminate()

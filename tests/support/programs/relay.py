@@ -1,4 +1,8 @@
-"""Forward TCP connections: relay.py <address>:<port>=<address>:<port> ...; prints "ready"."""
+"""Forward connections: relay.py LISTEN=TO ..., each end unix:PATH or ADDRESS:PORT; port 0 takes any that is free.
+
+Prints where it listens, in one line. A test that kills it takes away what is behind it, one that stops it cuts the link
+silently.
+"""
 
 import asyncio
 import contextlib
@@ -15,25 +19,29 @@ async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> No
         target.write_eof()
 
 
-async def serve(listen: str, to: str) -> None:
-    address, _, port = to.rpartition(":")
+async def connect(end: str) -> Streams:
+    address, _, port = end.rpartition(":")
+    return await (asyncio.open_unix_connection(port) if address == "unix" else asyncio.open_connection(address, port))
 
+
+async def serve(listen: str, to: str) -> str:
     async def join(*client: *Streams) -> None:
         with contextlib.suppress(OSError):
-            there = await asyncio.open_connection(address, int(port))
+            there = await connect(to)
             await asyncio.gather(copy(client[0], there[1]), copy(there[0], client[1]))
             there[1].close()
         client[1].close()
 
-    own, _, number = listen.rpartition(":")
-    await asyncio.start_server(join, own, int(number))
+    address, _, port = listen.rpartition(":")
+    if address == "unix":
+        await asyncio.start_unix_server(join, port)
+        return f"unix://{port}"
+    server = await asyncio.start_server(join, address, int(port))
+    return f"tcp://{address}:{server.sockets[0].getsockname()[1]}"
 
 
 async def main() -> None:
-    for pair in sys.argv[1:]:
-        listen, _, to = pair.partition("=")
-        await serve(listen, to)
-    print("ready", flush=True)
+    print(*[await serve(*pair.split("=")) for pair in sys.argv[1:]], flush=True)
     await asyncio.Event().wait()
 
 
