@@ -50,12 +50,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Signing:
-    """What the credential proxy signs with, and how its self-test is judged, by digests under a random key in hex."""
+    """What the credential proxy signs with, and how the self-test is judged, by digests under random keys."""
 
     settings: bytes = field(repr=False)
-    key: str = field(repr=False)
-    digest: str  # of the credentials of a request to the API
-    token: str  # of the token alone
+    key: str = field(repr=False)  # in hex, of the search for the token; the bottle gets it, but not the proxy's
+    digests: Mapping[str, str]  # under the proxy's key, of the headers of a request to each host with a credential
+    token: str  # under the search's key, of the token alone
     shaped: bool  # whether the token looks like one, without which nothing can be searched for it
 
 
@@ -297,17 +297,20 @@ def _ended(agent: Agent, run: Run) -> tuple[credential_proxy.Ended, ...]:
 def _signing(request: Request) -> Signing:
     environ, bottle = request.machine.environ, request.agent.bottle
     key, token = request.digest_key, environ.get(TOKEN_VARIABLE, "")
-    sent = f"authorization=Bearer {token}\nx-api-key=\ncookie="
+    signed = [_signed(each, environ) for each in bottle.credentials]
     settings = credential_proxy.settings(
         token,
-        [_signed(each, environ) for each in bottle.credentials],
+        signed,
         digest_key=key,
         requests=bottle.limits.requests,
         server_side_fetch=bottle.api.server_side_fetch,
         paths=bottle.api.paths,
     )
-    digest, alone = (hmac.new(key, text.encode(), "sha1").hexdigest() for text in (sent, token))
-    return Signing(settings, key.hex(), digest, alone, shaped=bool(re.fullmatch(TOKEN_SHAPE, token)))
+    digests = credential_proxy.digests(token, signed, digest_key=key)
+    # Whoever has the key of the search could guess a short password by its digest, were it the proxy's key as well.
+    search = hmac.new(key, b"search", "sha1")
+    alone = hmac.new(search.digest(), token.encode(), "sha1").hexdigest()
+    return Signing(settings, search.hexdigest(), digests, alone, shaped=bool(re.fullmatch(TOKEN_SHAPE, token)))
 
 
 def _signed(each: Credential, environ: Mapping[str, str]) -> credential_proxy.Signed:

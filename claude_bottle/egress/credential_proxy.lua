@@ -2,8 +2,8 @@
 -- nginx.conf calls ready(), access(), refused(), log() and self_test(). There is one process and one Lua machine, so
 -- plain variables count exactly. Variables of nginx, unlike ngx.ctx, outlive an error page: $key is the host as settings
 -- have it, $verdict is empty until a request is "blocked" or "failed", $reason is why, $held the bytes held for it,
--- $note "message" if it counts against the limit or "self-test", $last "close" if its connection to the host ends with
--- it.
+-- $note "message" if it counts against the limit or "self-test" if it does not leave, $last "close" if its connection to
+-- the host ends with it.
 
 local cjson = require "cjson"
 local byte, find, lower, match, sub = string.byte, string.find, string.lower, string.match, string.sub
@@ -351,7 +351,7 @@ local function check_target(host, method, path)
   local request = printable(method .. " " .. path, 200)
   if key == API then
     local how = string.format('to allow it: "api: {paths: [%s]}" in the bottle\'s manifest', request)
-    ngx.var.note = "unlisted"
+    if ngx.var.note == "" then ngx.var.note = "unlisted" end
     return refuse(request .. " is not what Claude Code needs of the API; " .. how)
   end
   local why = host.default and "what Claude Code needs" or "among the paths in the bottle's manifest"
@@ -369,6 +369,8 @@ local function count(method, path)
   ngx.var.note = "message"
 end
 
+-- Of every host that gets a credential. None of them leaves, whatever it would be: a query that begins with "/" is the
+-- path for which `right` is judged.
 local SELF_TESTS = { ["/.claude-bottle/self-test/right"] = "@self-test", ["/.claude-bottle/self-test/wrong"] = "@out" }
 
 function M.access()
@@ -385,8 +387,13 @@ function M.access()
     return refuse("a connection cannot be upgraded through the credential proxy")
   end
   local path = match(target, "^[^?]*")
-  local test = key == API and SELF_TESTS[path]
-  if test then ngx.var.note = "self-test" else check_target(host, method, path) end
+  local test = next(host.set) and SELF_TESTS[path]
+  local judged = path
+  if test then
+    ngx.var.note = "self-test"
+    judged = match(target, "%?(/.*)$")
+  end
+  if judged then check_target(host, method, judged) end
   if key == API and not settings.server_side_fetch then
     local betas = ngx.req.get_headers(0)["anthropic-beta"] or ""
     betas = type(betas) == "table" and table.concat(betas, ",") or betas
@@ -458,14 +465,17 @@ function M.log()
   io.stdout:write(line .. "\n")
 end
 
--- The self-test's own host: which credential has arrived, in a form that only the launcher can compare, and what the
--- kernel says of every process here. The last field of loadavg is the highest process number that was given so far.
+-- The self-test's own host: with which headers a request has arrived, in a form that only the launcher can compare, and
+-- what the kernel says of every process here. Host is the signed host, so no digest of another host's request, which the
+-- agent may have written whole, is ever the same. The last field of loadavg is the highest process number that was given
+-- so far.
 function M.self_test()
-  local headers, text = ngx.req.get_headers(0), ""
-  for _, name in ipairs({ "authorization", "x-api-key", "cookie" }) do
-    local value = headers[name] or ""
-    text = text .. (text == "" and "" or "\n") .. name .. "=" .. (type(value) == "table" and table.concat(value, ", ") or value)
+  local lines = {}
+  for name, value in pairs(ngx.req.get_headers(0)) do
+    lines[#lines + 1] = name .. "=" .. (type(value) == "table" and table.concat(value, ", ") or value)
   end
+  table.sort(lines)
+  local text = table.concat(lines, "\n")
   local key = settings.digest_key:gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end)
   local digest = ngx.hmac_sha1(key, text):gsub(".", function(char) return string.format("%02x", byte(char)) end)
   local processes = {}
@@ -480,8 +490,10 @@ function M.self_test()
       processes[tostring(number)] = facts
     end
   end
+  text = cjson.encode({ digest = digest, processes = processes })
   ngx.header.content_type = "application/json"
-  ngx.print(cjson.encode({ digest = digest, processes = processes }))
+  ngx.header.content_length = #text
+  ngx.print(text)
 end
 
 return M

@@ -4,6 +4,7 @@ In every request to these hosts it sets the session's own credential and drops a
 can do, `credential_proxy.conf` beside this module; `credential_proxy.lua` does the rest.
 """
 
+import hmac
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,7 @@ from claude_bottle.egress.allowlist import API, HTTPS, Host, defaults
 from claude_bottle.host import installation
 
 FIRST = IPv4Address("127.13.0.1")
-SELF_TEST = "/.claude-bottle/self-test"  # at the API's name; under it `right` and `wrong`
+SELF_TEST = "/.claude-bottle/self-test"  # at the name of each host with a credential; under it `right` and `wrong`
 _GET = ("GET", "HEAD")
 _POST = ("POST",)
 
@@ -180,12 +181,27 @@ def settings(
     of the session. `paths` are further requests to the API, each a method, or "*", and a path.
     """
     hosts: dict[str, object] = {name: _default({}, _pairs(name)) for name in REQUESTS}
-    hosts[API] = _default({"Authorization": f"Bearer {token}"}, [*_pairs(API), *map(list, paths)])
+    hosts[API] = _default(_api_headers(token), [*_pairs(API), *map(list, paths)])
     hosts |= {str(each.host): _signed(each) for each in signed}
     data = {"digest_key": digest_key.hex(), "server_side_fetch": server_side_fetch, "hosts": hosts}
     limit = {} if requests is None else {"requests": requests}
     # A host's variable may hold any bytes.
     return json.dumps(data | limit, ensure_ascii=False).encode(errors="surrogateescape")
+
+
+def digests(token: str, signed: Iterable[Signed], *, digest_key: bytes) -> Mapping[str, str]:
+    """Return, by each host with a credential, what the self-test answers if its headers and no others would leave."""
+    hosts = {API: _api_headers(token), **{str(each.host): each.headers for each in signed}}
+    return {key: hmac.new(digest_key, _leaving(key, headers), "sha1").hexdigest() for key, headers in hosts.items()}
+
+
+def _leaving(key: str, headers: Mapping[str, str]) -> bytes:
+    sent = {"host": key, **{name.lower(): value.strip(" ") for name, value in headers.items()}}  # as nginx reads them
+    return b"\n".join(sorted(f"{name}={value}".encode(errors="surrogateescape") for name, value in sent.items()))
+
+
+def _api_headers(token: str) -> Mapping[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _pairs(name: str) -> list[list[str]]:

@@ -5,19 +5,26 @@ from collections.abc import Iterator
 
 from claude_bottle.bottle import credential_proxy as container
 from claude_bottle.bottle.plan import PROXY_UID, Plan
+from claude_bottle.egress.allowlist import API, Host
+from claude_bottle.egress.credential_proxy import REQUESTS, SELF_TEST, Signed
 from claude_bottle.host.machine import TOKEN_SHAPE, TOKEN_VARIABLE
 from claude_bottle.selftest import inspect_checks
 from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
 from claude_bottle.selftest.search import digests
 
-_RIGHT, _WRONG = "/.claude-bottle/self-test/right", "/.claude-bottle/self-test/wrong"
+RIGHT, WRONG = f"GET {SELF_TEST}/right", f"GET {SELF_TEST}/wrong"
 _FOREIGN = {
     "Authorization": "Bearer foreign",
     "X-Api-Key": "foreign",
     "x-api-key": "foreign",
     "Cookie": "sessionKey=foreign",
     "Proxy-Authorization": "Basic Zm9yZWlnbjpmb3JlaWdu",
+    **dict.fromkeys(("Private-Token", "X-Consumer-Key", "X-Credential", "X-Jwt", "X-Password"), "foreign"),
+    **dict.fromkeys(("X-Secret", "X-Signature"), "foreign"),
 }
+_OVERRIDES = {"X-HTTP-Method-Override": "DELETE", "X-Original-URL": "/"}  # of the method and path that were judged
+_ELSEWHERE = "/.claude-bottle/elsewhere"
+_CLIMB = "%2e%2e/"  # which a server could read as "../"
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _EXTENSION = "X509v3 "
 _NO_ADDRESS = {"IP:0.0.0.0/0.0.0.0", "IP:0:0:0:0:0:0:0:0/0:0:0:0:0:0:0:0"}  # each excluded with all behind it
@@ -26,7 +33,7 @@ _NO_ADDRESS = {"IP:0.0.0.0/0.0.0.0", "IP:0:0:0:0:0:0:0:0/0:0:0:0:0:0:0:0"}  # ea
 def question(plan: Plan) -> dict[str, object]:
     """Return what the probe is asked to try."""
     shape, key = sought(plan)
-    return {"right": _RIGHT, "wrong": _WRONG, "foreign": _FOREIGN, "shape": shape, "digest_key": key}
+    return {"signed": [_asked(host) for host in signed(plan)], "shape": shape, "digest_key": key}
 
 
 def sought(plan: Plan) -> tuple[str, str]:
@@ -34,22 +41,56 @@ def sought(plan: Plan) -> tuple[str, str]:
     return TOKEN_SHAPE, plan.signing.key
 
 
+def signed(plan: Plan) -> Iterator[Signed]:
+    """Yield every host with a credential, with the names of its headers, but without their values."""
+    bottle = plan.agent.bottle
+    if not plan.ended:
+        return
+    paths = (*(path for _, path, _ in REQUESTS[API]), *(path for _, path in bottle.api.paths))
+    yield Signed(Host(API), {"Authorization": ""}, paths=paths)
+    for each in bottle.credentials:
+        yield Signed(each.host, {header.name: "" for header in each.headers}, each.methods, each.paths)
+
+
+def forbidden(host: Signed) -> Iterator[str]:
+    """Yield requests, each a method and a path, that the manifest's `methods` and `paths` do not allow at a host."""
+    method, path = next(iter(host.methods), "GET"), next(iter(host.paths), "/")
+    if host.methods:
+        other = (each for each in ("DELETE", "POST", "GET") if each not in host.methods)
+        yield f"{next(other, max(host.methods) + 'X')} {path}"
+    if host.paths:
+        prefixes = tuple(each for each in host.paths if each.endswith("/"))
+        yield f"{method} {prefixes[0] if prefixes else path + '/'}{_CLIMB}"
+        if not _ELSEWHERE.startswith(prefixes) and _ELSEWHERE not in host.paths:
+            yield f"{method} {_ELSEWHERE}"
+
+
 def signing(seen: Evidence) -> Iterator[str]:
-    """The credentials that would have left, when foreign ones came."""
-    status, body = seen.probe["signed"]
-    if status != 200:
-        yield f"the credential proxy answers {status}"
-    elif json.loads(body)["digest"] != seen.plan.signing.digest:
-        yield "other credentials would have left"
+    """What would have left for each host when foreign credentials came, and what of it the manifest forbids."""
+    for host in signed(seen.plan):
+        key = str(host.host)
+        answers = seen.probe["signed"][key]
+        status, body = answers[RIGHT]
+        if status != 200:
+            yield f"the credential proxy answers {status} for {key}"
+        elif json.loads(body)["digest"] != seen.plan.signing.digests[key]:
+            yield f"other credentials would have left for {key}"
+        for request in forbidden(host):
+            status, _ = answers[_judged(request)]
+            if status != (400 if key == API else 403):
+                yield f"the credential proxy answers {status} to a forbidden {request} for {key}"
 
 
 def upstream(seen: Evidence) -> Iterator[str]:
     """A server of the proxy's own, whose certificate nobody signed; with the right one it answers 200."""
-    status, _ = seen.probe["wrong"]
-    if status != 502:
-        yield f"the credential proxy answers {status}"
-    if seen.probe["signed"][0] != 200:
-        yield "the credential proxy does not reach the server with the right certificate either"
+    for host in signed(seen.plan):
+        key = str(host.host)
+        answers = seen.probe["signed"][key]
+        status, _ = answers[WRONG]
+        if status != 502:
+            yield f"the credential proxy answers {status} for {key}"
+        if answers[RIGHT][0] != 200:
+            yield f"the credential proxy does not reach the server with the right certificate for {key} either"
 
 
 def authority(seen: Evidence) -> Iterator[str]:
@@ -77,7 +118,7 @@ def authority(seen: Evidence) -> Iterator[str]:
 def credential_proxy(seen: Evidence) -> Iterator[str]:
     """The proxy's container, and every process in it, by its own account and by the engine's."""
     config = seen.gate["HostConfig"]
-    yield from _processes(json.loads(seen.probe["signed"][1])["processes"])
+    yield from _processes(json.loads(seen.probe["signed"][API][RIGHT][1])["processes"])
     if seen.gate["Config"]["Image"] != seen.plan.base.tag:
         yield f"its image is {seen.gate['Config']['Image']}"
     if config["NetworkMode"] != f"container:{seen.sidecar['Id']}":
@@ -104,6 +145,23 @@ def token(seen: Evidence) -> Iterator[str]:
         raise Inconclusive(f"{TOKEN_VARIABLE} has another shape than a token's, so it cannot be searched for")
     if not all(search["whole"] is True for search in searches):
         raise Inconclusive("the bottle has more files than can be searched for the token in time, or too many tokens")
+
+
+def _asked(host: Signed) -> tuple[str, str, int, dict[str, str], list[str]]:
+    """Return what the probe asks at a host: its key, name and port, the headers, and the requests."""
+    sent = {**_FOREIGN, **(_OVERRIDES if host.methods or host.paths else {})}
+    known = {name.lower() for name in sent}
+    # Some servers read a "_" as a "-".
+    own = (spelled for name in host.headers for spelled in dict.fromkeys((name, name.replace("_", "-"))))
+    sent |= {name: "foreign" for name in own if name.lower() not in known}
+    requests = [RIGHT, WRONG, *map(_judged, forbidden(host))]
+    return str(host.host), host.host.name, host.host.port, sent, requests
+
+
+def _judged(request: str) -> str:
+    """Return the request by which the self-test judges another one, a method and a path, as if it were to leave."""
+    method, _, path = request.partition(" ")
+    return f"{method} {SELF_TEST}/right?{path}"
 
 
 def _processes(found: Data) -> Iterator[str]:

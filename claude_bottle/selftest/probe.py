@@ -29,7 +29,7 @@ from typing import Any, Callable  # noqa: UP035  (Python 3.9)
 
 _LIMIT = 2.0  # seconds: what the lock refuses fails within milliseconds; an address that nobody has, after 3 s
 _LISTENING = 15.0  # seconds for the sidecar, which has just been started, to listen
-_BESIDE = 6  # looks, those that wait for others
+_BESIDE = 5  # looks, those that wait for others
 _SIDECAR_LIMIT = 6.0  # seconds: it answers 403 after 5 s where its DNS server is silent
 _ROOT = "/proc/1/root"  # the bottle's files, as its first process has them
 _LINKS = 40  # that a path may lead over, as for the kernel
@@ -54,8 +54,7 @@ def main(question: dict[str, Any], authority: str, search: Callable[[str, str, s
         "health": lambda: _ask(sidecar, "GET", "/health"),
         "refused": lambda: _ask(sidecar, "CONNECT", f"{refused}:443"),
         "allowed": lambda: _ask(sidecar, "CONNECT", f"{outside}:443"),
-        "signed": lambda: _signed(sidecar, outside, pem, question["right"], question["foreign"]),
-        "wrong": lambda: _signed(sidecar, outside, pem, question["wrong"], question["foreign"]),
+        "signed": lambda: _signed(sidecar, pem, question["signed"]),
         "tcp": lambda: _tcp(question["tcp"]),
         "authority": lambda: _authority(pem),
         "udp": lambda: {target: _udp(target) for target in question["udp"]},
@@ -191,29 +190,55 @@ def _ask(sidecar: tuple[str, int], method: str, target: str) -> str:
     return answer.decode("latin-1")
 
 
-def _signed(sidecar: tuple[str, int], host: str, pem: str, path: str, foreign: dict[str, str]) -> tuple[int, str]:
-    """Send foreign credentials to the self-test of the credential proxy; return its status and its answer."""
+def _signed(
+    sidecar: tuple[str, int], pem: str, asked: list[tuple[str, str, int, dict[str, str], list[str]]]
+) -> dict[str, dict[str, tuple[int, str]]]:
+    """Send foreign credentials to the self-test of the credential proxy at each host; return its answers by request.
+
+    Asked are a host's key, name and port, headers, and requests, each a method and a target.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pem)
-    with _connected(sidecar) as connection:
+    found = {}
+    for key, name, port, headers, requests in asked:
+        with suppress(OSError, ValueError):  # without an answer; the other hosts may have theirs
+            lines = "".join(f"{header}: {value}\r\n" for header, value in {"Host": key, **headers}.items())
+            with _tunnel(sidecar, name, port, context) as tunnel:
+                found[key] = {request: _answered(tunnel, request, lines) for request in requests}
+    return found
+
+
+def _tunnel(sidecar: tuple[str, int], name: str, port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Connect to a host through the sidecar; raises OSError, also for a certificate that is not trusted."""
+    connection = _connected(sidecar)
+    try:
         connection.settimeout(_SIDECAR_LIMIT)
-        connection.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
-        if b" 200 " not in _until(connection, b"\r\n\r\n").partition(b"\r\n")[0]:
+        connection.sendall(f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n\r\n".encode())
+        if b" 200 " not in _received(connection, b"", b"\r\n\r\n").partition(b"\r\n")[0]:
             raise OSError("no tunnel")
-        with context.wrap_socket(connection, server_hostname=host) as tunnel:
-            headers = "".join(f"{name}: {value}\r\n" for name, value in foreign.items())
-            tunnel.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n{headers}\r\n".encode())
-            head, _, body = _until(tunnel, None).partition(b"\r\n\r\n")
-    return int(head.split(b" ")[1]), body.decode("latin-1")
+        return context.wrap_socket(connection, server_hostname=name)
+    except BaseException:
+        connection.close()
+        raise
 
 
-def _until(connection: socket.socket, end: bytes | None) -> bytes:
-    """Receive until `end`, or until the other side ends if that is None; at most 1 MiB."""
-    got = b""
-    while len(got) < 1 << 20 and not (end and end in got):
+def _answered(tunnel: ssl.SSLSocket, request: str, headers: str) -> tuple[int, str]:
+    """Send one of several requests; return the answer's status and body; raises OSError or ValueError without one."""
+    tunnel.sendall(f"{request} HTTP/1.1\r\n{headers}\r\n".encode())
+    head, _, body = _received(tunnel, b"", b"\r\n\r\n").partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]{1,6})(?:\r|$)", head)
+    if not length:
+        raise ValueError("no length")
+    size = 0 if request.startswith("HEAD ") else int(length[1])
+    return int(head.split(b" ")[1]), _received(tunnel, body, size).decode("latin-1")
+
+
+def _received(connection: socket.socket, got: bytes, end: bytes | int) -> bytes:
+    """Receive more than `got`, until there is `end`, or as many bytes; raises OSError if the other side ends first."""
+    while len(got) < end if isinstance(end, int) else end not in got:
         chunk = connection.recv(65536)
-        if not chunk:
-            break
+        if not chunk or len(got) > 1 << 20:
+            raise OSError("no whole answer")
         got += chunk
     return got
 

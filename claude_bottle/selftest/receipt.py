@@ -114,7 +114,7 @@ RULES = (
     _Rule("sidecar", "the sidecar is confined as planned", inspect_checks.sidecar),
 )
 CREDENTIAL_RULES = (
-    _Rule("signing", "foreign credentials are replaced by the session's", credential_checks.signing),
+    _Rule("signing", "signed hosts get the session's credentials alone, within their paths", credential_checks.signing),
     _Rule("upstream", "a server with a wrong certificate gets nothing", credential_checks.upstream),
     _Rule("authority", "the session's authority is bound to the signed hosts' names", credential_checks.authority),
     _Rule("credential-proxy", "what has the credentials has no privilege", credential_checks.credential_proxy),
