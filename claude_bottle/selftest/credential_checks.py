@@ -30,7 +30,7 @@ _EXTENSION = "X509v3 "
 _NO_ADDRESS = {"IP:0.0.0.0/0.0.0.0", "IP:0:0:0:0:0:0:0:0/0:0:0:0:0:0:0:0"}  # each excluded with all behind it
 
 
-def question(plan: Plan) -> dict[str, object]:
+def question(plan: Plan) -> dict[str, Data]:
     """Return what the probe is asked to try."""
     shape, key = sought(plan)
     return {"signed": [_asked(host) for host in signed(plan)], "shape": shape, "digest_key": key}

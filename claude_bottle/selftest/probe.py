@@ -201,10 +201,13 @@ def _signed(
     context.load_verify_locations(cadata=pem)
     found = {}
     for key, name, port, headers, requests in asked:
+        lines = "".join(f"{header}: {value}\r\n" for header, value in {"Host": key, **headers}.items())
+        answers: dict[str, tuple[int, str]] = {}
         with suppress(OSError, ValueError):  # without an answer; the other hosts may have theirs
-            lines = "".join(f"{header}: {value}\r\n" for header, value in {"Host": key, **headers}.items())
-            with _tunnel(sidecar, name, port, context) as tunnel:
-                found[key] = {request: _answered(tunnel, request, lines) for request in requests}
+            while len(answers) < len(requests):
+                with _tunnel(sidecar, name, port, context) as tunnel:
+                    answers.update(_answered(tunnel, requests[len(answers) :], lines))
+            found[key] = answers
     return found
 
 
@@ -222,15 +225,23 @@ def _tunnel(sidecar: tuple[str, int], name: str, port: int, context: ssl.SSLCont
         raise
 
 
-def _answered(tunnel: ssl.SSLSocket, request: str, headers: str) -> tuple[int, str]:
-    """Send one of several requests; return the answer's status and body; raises OSError or ValueError without one."""
-    tunnel.sendall(f"{request} HTTP/1.1\r\n{headers}\r\n".encode())
-    head, _, body = _received(tunnel, b"", b"\r\n\r\n").partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)\r\ncontent-length: *([0-9]{1,6})(?:\r|$)", head)
-    if not length:
-        raise ValueError("no length")
-    size = 0 if request.startswith("HEAD ") else int(length[1])
-    return int(head.split(b" ")[1]), _received(tunnel, body, size).decode("latin-1")
+def _answered(tunnel: ssl.SSLSocket, requests: list[str], headers: str) -> dict[str, tuple[int, str]]:
+    """Send requests one after the other; return the status and body of each answer up to one that is the last here.
+
+    Raises OSError or ValueError without an answer.
+    """
+    found = {}
+    for request in requests:
+        tunnel.sendall(f"{request} HTTP/1.1\r\n{headers}\r\n".encode())
+        head, _, body = _received(tunnel, b"", b"\r\n\r\n").partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *([0-9]{1,6})(?:\r|$)", head)
+        if not length:
+            raise ValueError("no length")
+        size = 0 if request.startswith("HEAD ") else int(length[1])
+        found[request] = int(head.split(b" ")[1]), _received(tunnel, body, size).decode("latin-1")
+        if b"\r\nconnection: close" in head.lower():  # as behind 400
+            break
+    return found
 
 
 def _received(connection: socket.socket, got: bytes, end: bytes | int) -> bytes:

@@ -1,8 +1,6 @@
 """The credential proxy in its container: what leaves, with which credential, and what does not."""
 
 import contextlib
-import hashlib
-import hmac
 import json
 import secrets
 import socket
@@ -14,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle.egress import credential_proxy
+from claude_bottle.egress.allowlist import Host
+from claude_bottle.egress.credential_proxy import Signed
 from tests.support import proxied
 from tests.support.proxied import API, DIGEST_KEY, SIGNED, TOKEN, Client, Proxy, Request, Stream, request
 
 BEARER = f"Bearer {TOKEN}"
 USERS, NARROW = "api.example.com", "git.example.com:8443"
 MESSAGES = "/v1/messages"
+SELF_TEST = credential_proxy.SELF_TEST
 MIB = 1 << 20
 SECONDS = 60
 
@@ -722,18 +724,81 @@ def test_a_host_that_is_not_itself_is_no_host(proxy: Proxy, name: str) -> None:
     assert (line["verdict"], line["status"]) == ("failed", 502)
 
 
-def test_the_self_test_shows_what_would_have_left(proxy: Proxy) -> None:
-    foreign = ("Authorization: foreign", "x-api-key: foreign", "Cookie: foreign")
-    with proxy.client() as client:
-        answers = [client.ask("GET", f"/.claude-bottle/self-test/{name}", *foreign) for name in ("right", "wrong")]
-    text = f"authorization={BEARER}\nx-api-key=\ncookie="
-    assert answers[0].json["digest"] == hmac.new(DIGEST_KEY, text.encode(), hashlib.sha1).hexdigest()
+@pytest.mark.parametrize("key", [API, USERS, NARROW])
+def test_the_self_test_shows_what_would_have_left(proxy: Proxy, key: str) -> None:
+    foreign = ("Authorization: foreign", "x-api-key: foreign", "Cookie: foreign", "X-Other-Key: foreign")
+    with proxy.client(key) as client:
+        answers = [client.ask("GET", f"{SELF_TEST}/{name}", *foreign) for name in ("right", "wrong")]
+        more = client.ask("GET", f"{SELF_TEST}/right", "X-Other: foreign")
+    expected = credential_proxy.digests(TOKEN, SIGNED, digest_key=DIGEST_KEY)[key]
+    assert answers[0].json["digest"] == expected != more.json["digest"]
     assert answers[1].status == 502
     proxy.nothing_arrived()
 
 
+def test_every_header_that_leaves_is_in_the_self_tests_digest(image: str, tmp_path: Path) -> None:
+    """Those as well that nginx would take for invalid ones when they arrive."""
+    headers = {"a_B": "1", "A.b!": "2", "authorization": "\u00e9 3 ", "Cookie": " 4"}
+    signed = (Signed(Host(USERS), headers), *SIGNED[1:])
+    with proxied.proxied(tmp_path, image, signed) as proxy:
+        found = proxy.ask("GET", f"{SELF_TEST}/right", "a-b: foreign", key=USERS).json["digest"]
+        assert proxy.ask("GET", target := f"/?{mark()}", key=USERS).status == 200
+        assert {name for name, _ in proxy.arrived(target).headers} == {"host", "a_b", "a.b!", "authorization", "cookie"}
+    made = [credential_proxy.digests(TOKEN, each, digest_key=DIGEST_KEY)[USERS] for each in (signed, SIGNED)]
+    assert [found == each for each in made] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("request_", "key", "status"),
+    [
+        ("GET /one", NARROW, 200),
+        ("POST /acme/site.git/x", NARROW, 200),
+        ("DELETE /one", NARROW, 403),
+        ("GET /two", NARROW, 403),
+        ("GET /acme/site.git/%2e%2e/", NARROW, 403),
+        ("PROPFIND /%2e%2e/", USERS, 200),
+        ("GET /api/hello", API, 200),
+        ("GET /v1/files", API, 400),
+    ],
+)
+def test_the_self_test_judges_a_request_that_does_not_leave(proxy: Proxy, request_: str, key: str, status: int) -> None:
+    method, _, path = request_.partition(" ")
+    assert proxy.ask(method, f"{SELF_TEST}/right?{path}", key=key).status == status
+    proxy.nothing_arrived()
+    assert proxy.lines.get(timeout=SECONDS)["path"] == "/api/hello"  # what passes afterwards; the other is not logged
+
+
+def test_the_self_test_is_no_message(opened: Proxy) -> None:
+    """It would take one from the session's three, or be refused after them."""
+    for _ in range(5):
+        assert opened.ask("POST", f"{SELF_TEST}/right?{MESSAGES}", body=message()).status == 200
+    opened.nothing_arrived()
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("right", "claude.ai"),
+        ("wrong", "claude.ai"),
+        ("right/", NARROW),
+        ("right%3F/one", NARROW),
+        ("righT", NARROW),
+        ("other", NARROW),
+    ],
+)
+def test_the_self_test_is_two_paths_of_signed_hosts_alone(proxy: Proxy, target: str, key: str) -> None:
+    refused(proxy, proxy.ask("GET", f"{SELF_TEST}/{target}?/one", key=key), "/self-test/", key)
+    assert proxy.logged(f"{SELF_TEST}/{target}")["verdict"] == "blocked"
+
+
+def test_a_users_host_has_all_other_paths(proxy: Proxy) -> None:
+    target = f"{SELF_TEST}/right/{mark()}"
+    assert proxy.ask("GET", target, key=USERS).status == 200
+    proxy.arrived(target)
+
+
 def test_no_process_has_any_privilege(proxy: Proxy) -> None:
-    found = proxy.ask("GET", "/.claude-bottle/self-test/right").json["processes"]
+    found = proxy.ask("GET", f"{SELF_TEST}/right").json["processes"]
     assert {each["Name"] for each in found.values()} == {"bash", "nginx"}
     assert found["1"]["Name"] == "bash"
     for each in found.values():

@@ -1,5 +1,6 @@
 """The self-test on the real engine: it passes whole, and each check fails in a bottle without that one protection."""
 
+import base64
 import dataclasses
 import io
 import os
@@ -42,6 +43,18 @@ HERE = addresses.read(local=True)
 TOKEN = f"sk-ant-oat01-{secrets.token_hex(16)}"
 built = list[str]()  # ids of images
 API = allowlist.API
+SECRET = "s3cret-" + secrets.token_hex(8)
+BASIC = "Basic " + base64.b64encode(f"ada:{SECRET}".encode()).decode()
+NARROW = "git.example.com:8443"
+CREDENTIALS = """\
+credentials:
+  - host: api.example.com
+    header: {Authorization: "Bearer ${SECRET}", X_Team: "7-${SECRET}"}
+  - host: "git.example.com:8443"
+    basic: {user: ada, password: "${SECRET}"}
+    methods: [GET]
+    paths: [/acme/site.git/]
+"""
 
 
 @dataclass(frozen=True)
@@ -306,7 +319,7 @@ PROXY_CASES = {
         {"upstream"}, "answers 200", {"gate": file("nginx.conf", "proxy_ssl_verify on;", "proxy_ssl_verify off;")}
     ),
     "no server of its own": Case(
-        {"signing", "upstream", "credential-proxy"}, "with the right certificate either",
+        {"signing", "upstream", "credential-proxy"}, "with the right certificate for api.anthropic.com either",
         {"gate": file("nginx.conf", "listen unix:/run/proxy/self-test.sock ssl;", "listen unix:/run/proxy/x ssl;")},
     ),
     "an authority for everything": Case(
@@ -359,6 +372,65 @@ PROXY_CASES = {
         SIGNED, "did not run",
         {"gate": lambda plan, step: instead((f"container:{plan.sidecar}",), "bridge")(plan, step)},
     ),
+}  # fmt: skip
+
+# The first server block is that of all hosts but the API.
+OTHERS = "server_name mcp-proxy.anthropic.com;"
+LUA, CONF, VALUES = "credential_proxy.lua", "nginx.conf", "settings.json"
+SIGNED_CASES = {
+    "another value": Case(
+        {"signing"}, "other credentials would have left for api.example.com",
+        {"gate": file(VALUES, f'"Bearer {SECRET}"', f'"Bearer {SECRET}x"')},
+    ),
+    "a header is missing": Case(
+        {"signing"}, "left for api.example.com", {"gate": file(VALUES, f', "X_Team": "7-{SECRET}"', "")}
+    ),
+    "a header too many": Case(
+        {"signing"}, "left for api.example.com", {"gate": file(VALUES, '"X_Team"', '"X-More": "x", "X_Team"')}
+    ),
+    "another's value": Case(
+        {"signing"}, f"left for {NARROW}", {"gate": file(VALUES, BASIC, f"Bearer {SECRET}")}
+    ),
+    "a foreign header is kept": Case(
+        {"signing"}, "left for api.example.com",
+        {"gate": file(LUA, 'ngx.req.clear_header((name:gsub("_", "-")))', "")},
+    ),
+    "a foreign cookie is kept at one host": Case(
+        {"signing"}, f"left for {NARROW}",
+        {"gate": file(LUA, "    if foreign or (", "    if (foreign and not (host.paths and not host.default)) or (")},
+    ),
+    "an override is kept": Case(
+        {"signing"}, f"left for {NARROW}", {"gate": file(LUA, '"override", "^x%-http%-", ', '"override_", ')}
+    ),
+    "a host is not signed": Case(
+        {"signing", "upstream"}, "answers 500 for api.example.com",
+        {"gate": file(VALUES, '"api.example.com": ', '"api.example.org": ')},
+    ),
+    "another path passes": Case(
+        {"signing"}, f"200 to a forbidden GET /.claude-bottle/elsewhere for {NARROW}",
+        {"gate": file(LUA, "if not host.paths or listed(", "if not host.default or listed(")},
+    ),
+    "paths are missing": Case(
+        {"signing"}, f"200 to a forbidden GET /acme/site.git/%2e%2e/ for {NARROW}",
+        {"gate": file(VALUES, '"paths": [["*", "/acme/site.git/"]]', '"note": 0')},
+    ),
+    "a path that climbs passes": Case(
+        {"signing"}, f"200 to a forbidden GET /acme/site.git/%2e%2e/ for {NARROW}",
+        {"gate": file(LUA, "local bad = host.paths and", "local bad = host.default and")},
+    ),
+    "another method passes": Case(
+        {"signing"}, f"200 to a forbidden DELETE /acme/site.git/ for {NARROW}",
+        {"gate": file(VALUES, '"methods": {"GET": true}', '"note": 0')},
+    ),
+    "another path of the API passes": Case(
+        {"signing"}, f"200 to a forbidden GET /.claude-bottle/elsewhere for {API}",
+        {"gate": file(LUA, "if not host.paths or listed(", "if host.default or listed(")},
+    ),
+    "no verification of a user's host": Case(
+        {"upstream"}, f"answers 200 for {NARROW}",
+        {"gate": file(CONF, OTHERS, f"{OTHERS}\nproxy_ssl_verify off;")},
+    ),
+    "a host is not let through": Case({"signing", "upstream"}, "did not run", {"sidecar-config": config(API)}),
 }  # fmt: skip
 
 TOKEN_CASES = {
@@ -417,9 +489,18 @@ def ssh_plan(world: World, agents_dir: Path) -> Plan:
     return planned(world, agents_dir)
 
 
+@pytest.fixture
+def signed_plan(world: World, agents_dir: Path) -> Plan:
+    """The plan of a session that signs for two more hosts, which there are not."""
+    bottle = agents_dir / "bottles/default.yaml"
+    bottle.write_text(bottle.read_text() + CREDENTIALS)
+    return planned(world, agents_dir)
+
+
 def planned(world: World, agents_dir: Path) -> Plan:
     here = dataclasses.replace(
-        read_machine(this_process()), environ={**os.environ, **world.environ(agents_dir), TOKEN_VARIABLE: TOKEN}
+        read_machine(this_process()),
+        environ={**os.environ, **world.environ(agents_dir), TOKEN_VARIABLE: TOKEN, "SECRET": SECRET},
     )
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
     asked = planning.request(here, agent, Run(terminal=False), local=True)
@@ -470,6 +551,19 @@ def test_a_bottle_with_an_ssh_host_passes_every_check(ssh_plan: Plan) -> None:
     told = receipt(ssh_plan, Case(set(), ""))
     assert [check.line for check in told.checks if check.verdict is not Verdict.PASSED] == []
     assert [check.name for check in told.checks] == checks(ssh_plan)
+
+
+def test_a_bottle_that_signs_for_more_hosts_passes_every_check(signed_plan: Plan) -> None:
+    told = receipt(signed_plan, Case(set(), ""))
+    assert [check.line for check in told.checks if check.verdict is not Verdict.PASSED] == []
+    assert signed_plan.signing.digests.keys() == {API, "api.example.com", NARROW}
+
+
+@pytest.mark.parametrize("case", SIGNED_CASES.values(), ids=SIGNED_CASES)
+def test_a_check_fails_where_a_host_is_not_signed_as_planned(case: Case, signed_plan: Plan) -> None:
+    told = receipt(signed_plan, case)
+    assert {check.name for check in told.failed} == case.failed, "\n".join(told.lines())
+    assert any(case.because in check.detail for check in told.failed), told.line()
 
 
 @pytest.mark.parametrize("case", HOLDER.values(), ids=HOLDER.keys())

@@ -31,6 +31,16 @@ def test_verify_proves_a_bottle_without_claude_and_token(bench: Bench) -> None:
     assert bench.world.requests(bench.token) == ()
 
 
+def test_verify_proves_the_hosts_of_credentials_without_them(bench: Bench) -> None:
+    """Nor do they have to exist: no request leaves."""
+    narrow = {"host": "git.example.com:8443", "basic": {"user": "ada", "password": "${SECRET}"}, "paths": ["/acme/"]}
+    bench.write({"credentials": [{"host": "api.example.com", "header": {"X-Key": "${SECRET}"}}, narrow]})
+    ended = run(bench, "verify", bench.name, "--json")
+    assert ended.code == 0, ended
+    checks = {check["name"]: check["verdict"] for check in json.loads(ended.out)[bench.name]["checks"]}
+    assert (checks["signing"], checks["upstream"]) == ("passed", "passed")
+
+
 def test_a_bottle_that_is_not_isolated_is_told_and_not_started(bench: Bench) -> None:
     leaking(bench)
     ended = run(bench, "verify", bench.name)

@@ -328,9 +328,9 @@ def network(name: str) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def proxied(folder: Path, image: str, **settings: Any) -> Iterator[Proxy]:
+def proxied(folder: Path, image: str, signed: tuple[Signed, ...] = SIGNED, **settings: Any) -> Iterator[Proxy]:
     """Start a proxy, with the internet that it reaches and a relay that stands for the sidecar."""
-    hosts = credential_proxy.ended([each.host for each in SIGNED], [FORWARDED, 443, 8443])
+    hosts = credential_proxy.ended([each.host for each in signed], [FORWARDED, 443, 8443])
     names = [host.name for host in hosts]
     authority = certificates(folder, names)
     name = f"claude-bottle-proxied-{secrets.token_hex(4)}"
@@ -362,7 +362,7 @@ def proxied(folder: Path, image: str, **settings: Any) -> Iterator[Proxy]:
         program = ("--entrypoint", "python3", image, "-c", RELAY.read_text(), *relays)
         docker("run", "--detach", "--user", "0", "--name", f"{name}-relay", *words, *program)
         until_ready(f"{name}-relay")
-        secret = credential_proxy.settings(TOKEN, SIGNED, digest_key=DIGEST_KEY, **settings)
+        secret = credential_proxy.settings(TOKEN, signed, digest_key=DIGEST_KEY, **settings)
         tar = container.files(hosts, secret, authority)
         argv = container.run(f"{name}-gate", f"container:{name}-relay", image, (), RULES, tar, remote=False)
         undo.callback(docker, "rm", "--force", f"{name}-gate")

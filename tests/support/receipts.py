@@ -7,8 +7,9 @@ from typing import Any
 from claude_bottle import REFUSED
 from claude_bottle.bottle import agent, credential_proxy
 from claude_bottle.bottle.plan import Plan
+from claude_bottle.egress.allowlist import API
 from claude_bottle.host.addresses import Addresses
-from claude_bottle.selftest import network_checks, userland_checks
+from claude_bottle.selftest import credential_checks, network_checks, userland_checks
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
@@ -29,7 +30,7 @@ def answers(plan: Plan) -> dict[str, Any]:
     status |= {"PPid": ["0"], "Uid": ["65532"] * 4, "Gid": ["65532"] * 4, "NoNewPrivs": ["1"], "Seccomp": ["2"]}
     signer = {"Name": "nginx", "Uid": [65533] * 4, "Gid": "\t".join(["65533"] * 4), "NoNewPrivs": "1"}
     signer |= dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
-    signed = {"digest": plan.signing.digest, "processes": {"1": {**signer, "Name": "bash"}, "33": signer}}
+    processes = {"1": {**signer, "Name": "bash"}, "33": signer}
     status |= {"names": ["PATH", "HOME"], "exe": "/usr/sbin/docker-init"}
     shell = copy.deepcopy(status) | {"PPid": ["1"], "exe": "/usr/bin/bash"}
     compared = (*userland_checks.PROGRAMS, *userland_checks.FILES, "/usr/lib/python3.11/subprocess.py")
@@ -38,8 +39,7 @@ def answers(plan: Plan) -> dict[str, Any]:
         "health": 'HTTP/1.0 200 OK\r\n\r\n{"mode": "strict"}',
         "refused": REFUSAL,
         "allowed": "HTTP/1.1 200 Connection Established\r\n\r\n",
-        "signed": [200, json.dumps(signed)],
-        "wrong": [502, "claude-bottle: the host cannot be reached"],
+        "signed": {key: signed(plan, key, processes) for key in plan.signing.digests},
         "authority": [1, authority(plan)],
         "tokens": copy.deepcopy(SEARCH),
         "tcp": {target: "EADDRNOTAVAIL" if "fe80" in target else "EHOSTUNREACH" for target in asked["tcp"]},
@@ -52,6 +52,18 @@ def answers(plan: Plan) -> dict[str, Any]:
         "userland": {path: [f"{path} 0123", f"{path} 0123"] for path in compared},
         "cgroup2": True,
     }
+
+
+def signed(plan: Plan, key: str, processes: object) -> dict[str, list[object]]:
+    """What a good proxy answers at a host with a credential, by request."""
+    digest = plan.signing.digests[key]
+    answers: dict[str, list[object]] = {
+        credential_checks.RIGHT: [200, json.dumps({"digest": digest, "processes": processes})],
+        credential_checks.WRONG: [502, "claude-bottle: the host cannot be reached"],
+    }
+    [asked] = [requests for name, *_, requests in credential_checks.question(plan)["signed"] if name == key]
+    status = 400 if key == API else 403
+    return {request: answers.get(request, [status, "claude-bottle: it is not among"]) for request in asked}
 
 
 def authority(plan: Plan) -> list[str]:

@@ -8,12 +8,27 @@ from typing import Any
 import pytest
 
 from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.egress.allowlist import API, Host
+from claude_bottle.egress.credential_proxy import Signed
 from claude_bottle.host.machine import TOKEN_VARIABLE
+from claude_bottle.selftest import credential_checks
+from claude_bottle.selftest.credential_checks import RIGHT, WRONG
 from claude_bottle.selftest.receipt import Receipt, Verdict
 from tests.support import plans
 from tests.support.receipts import GATE, IMAGE, SEARCH, SIDECAR, answers, authority, judged, put, shown
 
 NEW = ("signing", "upstream", "authority", "credential-proxy", "token")
+TOKEN = plans.TOKEN
+HOSTS = (API, "api.example.net", "code.example.net:8443")
+CREDENTIALS = """\
+credentials:
+  - host: api.example.net
+    header: {Authorization: "Bearer ${SECRET}", X_Team: "7-${SECRET} "}
+  - host: "code.example.net:8443"
+    basic: {user: ada, password: "${SECRET}"}
+    methods: [HEAD, DELETE]
+    paths: [/exact, /acme/]
+"""
 FOUND = f"a process or a file of the bottle has the value of {TOKEN_VARIABLE}"
 
 
@@ -22,58 +37,148 @@ def told(receipt: Receipt) -> list[tuple[str, str]]:
     return [(check.name, check.detail) for check in receipt.failed]
 
 
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """The plan of a session with two hosts of its user's, one of them with methods and paths."""
+    folder = plans.manifests(tmp_path, CREDENTIALS)
+    return plans.plan(folder, Run(terminal=True), CLAUDE_BOTTLE_OAUTH_TOKEN=TOKEN, SECRET="s3cret")
+
+
 @pytest.mark.parametrize(
-    ("key", "value", "failed"),
+    ("value", "detail"),
     [
-        ("wrong", [200, "{}"], [("upstream", "the credential proxy answers 200")]),
-        ("wrong", [403, ""], [("upstream", "the credential proxy answers 403")]),
-        ("wrong", [504, ""], [("upstream", "the credential proxy answers 504")]),
-        ("wrong", [], [("upstream", "did not run (ValueError: not enough values to unpack (expected 2, got 0))")]),
-        ("wrong", None, [("upstream", "did not run (TypeError: cannot unpack non-iterable NoneType object)")]),
+        ([200, "{}"], "the credential proxy answers 200 for {key}"),
+        ([403, ""], "the credential proxy answers 403 for {key}"),
+        ([504, ""], "the credential proxy answers 504 for {key}"),
+        ([], "did not run (ValueError: not enough values to unpack (expected 2, got 0))"),
+        (None, "did not run (TypeError: cannot unpack non-iterable NoneType object)"),
     ],
 )
-def test_an_answer_for_the_wrong_certificate_is_judged(
-    plan: Plan, key: str, value: object, failed: list[tuple[str, str]]
-) -> None:
+@pytest.mark.parametrize("key", HOSTS)
+def test_an_answer_for_the_wrong_certificate_is_judged(plan: Plan, key: str, value: object, detail: str) -> None:
     said = answers(plan)
-    said[key] = value
-    assert told(judged(plan, said, shown(plan))) == failed
+    said["signed"][key][WRONG] = value
+    assert told(judged(plan, said, shown(plan))) == [("upstream", detail.format(key=key))]
 
 
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        ('{"digest": "%s"}' % ("0" * 40), "other credentials would have left"),
-        ('{"digest": ""}', "other credentials would have left"),
-        ('{"digest": null}', "other credentials would have left"),
+        ('{"digest": "%s"}' % ("0" * 40), "other credentials would have left for {key}"),
+        ('{"digest": ""}', "other credentials would have left for {key}"),
+        ('{"digest": null}', "other credentials would have left for {key}"),
         ("{}", "did not run (KeyError: 'digest')"),
         ("[]", "did not run (TypeError: list indices must be integers or slices, not str)"),
         ("", "did not run (JSONDecodeError: Expecting value: line 1 column 1 (char 0))"),
     ],
 )
-def test_other_credentials_are_told(plan: Plan, body: str, detail: str) -> None:
+@pytest.mark.parametrize("key", HOSTS)
+def test_other_credentials_are_told(plan: Plan, key: str, body: str, detail: str) -> None:
     said = answers(plan)
-    said["signed"] = [200, body]
-    assert ("signing", detail) in told(judged(plan, said, shown(plan)))
+    said["signed"][key][RIGHT] = [200, body]
+    assert ("signing", detail.replace("{key}", key)) in told(judged(plan, said, shown(plan)))
 
 
-def test_the_digest_is_that_of_the_users_own_token(tmp_path: Path, plan: Plan) -> None:
-    other = plans.plan(
-        plans.manifests(tmp_path / "other"), Run(terminal=True), CLAUDE_BOTTLE_OAUTH_TOKEN=f"{plans.TOKEN}x"
-    )
+@pytest.mark.parametrize(
+    ("token", "secret", "keys"), [(f"{TOKEN}x", "s3cret", HOSTS[:1]), (TOKEN, "s3cret2", HOSTS[1:])]
+)
+def test_the_digests_are_those_of_the_users_own_credentials(
+    tmp_path: Path, plan: Plan, token: str, secret: str, keys: tuple[str, ...]
+) -> None:
+    folder = plans.manifests(tmp_path / "other", CREDENTIALS)
+    other = plans.plan(folder, Run(terminal=True), CLAUDE_BOTTLE_OAUTH_TOKEN=token, SECRET=secret)
     said = answers(plan)
     said["signed"] = answers(other)["signed"]
-    assert told(judged(plan, said, shown(plan))) == [("signing", "other credentials would have left")]
+    detail = "; ".join(f"other credentials would have left for {key}" for key in keys)
+    assert told(judged(plan, said, shown(plan))) == [("signing", detail)]
 
 
-def test_a_self_test_of_the_proxy_that_fails_is_told(plan: Plan) -> None:
+@pytest.mark.parametrize("key", HOSTS)
+def test_a_self_test_of_the_proxy_that_fails_is_told(plan: Plan, key: str) -> None:
     """A wrong certificate is refused as well by a proxy that cannot reach any server."""
     said = answers(plan)
-    said["signed"][0] = 502
+    said["signed"][key][RIGHT][0] = 502
     assert told(judged(plan, said, shown(plan))) == [
-        ("signing", "the credential proxy answers 502"),
-        ("upstream", "the credential proxy does not reach the server with the right certificate either"),
+        ("signing", f"the credential proxy answers 502 for {key}"),
+        ("upstream", f"the credential proxy does not reach the server with the right certificate for {key} either"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "request_", "status"),
+    [
+        (API, "GET /.claude-bottle/elsewhere", 200),
+        (API, "GET /v1/messages/%2e%2e/", 403),
+        (HOSTS[2], "POST /exact", 200),
+        (HOSTS[2], "HEAD /.claude-bottle/elsewhere", 200),
+        (HOSTS[2], "HEAD /acme/%2e%2e/", 502),
+    ],
+)
+def test_a_forbidden_request_that_is_not_refused_is_told(plan: Plan, key: str, request_: str, status: int) -> None:
+    said = answers(plan)
+    method, _, path = request_.partition(" ")
+    put(said, ("signed", key, f"{method} /.claude-bottle/self-test/right?{path}"), [status, ""])
+    detail = f"the credential proxy answers {status} to a forbidden {request_} for {key}"
+    assert told(judged(plan, said, shown(plan))) == [("signing", detail)]
+
+
+@pytest.mark.parametrize(
+    ("methods", "paths", "expected"),
+    [
+        ((), (), ()),
+        (("GET",), (), ("DELETE /",)),
+        (("DELETE", "GET", "POST"), (), ("POSTX /",)),
+        ((), ("/",), ("GET /%2e%2e/",)),  # the prefix of everything that can be read in one way
+        ((), ("/.claude-bottle/",), ("GET /.claude-bottle/%2e%2e/",)),
+        ((), ("/x", "/.claude-bottle/elsewhere"), ("GET /x/%2e%2e/",)),
+        ((), ("/x", "/y/"), ("GET /y/%2e%2e/", "GET /.claude-bottle/elsewhere")),
+        (("PUT",), ("/y/",), ("DELETE /y/", "PUT /y/%2e%2e/", "PUT /.claude-bottle/elsewhere")),
+    ],
+)
+def test_only_what_is_not_declared_is_forbidden(
+    methods: tuple[str, ...], paths: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    host = Signed(Host("x.example"), {}, methods, paths)
+    assert tuple(credential_checks.forbidden(host)) == expected
+
+
+def test_each_host_gets_a_foreign_value_in_each_of_its_headers(plan: Plan) -> None:
+    asked = {key: (name, port, headers) for key, name, port, headers, _ in credential_checks.question(plan)["signed"]}
+    assert {key: (name, port) for key, (name, port, _) in asked.items()} == {
+        API: (API, 443),
+        "api.example.net": ("api.example.net", 443),
+        "code.example.net:8443": ("code.example.net", 8443),
+    }
+    assert {"X_Team", "X-Team"} <= asked["api.example.net"][2].keys()
+    for _, _, headers in asked.values():
+        assert {"Authorization", "X-Api-Key", "Cookie", "Private-Token"} <= headers.keys()
+    overridden = [key for key, (*_, headers) in asked.items() if "X-HTTP-Method-Override" in headers]
+    assert overridden == [API, "code.example.net:8443"]  # the other one may get such a header of the agent's
+
+
+def test_a_bottle_without_a_proxy_is_asked_nothing_of_it(tmp_path: Path) -> None:
+    """Its requests would go outside."""
+    login = plans.plan(plans.manifests(tmp_path), Run(terminal=True, login=True))
+    assert credential_checks.question(login)["signed"] == []
+
+
+def test_no_digest_says_what_another_host_gets(tmp_path: Path) -> None:
+    """Else the agent could compare a secret with what it writes itself into the same header elsewhere."""
+    same = """\
+credentials:
+  - {host: a.example.net, header: {X-A: "${SECRET}"}}
+  - {host: b.example.net, header: {X-A: "${SECRET}"}}
+"""
+    made = plans.plan(plans.manifests(tmp_path, same), Run(terminal=True), SECRET="s3cret")
+    assert len(set(made.signing.digests.values())) == 3
+
+
+def test_the_bottle_does_not_get_the_key_of_the_proxys_digests(plan: Plan) -> None:
+    """With it, a short password could be guessed from its digest."""
+    key = json.loads(plan.signing.settings)["digest_key"]
+    assert key == bytes(20).hex()  # of tests.support.plans
+    assert key not in repr(credential_checks.question(plan))
+    assert key != credential_checks.sought(plan)[1] == plan.signing.key
 
 
 def lines(plan: Plan, old: str, *new: str) -> list[str]:
@@ -161,9 +266,9 @@ def test_a_process_of_the_proxy_with_a_privilege_is_told(
     plan: Plan, pid: str, key: str, value: object, detail: str
 ) -> None:
     said = answers(plan)
-    body = json.loads(said["signed"][1])
+    body = json.loads(said["signed"][API][RIGHT][1])
     body["processes"][pid][key] = value
-    said["signed"][1] = json.dumps(body)
+    said["signed"][API][RIGHT][1] = json.dumps(body)
     [(name, found)] = told(judged(plan, said, shown(plan)))
     assert name == "credential-proxy"
     assert detail.replace("process 33", f"process {pid}") in found
@@ -172,9 +277,9 @@ def test_a_process_of_the_proxy_with_a_privilege_is_told(
 @pytest.mark.parametrize("pids", [(), ("1",), ("33",)])
 def test_processes_of_the_proxy_that_were_not_seen_are_told(plan: Plan, pids: tuple[str, ...]) -> None:
     said = answers(plan)
-    body = json.loads(said["signed"][1])
+    body = json.loads(said["signed"][API][RIGHT][1])
     body["processes"] = {pid: body["processes"][pid] for pid in pids}
-    said["signed"][1] = json.dumps(body)
+    said["signed"][API][RIGHT][1] = json.dumps(body)
     assert told(judged(plan, said, shown(plan))) == [("credential-proxy", "its processes were not seen")]
 
 
@@ -275,5 +380,14 @@ def test_garbage_of_a_search_is_told(plan: Plan, value: Any) -> None:
 
 
 def test_what_is_not_answered_fails_every_new_check(plan: Plan) -> None:
-    said = {key: value for key, value in answers(plan).items() if key not in ("signed", "wrong", "authority", "tokens")}
+    said = {key: value for key, value in answers(plan).items() if key not in ("signed", "authority", "tokens")}
     assert {name for name, _ in told(judged(plan, said, shown(plan)))} == set(NEW)
+
+
+@pytest.mark.parametrize("key", HOSTS)
+def test_a_host_without_an_answer_is_told(plan: Plan, key: str) -> None:
+    said = answers(plan)
+    del said["signed"][key]
+    failed = dict(told(judged(plan, said, shown(plan))))
+    assert failed["signing"] == failed["upstream"] == f"did not run (KeyError: '{key}')"
+    assert failed.keys() - {"signing", "upstream"} == ({"credential-proxy"} if key == API else set())

@@ -22,10 +22,16 @@ from claude_bottle.bottle.plan import Plan
 from claude_bottle.selftest import probe, receipt
 from tests.support.receipts import KNOWN
 
+LENGTH = b"HTTP/1.1 207 Odd\r\nA: b\r\ncontent-length: %d\r\n\r\n"
+
 
 @contextmanager
-def sidecar(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Listen on loopback and give everybody one answer; with `tls`, in a tunnel, which it says is open."""
+def sidecar(answer: bytes, tls: ssl.SSLContext | None = None, *, last: bool = False) -> Iterator[int]:
+    """Listen on loopback and give everybody one answer.
+
+    With `tls` it says that a tunnel is open, in which each request gets the answer, its own length filled in, and
+    itself; or, if that is the `last`, the first one gets the answer as it is.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -35,10 +41,15 @@ def sidecar(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
                 except OSError:
                     return
                 with connection, suppress(OSError):
-                    if tls and connection.recv(1024).startswith(b"CONNECT localhost:443 "):
+                    if tls and connection.recv(1024).startswith(b"CONNECT localhost:"):
                         connection.sendall(b"HTTP/1.1 200 Connection Established\r\n\r\n")
                         with tls.wrap_socket(connection, server_side=True) as tunnel:
-                            tunnel.sendall(answer + tunnel.recv(4096))
+                            while got := tunnel.recv(4096):
+                                if last:
+                                    tunnel.sendall(answer)
+                                    break
+                                tunnel.sendall(answer % len(got))
+                                tunnel.sendall(b"" if got.startswith(b"HEAD ") else got)
                     else:
                         connection.recv(1024)
                         connection.sendall(answer)
@@ -46,6 +57,11 @@ def sidecar(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
         threading.Thread(target=serve, daemon=True).start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
+
+
+def signed(port: int, pem: str, *asked: tuple[str, str, int, dict[str, str], list[str]]) -> dict[str, Any]:
+    """Ask through the sidecar what the self-test asks of a credential proxy."""
+    return dict(probe._signed(("127.0.0.1", port), base64.b64decode(pem).decode(), list(asked)))
 
 
 def authority(folder: Path, name: str) -> tuple[ssl.SSLContext, str]:
@@ -75,10 +91,10 @@ def test_the_probe_tells_what_is_there(plan: Plan, tmp_path: Path) -> None:
     with sidecar(b"HTTP/1.0 200 OK\r\n\r\nhello") as port, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         refusing = f"127.0.0.1 {closed.getsockname()[1]}"
-        asked = {
+        asked: dict[str, Any] = {
             "sidecar": ("127.0.0.1", port), "outside": "localhost", "refused": "a.invalid", "resolver": "127.0.0.1",
-            "tcp": [f"127.0.0.1 {port}", refusing], "udp": ["no target"], "foreign": {}, "right": "/", "wrong": "/",
-            "shape": "x", "digest_key": "00",
+            "tcp": [f"127.0.0.1 {port}", refusing], "udp": ["no target"], "shape": "x", "digest_key": "00",
+            "signed": [("a key", "localhost", 443, {}, ["GET /"])],
         }  # fmt: skip
         said = probed(plan, asked, pem)
     assert said["tcp"] == {f"127.0.0.1 {port}": "connected", refusing: "ECONNREFUSED"}
@@ -89,7 +105,7 @@ def test_the_probe_tells_what_is_there(plan: Plan, tmp_path: Path) -> None:
     assert "PLANTED" in own["names"]
     assert len(own["Uid"]) == 4
     assert "udp" not in said  # the look tripped: no answer, rather than half of one
-    assert "signed" not in said  # as there is no TLS behind
+    assert said["signed"] == {}  # as there is no TLS behind
     count, lines = said["authority"]
     assert count == 1
     at = lines.index("X509v3 Name Constraints: critical")
@@ -97,33 +113,67 @@ def test_the_probe_tells_what_is_there(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_the_probe_sends_foreign_credentials_through_the_sidecar(tmp_path: Path) -> None:
+    """All requests to a host on one connection, and a host that cannot be reached is as if it had not been asked."""
     server, pem = authority(tmp_path, "localhost")
-    with sidecar(b"HTTP/1.1 207 Odd\r\nA: b\r\n\r\n", server) as port:
-        status, body = probe._signed(
-            ("127.0.0.1", port),
-            "localhost",
-            base64.b64decode(pem).decode(),
-            "/right",
-            {"X-Api-Key": "a", "Cookie": "b=c"},
+    foreign = {"X-Api-Key": "a", "Cookie": "b=c"}
+    with sidecar(LENGTH, server) as port:
+        said = signed(
+            port,
+            pem,
+            ("elsewhere.test", "elsewhere.test", 443, foreign, ["GET /right"]),
+            ("localhost:8443", "localhost", 8443, foreign, ["GET /right", "HEAD /x", "GET /wrong"]),
         )
-    assert status == 207
-    assert body == "GET /right HTTP/1.0\r\nHost: localhost\r\nX-Api-Key: a\r\nCookie: b=c\r\n\r\n"
+    lines = "HTTP/1.1\r\nHost: localhost:8443\r\nX-Api-Key: a\r\nCookie: b=c\r\n\r\n"
+    expected = {
+        "GET /right": (207, f"GET /right {lines}"),
+        "HEAD /x": (207, ""),
+        "GET /wrong": (207, f"GET /wrong {lines}"),
+    }
+    assert said == {"localhost:8443": expected}
 
 
-@pytest.mark.parametrize("name", ["localhost", "elsewhere.test"])
+def test_the_probe_goes_on_after_an_answer_that_ends_its_connection(tmp_path: Path) -> None:
+    server, pem = authority(tmp_path, "localhost")
+    requests = ["GET /1", "GET /2", "GET /3"]
+    with sidecar(b"HTTP/1.1 400 Bad\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx", server, last=True) as port:
+        said = signed(port, pem, ("a key", "localhost", 443, {}, requests))
+    assert said == {"a key": dict.fromkeys(requests, (400, "x"))}
+
+
+@pytest.mark.parametrize("name", ["", "localhost", "elsewhere.test"])
 def test_the_probe_believes_the_sessions_authority_alone(tmp_path: Path, name: str) -> None:
     """Whatever answers must be what the authority has signed: another's certificate, or name, is no answer."""
     (tmp_path / "other").mkdir()
-    server, _ = authority(tmp_path / "other", name)
-    _, pem = authority(tmp_path, "localhost")
-    with sidecar(b"HTTP/1.1 200 OK\r\n\r\n", server) as port, pytest.raises(ssl.SSLCertVerificationError):
-        probe._signed(("127.0.0.1", port), "localhost", base64.b64decode(pem).decode(), "/right", {})
+    own, pem = authority(tmp_path, "localhost")
+    server = authority(tmp_path / "other", name)[0] if name else own
+    with sidecar(LENGTH, server) as port:
+        said = signed(port, pem, ("a key", "localhost", 443, {}, ["GET /right"]))
+    assert bool(said) is not bool(name)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n",
+        b"HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_half_an_answer_is_none(tmp_path: Path, answer: bytes) -> None:
+    server, pem = authority(tmp_path, "localhost")
+    with sidecar(answer, server, last=True) as port:
+        assert signed(port, pem, ("a key", "localhost", 443, {}, ["GET /right"])) == {}
 
 
 def test_a_sidecar_that_refuses_leaves_no_answer(tmp_path: Path) -> None:
     _, pem = authority(tmp_path, "localhost")
     with sidecar(b"HTTP/1.0 403 Forbidden\r\n\r\n 200 ") as port, pytest.raises(OSError, match="no tunnel"):
-        probe._signed(("127.0.0.1", port), "localhost", base64.b64decode(pem).decode(), "/right", {})
+        probe._tunnel(("127.0.0.1", port), "localhost", 443, ssl.create_default_context())
+    with sidecar(b"HTTP/1.0 403 Forbidden\r\n\r\n 200 ") as port:
+        assert signed(port, pem, ("a key", "localhost", 443, {}, ["GET /right"])) == {}
 
 
 @pytest.mark.parametrize("name", ["probe.py", "search.py"])

@@ -51,7 +51,6 @@ def test_half_of_the_answers_is_none(plan: Plan) -> None:
         "refused",
         "allowed",
         "signed",
-        "wrong",
         "authority",
         "tokens",
         "tcp",
