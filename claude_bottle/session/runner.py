@@ -1,7 +1,6 @@
 """Run a table of steps, independent ones in parallel; each undo is armed before its step starts."""
 
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,6 @@ _SILENCE = (
 )
 _LONG = 7200.0  # seconds to copy a repository into the bottle
 _PARTING = 5.0  # seconds for a long-running step to exit; its undo covers the rest
-_READY = re.compile(rb"up ([A-Za-z0-9+/=]+)\n")
 _RACE = 5.0  # seconds from the refusal of a second network until the first is listed; 0.1 measured
 
 
@@ -136,10 +134,11 @@ class Runner:
 
     def _result(self, step: Step, client: Client) -> Result:
         self._await(step.stdin_after, client)
+        rest = step.stdin
         if step.quote:
-            client.give(step.stdin)
+            client.give(rest)
             self._await(step.quote_after, client)
-        rest = self._quoted(step) if step.quote else step.stdin
+            rest = step.quote.filled(self._said.get(step.quote.step, b""))
         if step.runs_long:
             return client.ready(rest, _SILENCE)
         if step.stdin_from:
@@ -149,12 +148,6 @@ class Runner:
         if step.skip_if and not result.ok and self._made_by_another(step, result):
             return Result(0)
         return result
-
-    def _quoted(self, step: Step) -> bytes:
-        """Return what a step's stdin quotes of another; nothing if that has printed anything but base64 after "up "."""
-        assert step.quote  # noqa: S101  (the caller has looked)
-        line = _READY.match(self._said.get(step.quote.step, b""))
-        return f"{step.quote.before}{line[1].decode() if line else ''}{step.quote.after}".encode()
 
     def _made_by_another(self, step: Step, result: Result) -> bool:
         """Return whether the object that a step failed to create exists, because another session created it first."""

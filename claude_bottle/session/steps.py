@@ -1,5 +1,6 @@
 """The table of steps: every docker command of a session, as data; what is shown is what is run."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,6 +15,8 @@ from claude_bottle.repository import clone
 from claude_bottle.selftest import receipt
 
 Argv = tuple[str, ...]
+
+_READY = re.compile(rb"up ([A-Za-z0-9+/=]+)\n")
 
 
 class Kind(Enum):
@@ -33,6 +36,11 @@ class Quote:
     step: str
     before: str = ""
     after: str = "\n"
+
+    def filled(self, line: bytes) -> bytes:
+        """Return the quote of a first line; of one that has anything but base64 after "up ", the two texts alone."""
+        word = _READY.match(line)
+        return f"{self.before}{word[1].decode() if word else ''}{self.after}".encode()
 
 
 @dataclass(frozen=True)
