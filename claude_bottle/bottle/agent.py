@@ -22,7 +22,6 @@ _JAVA = (
 )
 # Everything below the home comes in one stream, the program that writes the files of trusted certificates with it.
 _FILL = f'/usr/bin/head --bytes "$1" | /usr/bin/tar --extract --file - --directory {container.HOME}'
-_AUTHORITY = f'read -r pem && printf %s "$pem" | /usr/bin/base64 --decode >> {container.HOME}/{home.MORE_CA}'
 _TRUST = f"/usr/bin/python3 -I -S -X utf8 {container.HOME}/{home.TRUST}"
 # Beside the rest, which takes as long. If it fails, it prints nothing.
 _SEARCH = 'search=$(/usr/bin/head --bytes "$2") && { printf %s "$search" | /usr/bin/python3 -I -S -X utf8 - & }'
@@ -71,7 +70,7 @@ def fill(plan: Plan, search: int) -> Argv:
 
     stdin: a tar, the program of the search, of so many bytes, then the session's authority in base64.
     """
-    script = f"{_FILL} && {_SEARCH} && {_AUTHORITY} && {_TRUST} && wait"
+    script = f"{_FILL} && {_SEARCH} && {_TRUST} && wait"
     return container.execute(plan.name, "/bin/bash", "-c", script, "bash", str(len(plan.home)), str(search))
 
 

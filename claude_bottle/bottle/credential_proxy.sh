@@ -13,7 +13,7 @@ fi
 
 umask 077
 cd /run/proxy
-openssl() { /usr/bin/openssl "$@" 2> error || { /usr/bin/cat error >&2; exit 1; }; }
+openssl() { /usr/bin/openssl "$@" 2> "error.$BASHPID" || { /usr/bin/cat "error.$BASHPID" >&2; exit 1; }; }
 request() { openssl req -config openssl.cnf -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc "$@"; }
 sign() { openssl ca -config openssl.cnf -batch -notext -startdate "$first" -enddate "$last" "$@"; }
 
@@ -22,11 +22,12 @@ sign() { openssl ca -config openssl.cnf -batch -notext -startdate "$first" -endd
 TZ=UTC printf -v first '%(%Y%m%d%H%M%SZ)T' "$((EPOCHSECONDS - 86400))"
 TZ=UTC printf -v last '%(%Y%m%d%H%M%SZ)T' "$((EPOCHSECONDS + 30 * 86400))"
 : > index.txt
+request -subj "/CN=claude-bottle credential proxy" -keyout leaf.key -out leaf.csr &
 request -subj "/CN=claude-bottle session" -keyout authority.key -out authority.csr
 sign -extensions authority -selfsign -keyfile authority.key -in authority.csr -out authority.pem
-request -subj "/CN=claude-bottle credential proxy" -keyout leaf.key -out leaf.csr
+wait "$!"
 sign -extensions leaf -cert authority.pem -keyfile authority.key -in leaf.csr -out leaf.pem
-/usr/bin/rm -- authority.key ./*.csr index.txt* error openssl.cnf more-ca.pem ./[0-9A-F]*.pem
+/usr/bin/rm -- authority.key ./*.csr index.txt* error.* openssl.cnf more-ca.pem ./[0-9A-F]*.pem
 
 /usr/sbin/nginx -e stderr -p /run/proxy -c /run/proxy/nginx.conf < /dev/null &
 exec 3<&0

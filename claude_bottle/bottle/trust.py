@@ -1,7 +1,7 @@
 """Write the files of all trusted certificates, for the tools that ask for one file of their own.
 
 A program of its own: it runs in the bottle, as the agent, before anything of the agent's does, from the folder that it
-writes to. Standard library alone.
+writes to. Standard library alone. stdin: the session's authority, PEM in base64, as a line, which comes late.
 """
 
 import base64
@@ -9,7 +9,8 @@ import contextlib
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SYSTEM = Path("/etc/ssl/certs/ca-certificates.crt")  # the image's own list
@@ -20,14 +21,19 @@ _MAGIC, _VERSION, _TRUSTED = 0xFEEDFEED, 2, 2
 _SALT = "changeit".encode("utf-16-be") + b"Mighty Aphrodite"  # the password that every such store has; no secret
 
 
-def write(system: Path, folder: Path) -> None:
-    """Write PEM and JAVA into `folder`: the certificates of `system`, if there is one, and of MORE.
+def write(system: Path, folder: Path, authority: Callable[[], bytes]) -> None:
+    """Write PEM and JAVA into `folder`: the certificates of `system`, if there is one, of MORE, and of `authority`.
 
-    Raises OSError if a file cannot be read or written.
+    `authority` is called when all else is read; what it returns, in PEM, is added to MORE, too. Raises OSError if a
+    file cannot be read or written.
     """
     pem = b"\n".join(path.read_bytes() for path in (system, folder / MORE) if path.exists())
-    (folder / PEM).write_bytes(pem)
-    (folder / JAVA).write_bytes(key_store(tuple(_certificates(pem))))
+    known = tuple(_certificates(pem))
+    added = authority()
+    with (folder / MORE).open("ab") as more:
+        more.write(added)
+    (folder / PEM).write_bytes(pem + added)
+    (folder / JAVA).write_bytes(key_store((*known, *_certificates(added))))
 
 
 def key_store(certificates: tuple[bytes, ...]) -> bytes:
@@ -46,14 +52,21 @@ def _certificates(pem: bytes) -> Iterator[bytes]:
             yield base64.b64decode(match[1])
 
 
+def _given() -> bytes:
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        sys.exit("no session's authority came")
+    return base64.b64decode(line.rstrip(), validate=True)
+
+
 def _text(text: str) -> bytes:
     return struct.pack(">H", len(text)) + text.encode()
 
 
 if __name__ == "__main__":
     here = Path(__file__).parent
-    write(SYSTEM, here)
     wgetrc = here.parent / ".wgetrc"  # wget asks no variable for a file
     text = wgetrc.read_text() if wgetrc.exists() else ""
     wgetrc.unlink(missing_ok=True)  # an image's may be root's
     wgetrc.write_text(f"{text}\nca_certificate = {here / PEM}\n")
+    write(SYSTEM, here, _given)

@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, cast
@@ -14,7 +15,7 @@ from claude_bottle.process import wording
 
 NO_ANSWER = "no answer within"
 _TIMED_OUT = 124  # as timeout(1) has it
-_LONGEST_LINE = 1 << 16  # bytes
+_LONGEST_LINE = 1 << 22  # bytes
 _OTHERS = 5.0  # seconds for a program that is not docker
 _CHUNK = 1 << 16  # bytes read at once
 # A limit that cannot be set is lower already, or one that this system does not have.
@@ -65,6 +66,7 @@ class Client:
 
     process: subprocess.Popen[bytes] = field(repr=False)
     argv: tuple[str, ...]
+    _feeder: threading.Thread | None = field(default=None, repr=False)
     _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -74,8 +76,10 @@ class Client:
 
     def wait(self, stdin: bytes = b"", timeout: float | None = None) -> Result:
         """Feed `stdin`, wait for the end and return the result; terminate the client after `timeout` seconds."""
+        if self._feeder:
+            self._feed(stdin, last=True)
         try:
-            out, err = self.process.communicate(stdin, timeout)
+            out, err = self.process.communicate(None if self._feeder else stdin, timeout)
         except subprocess.TimeoutExpired:
             self.terminate()
             self._close_output()
@@ -84,29 +88,61 @@ class Client:
 
     def ready(self, stdin: bytes, timeout: float) -> Result:
         """Feed `stdin` and keep it open; return at the first line on stdout, at the end, or after `timeout` seconds."""
-        threading.Thread(target=self._feed, args=(stdin,), daemon=True).start()
+        self._feed(stdin)
         out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # it is a pipe: see start()
-        if not select.select([out], [], [], timeout)[0]:
-            self.terminate()
-            return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
-        if line := out.readline(_LONGEST_LINE):
-            for pipe in (out, self.process.stderr):
-                threading.Thread(target=_drain, args=(pipe,), daemon=True).start()
-            return Result(0, line)
-        return self.wait(timeout=timeout)
+        line, end = b"", time.monotonic() + timeout
+        while b"\n" not in line and len(line) < _LONGEST_LINE:
+            if not select.select([out], [], [], max(0.0, end - time.monotonic()))[0]:
+                self.terminate()
+                self._close_output()
+                return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")
+            if not (part := os.read(out.fileno(), _CHUNK)):
+                break
+            line += part
+        if not line:
+            return self.wait(timeout=timeout)
+        for pipe in (out, self.process.stderr):
+            threading.Thread(target=_drain, args=(pipe,), daemon=True).start()
+        return Result(0, b"".join(line.partition(b"\n")[:2]))
 
-    def _feed(self, stdin: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a process that does not read it has ended
-            self.process.stdin.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
-            self.process.stdin.flush()  # type: ignore[union-attr]
+    def give(self, stdin: bytes) -> None:
+        """Feed the beginning of its stdin, without waiting; `wait` or `ready` feeds the rest."""
+        self._feed(stdin)
+
+    def _feed(self, stdin: bytes, *, last: bool = False) -> None:
+        """Feed `stdin` in a thread, after what has been fed before, and close the pipe if it is the `last`."""
+        before, pipe = self._feeder, self.process.stdin
+
+        def feed() -> None:
+            if before:
+                before.join()
+            with contextlib.suppress(OSError, ValueError):  # a process that does not read it has ended
+                pipe.write(stdin)  # type: ignore[union-attr]  # it is a pipe: see start()
+                pipe.flush()  # type: ignore[union-attr]
+            if last:
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+
+        if last:
+            self.process.stdin = None  # which communicate() would close
+        self._feeder = threading.Thread(target=feed, daemon=True)
+        self._feeder.start()
+
+    def let_go(self) -> None:
+        """Close the container process's stdin, without waiting."""
+        with self._closing:  # teardown may come while the monitor is at it
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+            self.process.stdin = None
 
     def close_stdin(self, grace: float = 2) -> None:
         """Close the container process's stdin and wait for the client; terminate it after `grace` seconds."""
-        with self._closing:  # teardown may come while the monitor is at it
-            if self.process.stdin is not None:
-                with contextlib.suppress(OSError):
-                    self.process.stdin.close()
-                self.process.stdin = None
+        with self._closing:
+            self._close_stdin()
             try:
                 self.process.communicate(timeout=grace)  # unlike wait() it does not poll for the end every 50 ms
             except subprocess.TimeoutExpired:

@@ -17,6 +17,7 @@ from claude_bottle.selftest.evidence import Evidence, Inconclusive, NotApplicabl
 Argv = tuple[str, ...]
 
 _MEMORY = 256 * 1024 * 1024  # bytes for the probe; 30 MB were seen
+_LOADER = "import sys; exec(sys.stdin.buffer.read({})); exec(sys.stdin.buffer.readline())"
 _DETAIL = 400  # characters that a line of the receipt may take from what others wrote
 
 
@@ -128,13 +129,14 @@ def probe_name(plan: Plan) -> str:
     return f"{plan.name}-probe"
 
 
-def probe_argv(plan: Plan) -> Argv:
+def probe_argv(plan: Plan, program: int) -> Argv:
     """Return the command that runs the probe: a container of the base image in the bottle's namespaces.
 
+    stdin: its program, of so many bytes, which is loaded at once, then a line, its question, which is run as well.
     Nothing of the bottle's image runs in it. It has the user of the bottle's first processes: nobody else without a
     privilege sees their files.
     """
-    first, *words = container.clean(*container.PYTHON)
+    first, *words = container.clean(*container.PYTHON[:-1], "-c", _LOADER.format(program))
     return (
         *("docker", "run", "--name", probe_name(plan), "--pull", "never", "--interactive", "--rm"),
         *("--log-driver", "none", "--no-healthcheck"),

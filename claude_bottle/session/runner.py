@@ -1,7 +1,6 @@
 """Run a table of steps, independent ones in parallel; each undo is armed before its step starts."""
 
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,6 @@ _SILENCE = (
 )
 _LONG = 7200.0  # seconds to copy a repository into the bottle
 _PARTING = 5.0  # seconds for a long-running step to exit; its undo covers the rest
-_READY = re.compile(rb"up ([A-Za-z0-9+/=]+)\n")
 _RACE = 5.0  # seconds from the refusal of a second network until the first is listed; 0.1 measured
 
 
@@ -51,6 +49,7 @@ class Runner:
         """
         self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
+        self._lifelines: list[Client] = []  # those that run until their stdin ends
         self._workers: dict[str, threading.Thread] = {}
         self._news = threading.Condition()  # guards the next two
         self._ready: set[str] = set()
@@ -105,6 +104,8 @@ class Runner:
             client = command.start(step.argv, self._env, shown=step.kind is Kind.PROGRESS)
             self._started(client.pid)
             self._clients[step.name] = client
+            if step.runs_long:
+                self._lifelines.append(client)
             self._workers[step.name] = threading.Thread(
                 target=self._work, args=(step, client, self._ended), daemon=True
             )
@@ -112,11 +113,14 @@ class Runner:
             if beat and step.kind is Kind.LONG_RUNNING and not step.stdin:
                 beat(client)
 
-    def _given(self, step: Step) -> bool:
-        """Wait until a step may get its stdin; return False if the run is aborted first."""
+    def _await(self, names: Sequence[str], client: Client) -> None:
+        """Wait until the steps of these names are ready; terminate the client if the run is aborted first."""
+        if not names:
+            return
         with self._news:
-            self._news.wait_for(lambda: self._stopping or self._ready.issuperset(step.stdin_after))
-        return not self._stopping
+            self._news.wait_for(lambda: self._stopping or self._ready.issuperset(names))
+        if self._stopping:
+            client.terminate()
 
     def _work(self, step: Step, client: Client, ended: Ended) -> None:
         """Wait for a step, in a thread so that the main thread can handle signals."""
@@ -129,24 +133,21 @@ class Runner:
             ended.put((step, replace(result, seconds=time.monotonic() - started)))
 
     def _result(self, step: Step, client: Client) -> Result:
-        if step.stdin_after and not self._given(step):
-            client.terminate()
+        self._await(step.stdin_after, client)
+        rest = step.stdin
+        if step.quote:
+            client.give(rest)
+            self._await(step.quote_after, client)
+            rest = step.quote.filled(self._said.get(step.quote.step, b""))
         if step.runs_long:
-            return client.ready(step.stdin, _SILENCE)
+            return client.ready(rest, _SILENCE)
         if step.stdin_from:
             env = git.environment(self._env)
             return stream.piped(client, step.stdin, step.stdin_from, env, what=step.name, seconds=_LONG)
-        result = client.wait(step.stdin + self._quoted(step), None if step.kind is Kind.PROGRESS else _SILENCE)
+        result = client.wait(rest, None if step.kind is Kind.PROGRESS else _SILENCE)
         if step.skip_if and not result.ok and self._made_by_another(step, result):
             return Result(0)
         return result
-
-    def _quoted(self, step: Step) -> bytes:
-        """Return what a step's stdin quotes of another; nothing if that has printed anything but base64 after "up "."""
-        if not step.quote:
-            return b""
-        line = _READY.match(self._said.get(step.quote.step, b""))
-        return f"{step.quote.before}{line[1].decode() if line else ''}{step.quote.after}".encode()
 
     def _made_by_another(self, step: Step, result: Result) -> bool:
         """Return whether the object that a step failed to create exists, because another session created it first."""
@@ -186,6 +187,9 @@ class Runner:
     def _undo(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
         if step.runs_long and client is not None:
+            for each in self._lifelines:  # all at once, as each takes a while to end
+                each.let_go()
+            self._lifelines.clear()
             client.close_stdin()  # stops the container faster than `rm --force`
         # With --rm, docker's client exits only after the removal.
         if step.removes_itself and client is not None and client.process.returncode == 0:

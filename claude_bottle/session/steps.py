@@ -1,5 +1,6 @@
 """The table of steps: every docker command of a session, as data; what is shown is what is run."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,12 +16,13 @@ from claude_bottle.selftest import receipt
 
 Argv = tuple[str, ...]
 
+_READY = re.compile(rb"up ([A-Za-z0-9+/=]+)\n")
+
 
 class Kind(Enum):
     """How a step runs and when it is ready."""
 
     COMMAND = "command"  # ready when it exits
-    ONE_SHOT = "one-shot"  # the same; its container is removed when it exits
     PROGRESS = "progress"  # the same; it prints progress for the user, and may take long
     LONG_RUNNING = "long-running"  # ready at its first line of output; runs until its stdin ends
     UNTIL_READY = "until-ready"  # long-running, until every step of the set-up is ready
@@ -35,15 +37,21 @@ class Quote:
     before: str = ""
     after: str = "\n"
 
+    def filled(self, line: bytes) -> bytes:
+        """Return the quote of a first line; of one that has anything but base64 after "up ", the two texts alone."""
+        word = _READY.match(line)
+        return f"{self.before}{word[1].decode() if word else ''}{self.after}".encode()
+
 
 @dataclass(frozen=True)
 class Step:
     """One docker command of a session.
 
     `env` are the *names* of variables in its client's environment; `needs` are the steps that must be ready before it
-    starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then `quote`, then what
-    `stdin_from` prints. `undo` removes what the step may have made. `skip_if` is a command whose success means that its
-    product exists; if `present`, the engine has said so already, and the step is skipped. An `optional` step may fail.
+    starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then, once those in
+    `quote_after` are ready, `quote`, then what `stdin_from` prints. `undo` removes what the step may have made.
+    `skip_if` is a command whose success means that its product exists; if `present`, the engine has said so already,
+    and the step is skipped. An `optional` step may fail.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Step:
     stdin_text: int = 0  # the bytes at its beginning that a dry run prints, instead of their number
     stdin_after: tuple[str, ...] = ()
     quote: Quote | None = None
+    quote_after: tuple[str, ...] = ()
     stdin_from: Feed | None = None
     env: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -69,7 +78,7 @@ class Step:
     @property
     def removes_itself(self) -> bool:
         """Return whether nothing is left to undo once the step's client has succeeded."""
-        return self.runs_long or self.kind is Kind.ONE_SHOT
+        return self.runs_long
 
 
 @dataclass(frozen=True)
@@ -193,10 +202,10 @@ def _bottle(plan: Plan) -> Step:
 
 
 def _home(plan: Plan) -> Step:
-    # After the lock, as the clone: what an image's own programs do is shut in.
-    after, quote, program = ("lock", "gate"), Quote("gate"), receipt.search_program(plan)
-    argv, given = agent.fill(plan, len(program)), plan.home + program
-    return Step("home", argv, stdin=given, needs=("bottle",), stdin_after=after, quote=quote)
+    # After the lock, as the clone: what an image's own programs do is shut in. All but the last line beside the gate.
+    after, quoted, program = ("lock",), ("gate",), receipt.search_program(plan)
+    argv, given, quote = agent.fill(plan, len(program)), plan.home + program, Quote("gate")
+    return Step("home", argv, stdin=given, needs=("bottle",), stdin_after=after, quote=quote, quote_after=quoted)
 
 
 def _rules(plan: Plan, role: str, target: str, rules: bytes, needs: tuple[str, ...]) -> Step:
@@ -229,10 +238,19 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
     # Nothing else may start in the bottle meanwhile: what docker has just started is not confined yet.
     filled = ("home", *(step.name for step in _clone(plan)))
     whole = ("lock", "gate", *filled)
-    argv, undo = receipt.probe_argv(plan), _remove(receipt.probe_name(plan))
     program, question = receipt.probe_input(plan, plan.known)
+    argv, undo = receipt.probe_argv(plan, len(program)), _remove(receipt.probe_name(plan))
     quote = Quote("gate", before=f"main({question}, '", after="', search)\n")
-    probe = Step("selftest", argv, Kind.ONE_SHOT, program, needs=("bottle",), stdin_after=whole, quote=quote, undo=undo)
+    probe = Step(
+        # Ready at its one line: claude need not wait for the end of its container.
+        *("selftest", argv, Kind.UNTIL_READY, program),
+        needs=("bottle",),
+        # The program loads beside the gate, and looks at nothing until it has the question.
+        stdin_after=("lock",),
+        quote=quote,
+        quote_after=whole,
+        undo=undo,
+    )
     holder = ("key-holder",) if plan.keys else ()
     return (
         probe,

@@ -55,17 +55,17 @@ def in_sequence(ground: Ground) -> Times:
     table = steps.table(session)
     env = planning.client_environment(ground.machine) | plan.environment(ground.machine, session.agent)
     undos = [step for step in table.undos if step.kind is not Kind.UNTIL_READY]
-    out = b""
+    out, said = b"", b""
     with ExitStack() as held:
         begun = time.monotonic()
         for step in table:
             if step.kind is Kind.UNTIL_READY:
-                _docker(step.argv, env, step.stdin)
+                _docker(step.argv, env, _given(step, said))
             elif step.runs_long:
-                process = _hold(step, env)
+                process, said = _hold(step, env)  # the gate is the last of them, and the one that is quoted
                 held.callback(_let_go, process)
             else:
-                out = _ready(step, env)
+                out = _ready(step, env, said)
         for step in undos:
             if step.runs_long:
                 held.close()
@@ -115,9 +115,13 @@ def _plan(ground: Ground) -> Plan:
     return planning.resolve(asked, Engine(planning.client_environment(ground.machine)))
 
 
-def _ready(step: Step, env: dict[str, str]) -> bytes:
+def _ready(step: Step, env: dict[str, str], said: bytes) -> bytes:
     """Run a step, or ask whether it is needed, which it is not after the first session."""
-    return _docker(step.skip_if or step.argv, env, step.stdin if not step.skip_if else b"")
+    return _docker(step.skip_if or step.argv, env, _given(step, said) if not step.skip_if else b"")
+
+
+def _given(step: Step, said: bytes) -> bytes:
+    return step.stdin + (step.quote.filled(said) if step.quote else b"")
 
 
 def _docker(argv: Sequence[str], env: dict[str, str], stdin: bytes = b"") -> bytes:
@@ -127,16 +131,17 @@ def _docker(argv: Sequence[str], env: dict[str, str], stdin: bytes = b"") -> byt
     return done.stdout
 
 
-def _hold(step: Step, env: dict[str, str]) -> subprocess.Popen[bytes]:
+def _hold(step: Step, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], bytes]:
+    """Start a step that runs on; return its process and its first line."""
     null = subprocess.DEVNULL
     process = subprocess.Popen(step.argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=null)
     assert process.stdin
     assert process.stdout
     process.stdin.write(step.stdin)
     process.stdin.flush()
-    if not process.stdout.readline():
+    if not (line := process.stdout.readline()):
         raise SystemExit(f"bench: {step.name} failed")
-    return process
+    return process, line
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:

@@ -514,7 +514,12 @@ def receipt(plan: Plan, case: Case) -> Receipt:
     left = [step for step in edited if step]
     names = {step.name for step in left}  # nothing waits for what was left out
     *rows, probe, inspect, processes = (
-        dataclasses.replace(step, stdin_after=tuple(names.intersection(step.stdin_after))) for step in left
+        dataclasses.replace(
+            step,
+            stdin_after=tuple(names.intersection(step.stdin_after)),
+            quote_after=tuple(names.intersection(step.quote_after)),
+        )
+        for step in left
     )
     proof = (probe, inspect, processes)
     assert [step.name for step in proof] == ["selftest", "inspect", "processes"]
@@ -522,7 +527,7 @@ def receipt(plan: Plan, case: Case) -> Receipt:
         words = (word.format(plan=plan) for word in case.more)
         rows.append(Step("more", ("docker", *words), needs=tuple(step.name for step in rows)))
     needs = tuple(step.name for step in rows)
-    table = [*rows, *(dataclasses.replace(step, needs=needs, stdin_after=()) for step in proof)]
+    table = [*rows, *(dataclasses.replace(step, needs=needs, stdin_after=(), quote_after=()) for step in proof)]
     with Teardown() as undo:
         results = Runner(undo, os.environ, lambda _: None).run(table)
     for step in rows:

@@ -50,6 +50,7 @@ def describe(step: Step) -> str:
         f"== {step.name}\n",
         f"needs {' '.join(step.needs)}\n" if step.needs else "",
         f"stdin after {' '.join(step.stdin_after)}\n" if step.stdin_after else "",
+        f"rest of stdin after {' '.join(step.quote_after)}\n" if step.quote_after else "",
         f"is {step.kind.value}\n" if step.kind is not Kind.COMMAND else "",
         f"env {' '.join(step.env)}\n" if step.env else "",
         f"skip if\n{lines(step.skip_if)}" if step.skip_if else "",

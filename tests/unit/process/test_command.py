@@ -67,3 +67,50 @@ def test_a_client_that_runs_on_is_never_held_up_by_what_it_prints(stream: int) -
     assert client.ended_within(60)
     client.close_stdin()
     assert client.process.returncode == 0
+
+
+def test_what_is_given_comes_before_the_rest_and_while_the_client_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "got")
+    client = command.start(shell(f"head -c 3 > {tmp_path}/got; cat"), os.environ)
+    client.give(b"one")
+    assert (tmp_path / "got").read_bytes() == b"one"
+    assert client.wait(b"two", 60).stdout == b"two"
+
+
+def test_what_is_given_may_be_longer_than_a_pipe_and_so_may_the_answer() -> None:
+    data = b"x" * 1_000_000
+    client = command.start(shell("cat; echo end >&2"), os.environ)
+    client.give(data)
+    result = client.wait(b"y", 60)
+    assert (result.stdout == data + b"y", result.stderr, result.returncode) == (True, "end\n", 0)
+
+
+def test_a_client_that_ends_before_it_has_taken_all_is_no_error() -> None:
+    client = command.start(shell("exit 3"), os.environ)
+    client.give(b"x" * 1_000_000)
+    assert client.wait(b"y", 60).returncode == 3
+
+
+def test_a_client_that_takes_what_it_is_given_and_does_not_end_is_terminated() -> None:
+    client = command.start(shell("exec sleep 600"), os.environ)
+    client.give(b"x" * 1_000_000)
+    assert client.wait(b"y", 0).timed_out
+    assert client.process.returncode == -signal.SIGTERM
+
+
+def test_the_first_line_may_come_in_parts_and_what_follows_it_is_dropped(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    client = command.start(shell(f"printf u; cat {tmp_path}/go; printf 'p\\nmore'; cat"), os.environ)
+    client.give(b"a")
+    (tmp_path / "go").write_text("")
+    assert client.ready(b"b", 60).stdout == b"up\n"
+    client.let_go()
+    assert client.ended_within(60)
+    client.close_stdin()
+
+
+def test_a_client_that_does_not_end_its_line_is_terminated() -> None:
+    client = command.start(shell("printf u; exec sleep 600"), os.environ)
+    assert client.ready(b"", 0.1).timed_out
+    assert client.process.returncode == -signal.SIGTERM
+    client.close_stdin()

@@ -80,7 +80,7 @@ def probed(plan: Plan, asked: dict[str, Any], pem: str) -> dict[str, Any]:
     """Run the probe as a bottle's container does, and return its answers."""
     program, _ = receipt.probe_input(plan, KNOWN)
     call = f"main({asked!r}, '{pem}', search)\n".encode()
-    argv, env = (sys.executable, "-I", "-"), {"PLANTED": "x"}
+    argv, env = (sys.executable, "-I", *receipt.probe_argv(plan, len(program))[-2:]), {"PLANTED": "x"}
     ran = subprocess.run(argv, input=program + call, capture_output=True, check=True, env=env)
     answers: dict[str, Any] = json.loads(ran.stdout)
     return answers

@@ -1,11 +1,15 @@
 """Whose the processes of a bottle are, and whose programs, judged."""
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from claude_bottle.bottle.plan import Plan
+from claude_bottle.repository import exporter
+from claude_bottle.selftest import search, userland_checks
 from tests.support import plans
 from tests.support.receipts import BOTTLE, IMAGE_ENV, LISTED, answers, judged, put, shown
 
@@ -159,3 +163,11 @@ def test_an_image_by_two_names_is_one(plan: Plan) -> None:
 
 def _pairs(variables: dict[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in variables.items()]
+
+
+def test_every_module_that_the_programs_import_is_asked_for() -> None:
+    sources = (Path(exporter.__file__), Path(search.__file__))
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source.read_bytes()))]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    assert userland_checks.question()["modules"] == sorted(imported)

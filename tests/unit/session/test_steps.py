@@ -101,12 +101,22 @@ def test_every_step_that_makes_something_of_the_session_undoes_it(tmp_path: Path
 def test_needs_name_steps_that_come_before(tmp_path: Path) -> None:
     seen: set[str] = set()
     for step in steps.table(plans.plan(plans.everything(tmp_path), TERMINAL, HOST_KEY="x")):
-        assert seen.issuperset(step.needs), step.name
+        assert seen.issuperset((*step.needs, *step.stdin_after, *step.quote_after)), step.name
+        assert step.quote is None or step.quote.step in step.quote_after, step.name
         seen.add(step.name)
+
+
+def test_the_bottle_gets_and_is_asked_nothing_before_its_lock(tmp_path: Path) -> None:
+    plan = plans.with_repository(plans.plan(plans.everything(tmp_path), TERMINAL, HOST_KEY="x"))
+    within = [step.name for step in steps.table(plan).setup if "lock" in step.stdin_after]
+    assert within == ["home", "clone", "selftest"]
+    home, probe = _step(plan, "home"), _step(plan, "selftest")
+    assert home.quote_after == ("gate",)
+    assert {"lock", "gate", "home"} <= set(probe.quote_after)
 
 
 def test_a_repository(tmp_path: Path) -> None:
     plan = plans.with_repository(plans.plan(plans.manifests(tmp_path), TERMINAL))
-    assert "clone" in _step(plan, "selftest").stdin_after
+    assert "clone" in _step(plan, "selftest").quote_after
     shown = preflight.command(_step(plan, "clone"))
     golden.same("repository", f"{preflight.summary(plan, '')}{_changed(plan, ('bottle', 'clone', 'claude'))}{shown}")
