@@ -12,12 +12,12 @@ import pytest
 
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.host.owner import Owner
-from tests.support.clients import NO_ENGINE
+from tests.support.clients import NO_ENGINE, RECORDED
 from tests.support.labels import listed
 from tests.support.owners import OBSERVER
 from tests.support.scene import NAME, SESSION, STEPS, UNDO, USUAL, Argv, Scene
 
-UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
+UNREACHABLE = f"{NO_ENGINE[RECORDED]}\n"
 QUERY = ("version", "--format")  # whether there is an engine
 LISTINGS = [("ps", "--all"), ("network", "ls"), ("volume", "ls")]
 
@@ -96,8 +96,8 @@ def test_it_removes_what_a_client_made_after_the_first_look(dog: Dog, scene: Sce
 def test_it_waits_for_an_engine_that_does_not_answer(dog: Dog, scene: Scene) -> None:
     scene.rule("network ls", code=1, stderr=UNREACHABLE, times=2)
     dog.end.watch(SESSION, [])
-    scene.rule("version", code=1, stderr=UNREACHABLE, times=2)
-    failed = [*LISTINGS[:2], QUERY]
+    scene.rule("version --format", code=1, stderr=UNREACHABLE, times=2)
+    failed = [*LISTINGS[:2], QUERY, ("--version",)]
     assert dog.let_go() == [*failed, *failed, *LISTINGS, *LISTINGS]
 
 
