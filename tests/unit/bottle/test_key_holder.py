@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.support import keys, plans
+from tests.support import keys, plans, systems
 from tests.support import scene as scenes
 from tests.support.clients import NO_ENGINE, RECORDED
 from tests.support.plans import SSH_HOST
@@ -130,6 +130,7 @@ def await_more_read(scene: Scene, command: str) -> None:
         assert time.monotonic() < end, f"nothing is written to {command}"
 
 
+@systems.needs_linux("/proc/PID/io")
 def test_a_remote_key_holder_hears_the_beat_while_the_passphrase_is_asked_for(scene: Scene) -> None:
     scene.rule(UNLOCK, fifo="asked", code=1)
     child = on_a_terminal(scene, {"session.monitor._BEAT": 0.001}, DOCKER_HOST="tcp://198.51.100.129:2375")

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,22 +26,26 @@ LISTINGS = [("ps", "--all"), ("network", "ls"), ("volume", "ls")]
 class Dog:
     """A watchdog of a test's own."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scene = scene
         self.owner = OBSERVER
-        before = _children()
-        self.end = Watchdog.start(scene.environ, self.owner)
-        [self.pid] = _children() - before
+        started = list["subprocess.Popen[bytes]"]()
+
+        class Noted(subprocess.Popen[bytes]):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                started.append(self)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("subprocess.Popen", Noted)
+            self.end = Watchdog.start(scene.environ, self.owner)
+        [self.pid] = [each.pid for each in started]
 
     def let_go(self, *, clean: bool = False) -> list[Argv]:
         """Let it go and wait for its end; return what it asked of docker, without the options of its queries."""
         self.end.close(clean=clean)
         assert os.waitpid(self.pid, 0) == (self.pid, 0)
         return asked(self.scene)
-
-
-def _children() -> set[int]:
-    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
 
 
 def asked(scene: Scene) -> list[Argv]:
@@ -52,8 +57,8 @@ def asked(scene: Scene) -> list[Argv]:
 
 
 @pytest.fixture
-def dog(scene: Scene) -> Dog:
-    return Dog(scene)
+def dog(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Dog:
+    return Dog(scene, monkeypatch)
 
 
 def stage_dir(scene: Scene, session: str, owner: str = "") -> Path:
