@@ -5,13 +5,13 @@ import json
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import escape_control_chars
-from claude_bottle.errors import DockerError, EngineError, ManifestError
+from claude_bottle.errors import BottleError, DockerError, EngineError, ManifestError
 from claude_bottle.process import command
 from claude_bottle.process.command import Result
 
@@ -20,8 +20,10 @@ Argv = tuple[str, ...]
 EGRESS = f"{PREFIX}-egress"  # the network of the sidecars' way out, unless the user chose another
 _OLDEST = (20, 10)
 _TIMEOUT = 30  # seconds for a query; an engine that hangs is one that cannot be reached
-_VERSIONS = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}")
-_DEBUG = ("docker", "info", "--format", "{{.Debug}}")
+_COMPONENTS = "{{range .Server.Components}}{{.Name}} {{end}}"
+_VERSIONS = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}} " + _COMPONENTS)
+_PODMAN = "podman is not supported: bottles need Docker Engine, 20.10 or newer"
+_INFO = ("docker", "info", "--format", "{{.Debug}} {{.ServerVersion}}")
 DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the values of the bottle's variables"
 _SOCKET = "unix:///var/run/docker.sock"  # of docker's default context
 _UNIX = "unix://"
@@ -102,17 +104,33 @@ class Engine:
                 client.terminate()
 
     def _versions(self) -> Versions:
-        """Query the engine for what any engine can say; EngineError if that fails."""
+        """Query the engine for what any engine can say; EngineError if that fails, or if it is podman."""
         [result] = self._run_all([_VERSIONS])
         words = result.stdout.decode(errors="replace").split()
+        if result.timed_out:
+            raise unusable(result.reason)
+        if "Podman" in words[2:] or (not result.ok and self._is_podmans()):
+            raise EngineError(_PODMAN)
         if not result.ok:
-            raise unusable(result.reason + ("" if result.timed_out else self._membership()))
-        if len(words) != 2:
+            raise unusable(result.reason + self._membership())
+        if len(words) < 2:
             raise unusable(f"docker version names no engine: {escape_control_chars(' '.join(words))}")
-        return Versions(*words)
+        return Versions(*words[:2])
+
+    def _is_podmans(self) -> bool:
+        """Return whether the docker command is podman's own, which does not understand these queries."""
+        return self._run_all([("docker", "--version")])[0].stdout.startswith(b"podman")
+
+    def explained(self, error: BottleError) -> BottleError:
+        """Return the error, or why docker cannot be used any more, which is then its cause."""
+        try:
+            self._versions()
+        except EngineError as silent:
+            return silent
+        return error
 
     def versions(self) -> Versions:
-        """Return client's and engine's versions; EngineError if the engine is too old or docker cannot be used."""
+        """Return client's and engine's versions; EngineError if the engine is none that works, or is not there."""
         versions = self._versions()
         if _numbers(versions.engine) < _OLDEST:
             raise EngineError(f"Docker Engine {versions.engine} is too old: 20.10 is the oldest that works")
@@ -122,21 +140,23 @@ class Engine:
         """Return which of `images` exist, and the network of the sidecars' way out, `chosen` by the user or shared.
 
         Raises ManifestError if the chosen network does not exist, DockerError if the engine refuses to say what exists,
-        EngineError if docker cannot be used.
+        EngineError as `versions` does.
         """
         names = tuple(dict.fromkeys(images))
-        network, together, info = self._ask_all([network_query(chosen or EGRESS), image_query(*names), _DEBUG])
+        network, together, info = self._ask_all([network_query(chosen or EGRESS), image_query(*names), _INFO])
+        debug, _, version = info.stdout.decode(errors="replace").strip().partition(" ")
+        if _numbers(version) < _OLDEST:
+            self.versions()  # says what it is
         # All in one query, as each costs a docker client; one by one only if something is missing.
         answers = [together] if together.ok else self._ask_all(map(image_query, names))
         found = [_exists(name, answer) for name, answer in zip(names, answers, strict=False)]
         present = names if together.ok else [name for name, exists in zip(names, found, strict=True) if exists]
         lines = [line for answer in answers if answer.ok for line in answer.stdout.splitlines()]
         paths = {name: path for name, line in zip(present, lines, strict=False) if (path := _path(line))}
-        debug = info.stdout.strip() == b"true"
+        facts = EngineFacts(present=frozenset(present), debug=debug == "true", paths=paths)
         if chosen:
-            return EngineFacts(_egress(chosen, network), frozenset(present), debug=debug, paths=paths)
-        shared = (EGRESS,) if _exists(EGRESS, network) else ()
-        return EngineFacts(present=frozenset({*present, *shared}), debug=debug, paths=paths)
+            return replace(facts, egress=_egress(chosen, network))
+        return replace(facts, present=facts.present | {EGRESS}) if _exists(EGRESS, network) else facts
 
     def egress(self, chosen: str) -> Egress:
         """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""

@@ -119,8 +119,8 @@ TABLE = (
     *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT, ANOTHERS),
 )
 
-# How lines of advice begin, and the prefixes of those that explain a failure.
-_ADVICE: dict[Named, tuple[str, ...]] = {"docker": ("See 'docker", "Run 'docker"), "git": ("hint:",)}
+# How lines begin that are no explanation, and the prefixes of those that are.
+_BESIDES: dict[Named, tuple[str, ...]] = {"docker": ("See 'docker", "Run 'docker", "exit status "), "git": ("hint:",)}
 _OPENINGS: dict[Named, tuple[str, ...]] = {
     "docker": ("docker: ", "Error response from daemon: "),
     "git": ("fatal: ", "error: "),
@@ -128,9 +128,9 @@ _OPENINGS: dict[Named, tuple[str, ...]] = {
 
 
 def gist(by: Named, said: str) -> str:
-    """Return a program's explanation of its failure, in one line: its last two lines but advice, escaped."""
+    """Return a program's explanation of its failure, in one line: its last two lines that explain, escaped."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(_ADVICE[by])]
+    lines = [line for line in lines if not line.startswith(_BESIDES[by])]
     short = escape_control_chars(" ".join(lines[-2:]))
     for opening in _OPENINGS[by]:
         short = short.removeprefix(opening)

@@ -68,7 +68,7 @@ def unlock(plan: Plan, context: SessionContext) -> None:
         if code := terminal.run(step.argv, context.env, shown=0, full_screen=False):
             # The end of a container kills its processes with SIGKILL.
             if context.runner.client("key-holder").ended_within(_GRACE if code == _KILLED else 0):
-                raise DockerError(KEY_HOLDER_ENDED)
+                raise context.engine.explained(DockerError(KEY_HOLDER_ENDED))
             raise RefusedError(f"{path} was not unlocked; nothing ran in the bottle")
 
 

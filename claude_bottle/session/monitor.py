@@ -142,5 +142,5 @@ class Monitor:
             if key_holder.ended_within(0):
                 # If the bottle has ended as well, the link to the engine was cut: do not blame the key-holder.
                 if not self._bottle.ended_within(_LOOK) and not self._over.is_set():
-                    self._end(DockerError(KEY_HOLDER_ENDED))
+                    self._end(Engine(self._env).explained(DockerError(KEY_HOLDER_ENDED)))
                 return

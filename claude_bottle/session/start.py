@@ -132,18 +132,18 @@ def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> Hand
 
 def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | None:
     """Return the error if claude did not exit by itself but lost its bottle or its engine, else None."""
-    error = DockerError("the bottle was removed from outside, which ended the session")
     # The end of the bottle kills claude with SIGKILL.
-    if code == _KILLED:
-        return error if context.runner.client("bottle").ended_within(_GRACE) else None
-    if code not in _LOST:
+    killed = code == _KILLED and context.runner.client("bottle").ended_within(_GRACE)
+    if not killed and code not in _LOST:
         return None
     asked = ("inspect", "--format", "{{.State.Running}}", plan.name)
     try:
         result = context.engine.ask(*asked, timeout=_TIMEOUT)
     except EngineError as silent:
         return silent
-    return None if result.stdout.strip() == b"true" else error
+    if not killed and result.stdout.strip() == b"true":
+        return None
+    return DockerError("the bottle was removed from outside, which ended the session")
 
 
 def _watched(plan: Plan, context: SessionContext) -> Monitor:

@@ -12,6 +12,7 @@ from tests.contract.wire import client_hello, read_answer, read_exactly
 pytestmark = pytest.mark.xdist_group("contract")
 
 OFF = "plain HTTP is off, use https"
+HELLO = client_hello("allowed.test")  # of 500 to 1,600 bytes, as the version of OpenSSL has it
 NOT_LISTED, PRIVATE = "domain not in allowlist: {}", "SSRF blocked: {} resolves to internal IP"
 
 
@@ -197,7 +198,7 @@ def test_answers(sidecar: Sidecar, line: str, status: int, told: str) -> None:
             [bytes.fromhex("802e0100020015000000100100800200800300800400800500800600400700c0") + b"c" * 16],
             True,
         ),
-        row("a hello in small pieces", [client_hello("allowed.test")[at : at + 90] for at in range(0, 700, 90)], True),
+        row("a hello in small pieces", [HELLO[at : at + 90] for at in range(0, len(HELLO), 90)], True),
         row("a name that is not listed", [client_hello("other.test")], False),
         row("another listed name", [client_hello("wild.test")], False),
     ],

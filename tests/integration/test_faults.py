@@ -105,19 +105,23 @@ def forwarded(where: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
             forwarder.kill()
 
 
-def test_engine_vanishes_in_the_session_and_comes_back(bench: Bench) -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["with its socket there", "with its socket"])
+def test_engine_vanishes_in_the_session_and_comes_back(bench: Bench, *, gone: bool) -> None:
     """The lifeline ends the bottle, the launcher says why and what it could not remove, its watchdog removes it."""
     bench.puppet("stay")
     path = bench.folder / "engine"
     with forwarded(f"unix:{path}") as (engine, forwarder), bench.running("--yes", DOCKER_HOST=engine) as run:
         stays(run)
+        if gone:
+            path.unlink()  # as where systemd stops both
         forwarder.kill()
         ended = run.end()
     assert ended.code == 75, ended
     assert "claude-bottle: docker cannot be used: " in ended.err, ended
+    assert "which ended the session" not in ended.err, ended  # no container is to blame
     assert last(ended).startswith("claude-bottle: left behind: "), ended  # lock and gate may have been on their way
     assert " bottle (" in last(ended)
-    path.unlink()
+    path.unlink(missing_ok=True)
     with forwarded(f"unix:{path}"):
         until_nothing_is_left(bench, time.monotonic())
         until_no_watchdog(run.process.pid)

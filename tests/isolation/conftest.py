@@ -1,6 +1,7 @@
 """The battery's run, once for all its tests, and its counts at the end of pytest's output."""
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if any(counts.values()):
         told = f"leak battery: {held + leaks} attacks, {leaks} leak{'' if leaks == 1 else 's'}; "
         told += f"{fired} detectors fired in the anti-test"
-        limits = sum("::test_limit" in report.nodeid for report in terminalreporter.getreports("passed"))
-        told += f"; {limits} more are as open as docs/security.md says of this engine"
+        reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+        limits = [value for report in reports for name, value in report.user_properties if name == "limit"]
+        told += "".join(f"; {limit}" for limit in _limits(limits))
         errors = counts["test_attack", "error"] + counts["test_detector", "error"]
         terminalreporter.write_line(told + (f"; {errors} DID NOT RUN" if errors else ""))
+
+
+def _limits(seen: Sequence[tuple[str, bool]]) -> Iterator[str]:
+    """Yield what was measured of the attacks that the engine's version decides about: its version, and what arrived."""
+    for version in sorted({version for version, _ in seen}):
+        arrived = [arrived for of, arrived in seen if of == version]
+        yield f"{sum(arrived)} of {len(arrived)} more arrived, which Engine {version} decides"

@@ -17,7 +17,7 @@ from typing import Any
 from tests.isolation.places import ANTHROPIC, BEYOND, BEYOND443, OUTSIDE, TRAPS
 from tests.world import World, apt, certificates
 from tests.world.api import EXTRA_HOST, HOSTS
-from tests.world.shell import PATH, attempt, need_root, run, which
+from tests.world.shell import PATH, WorldError, attempt, need_root, run, which
 
 SCRIPT = Path(__file__).with_name("machine.sh")
 SPACE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -41,7 +41,7 @@ def machine(world: World) -> Iterator["Machine"]:
     for program, package in (("ip", "iproute2"), ("dockerd", "docker.io")):
         if not which(program):
             apt.install(package)
-    folder = certificates.cache() / f"battery-{secrets.token_hex(4)}"
+    folder = _place() / f"battery-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
         _write(folder, world)
@@ -57,6 +57,20 @@ def machine(world: World) -> Iterator["Machine"]:
             yield made
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place() -> Path:
+    """Return a folder in which an engine can have its images; WorldError if every one lies on an overlay.
+
+    There, newer engines (29.7.2 was seen) cannot unpack an image that removes a file of another layer.
+    """
+    root = Path(run("docker", "info", "--format", "{{.DockerRootDir}}").strip())
+    folders = (certificates.cache(), Path("/var/tmp"), root)
+    for folder in folders:
+        if folder.is_dir() and run("stat", "--file-system", "--format", "%T", str(folder)).strip() != "overlayfs":
+            return folder
+    shown = ", ".join(map(str, folders))
+    raise WorldError(f"not run: the battery's engine needs a file system that is no overlay, unlike {shown}")
 
 
 def _write(folder: Path, world: World) -> None:

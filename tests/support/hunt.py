@@ -90,6 +90,7 @@ def on_disk(world: World, since: float, words: Sequence[str]) -> dict[str, set[s
     root = docker("info", "--format", "{{.DockerRootDir}}").strip()
     found = docker(
         "run", "--rm", "--interactive", "--network", "none", "--log-driver", "none", "--pull", "never",
+        "--userns", "host",  # an engine's root in a range of its own may not read the engine's files
         "--tmpfs", "/hunt", "--volume", f"{root}:/engine/root:ro", "--volume", "/run:/engine/run:ro",
         "--volume", "/tmp:/engine/tmp:ro", "--volume", "/var/lib:/engine/lib:ro",
         world.base_image, "bash", "-c", HUNT, "bash", str(int(since)), stdin="\n".join(words).encode(),

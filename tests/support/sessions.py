@@ -21,6 +21,7 @@ from tests.world import REPOSITORY, World
 
 CLI = REPOSITORY / "cli.py"
 GUARD = 300  # seconds until a test gives up waiting; none comes near it
+LONGEST = 1800  # the same for a whole session
 PUPPET = Path(__file__).parent / "puppet"
 SESSION = "claude-bottle.session"
 AS_BEFORE = b"terminal as before\r\n"
@@ -148,9 +149,9 @@ class Bench:
         finally:
             terminal.child.close(force=True)
 
-    def held(self) -> str:
+    def held(self, guard: float = GUARD) -> str:
         """Wait until the session's claude waits at `HOLD: <the agent's name>`; return the session's id."""
-        self.world.wait(self.token, lambda request: request.runs and f"HOLD: {self.name}" in request.prompt, GUARD)
+        self.world.wait(self.token, lambda request: request.runs and f"HOLD: {self.name}" in request.prompt, guard)
         return self.sessions()[0]
 
     def await_file(self, path: Path) -> None:
@@ -213,7 +214,7 @@ class Running:
     def __init__(self, argv: tuple[str, ...], env: dict[str, str]) -> None:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
-        self._timer = threading.Timer(600, self.process.kill)
+        self._timer = threading.Timer(LONGEST, self.process.kill)
         self._timer.start()
         self._said: list[str] = []
 

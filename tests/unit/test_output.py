@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import systems
 from tests.support.labels import LIST, row
 from tests.support.owners import OBSERVER
 from tests.support.scene import PATCHED, STEPS, TRUSTING, Scene
@@ -21,6 +22,8 @@ PRINTING = [
 
 def run(scene: Scene, redirections: str, *words: str, cwd: Path | None = None) -> tuple[int, str, str]:
     """Run the launcher by a shell that redirects its streams."""
+    if "/dev/full" in redirections:
+        systems.full()
     shell = ("/bin/sh", "-c", f'exec "$@" {redirections}', "sh")
     done = subprocess.run(
         (*shell, sys.executable, str(PATCHED), json.dumps(TRUSTING), *words), check=False, text=True,

@@ -9,8 +9,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.support import keys, plans
+from tests.support import keys, plans, systems
 from tests.support import scene as scenes
+from tests.support.clients import NO_ENGINE, RECORDED
 from tests.support.plans import SSH_HOST
 from tests.support.scene import NAME, STEPS, USUAL, Scene
 
@@ -61,7 +62,17 @@ def test_an_encrypted_key_wants_a_terminal_before_docker_is_asked(scene: Scene) 
     assert scene.log == []
 
 
-def test_a_key_holder_that_ends_ends_the_session(scene: Scene) -> None:
+GONE = [
+    ({}, 70, "the key-holder has exited, which ended the session"),
+    ({"code": 1, "stderr": f"{NO_ENGINE[RECORDED]}\n"}, 69, "docker cannot be used: failed to connect"),
+]
+
+
+@pytest.mark.parametrize(("version", "ended_with", "message"), GONE, ids=["alone", "with its engine"])
+def test_a_key_holder_that_ends_ends_the_session(
+    scene: Scene, version: dict[str, object], ended_with: int, message: str
+) -> None:
+    scene.rule("version", **version)
     give(scene, SSH_HOST)
     scene.rule(SERVE, stdout="up\n", stays="serves", code=1)
     scene.rule(STEPS["claude"], fifo="claude", code=137)
@@ -72,8 +83,8 @@ def test_a_key_holder_that_ends_ends_the_session(scene: Scene) -> None:
         while not any(event.ends(f"--name {NAME} ") for event in scene.log):
             time.sleep(0.01)
     code, _, err = scene.end(child)
-    assert code == 70
-    assert err.count("claude-bottle: the key-holder has exited, which ended the session") == 1, err
+    assert code == ended_with
+    assert err.count(f"claude-bottle: {message}") == 1, err
     assert scene.undone == [("docker", "rm", "--force", "--volumes", f"{NAME}-key-holder"), *REMOVED]
 
 
@@ -119,6 +130,7 @@ def await_more_read(scene: Scene, command: str) -> None:
         assert time.monotonic() < end, f"nothing is written to {command}"
 
 
+@systems.needs_linux("/proc/PID/io")
 def test_a_remote_key_holder_hears_the_beat_while_the_passphrase_is_asked_for(scene: Scene) -> None:
     scene.rule(UNLOCK, fifo="asked", code=1)
     child = on_a_terminal(scene, {"session.monitor._BEAT": 0.001}, DOCKER_HOST="tcp://198.51.100.129:2375")
@@ -132,8 +144,13 @@ def test_a_remote_key_holder_hears_the_beat_while_the_passphrase_is_asked_for(sc
     assert ended(scene, child)[0] == 65
 
 
-def test_a_key_holder_that_ends_at_the_question_is_told_as_that(scene: Scene) -> None:
+@pytest.mark.parametrize(("version", "ended_with", "message"), GONE, ids=["alone", "with its engine"])
+def test_a_key_holder_that_ends_at_the_question_is_told_as_that(
+    scene: Scene, version: dict[str, object], ended_with: int, message: str
+) -> None:
+    scene.rule("version", **version)
     scene.rule(SERVE, stdout="up\n", code=1)
     scene.rule(UNLOCK, code=137)
     child = on_a_terminal(scene, {"session.monitor._LOOK": 3600})  # not the one to tell it
-    assert ended(scene, child)[:2] == (70, "claude-bottle: the key-holder has exited, which ended the session")
+    code, last, _ = ended(scene, child)
+    assert (code, last.startswith(f"claude-bottle: {message}")) == (ended_with, True), last

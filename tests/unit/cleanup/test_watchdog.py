@@ -7,17 +7,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.host.owner import Owner
-from tests.support.clients import NO_ENGINE
+from tests.support.clients import NO_ENGINE, RECORDED
 from tests.support.labels import listed
 from tests.support.owners import OBSERVER
 from tests.support.scene import NAME, SESSION, STEPS, UNDO, USUAL, Argv, Scene
 
-UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
+UNREACHABLE = f"{NO_ENGINE[RECORDED]}\n"
 QUERY = ("version", "--format")  # whether there is an engine
 LISTINGS = [("ps", "--all"), ("network", "ls"), ("volume", "ls")]
 
@@ -25,22 +26,26 @@ LISTINGS = [("ps", "--all"), ("network", "ls"), ("volume", "ls")]
 class Dog:
     """A watchdog of a test's own."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scene = scene
         self.owner = OBSERVER
-        before = _children()
-        self.end = Watchdog.start(scene.environ, self.owner)
-        [self.pid] = _children() - before
+        started = list["subprocess.Popen[bytes]"]()
+
+        class Noted(subprocess.Popen[bytes]):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                started.append(self)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("subprocess.Popen", Noted)
+            self.end = Watchdog.start(scene.environ, self.owner)
+        [self.pid] = [each.pid for each in started]
 
     def let_go(self, *, clean: bool = False) -> list[Argv]:
         """Let it go and wait for its end; return what it asked of docker, without the options of its queries."""
         self.end.close(clean=clean)
         assert os.waitpid(self.pid, 0) == (self.pid, 0)
         return asked(self.scene)
-
-
-def _children() -> set[int]:
-    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
 
 
 def asked(scene: Scene) -> list[Argv]:
@@ -52,8 +57,8 @@ def asked(scene: Scene) -> list[Argv]:
 
 
 @pytest.fixture
-def dog(scene: Scene) -> Dog:
-    return Dog(scene)
+def dog(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Dog:
+    return Dog(scene, monkeypatch)
 
 
 def stage_dir(scene: Scene, session: str, owner: str = "") -> Path:
@@ -96,8 +101,8 @@ def test_it_removes_what_a_client_made_after_the_first_look(dog: Dog, scene: Sce
 def test_it_waits_for_an_engine_that_does_not_answer(dog: Dog, scene: Scene) -> None:
     scene.rule("network ls", code=1, stderr=UNREACHABLE, times=2)
     dog.end.watch(SESSION, [])
-    scene.rule("version", code=1, stderr=UNREACHABLE, times=2)
-    failed = [*LISTINGS[:2], QUERY]
+    scene.rule("version --format", code=1, stderr=UNREACHABLE, times=2)
+    failed = [*LISTINGS[:2], QUERY, ("--version",)]
     assert dog.let_go() == [*failed, *failed, *LISTINGS, *LISTINGS]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.documents import files
+from tests.support import systems
 
 
 def test_a_file_of_the_largest_size_is_read_and_a_larger_one_is_not(tmp_path: Path) -> None:
@@ -18,6 +19,7 @@ def test_a_file_of_the_largest_size_is_read_and_a_larger_one_is_not(tmp_path: Pa
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(file))
 
 
+@systems.needs_linux("/proc")
 def test_a_file_that_states_no_size_is_not_read_without_end() -> None:
     with pytest.raises(OSError, match="larger than") as caught:
         files.read(Path("/proc/self/smaps"), 100)

@@ -9,6 +9,7 @@ import pexpect
 import pytest
 
 from claude_bottle.host import console
+from tests.support import systems
 from tests.support.scene import ROOT
 
 START = "import sys\nfrom claude_bottle.host import console\n"
@@ -33,7 +34,7 @@ def run(program: str, *, stdout: int = subprocess.PIPE, closed: int | None = Non
 
 def full() -> int:
     """Return a descriptor of a disk that is always full."""
-    return os.open("/dev/full", os.O_WRONLY)
+    return os.open(systems.full(), os.O_WRONLY)
 
 
 def test_results_go_to_stdout_and_all_else_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ def test_versions_of_every_spelling_are_new_enough(scene: Scene, answer: str) ->
     ("what", "reason"),
     [
         ({"stdout": "28.2.2 19.03.15\n"}, "Docker Engine 19.03.15 is too old: 20.10 is the oldest that works"),
-        ({"stdout": "<no value>\n\0\n"}, r"docker cannot be used: docker version names no engine: <no value> \x00"),
+        ({"stdout": "28.2.2\0\n"}, r"docker cannot be used: docker version names no engine: 28.2.2\x00"),
         *(
             ({"stdout": "28.2.2\n", "code": 1, "stderr": f"{said}\n"}, f"docker cannot be used: {said}")
             for said in NO_ENGINE.values()
@@ -101,7 +101,56 @@ def test_who_may_not_use_the_socket_is_told_how_to_join(
     assert (f"`sudo usermod -aG {group.gr_name} $USER`, then log in again" in str(caught.value)) == (mode == 0o660)
 
 
-@pytest.mark.parametrize(("said", "debug"), [("true\n", True), ("false\n", False), ("", False)])
+PODMAN = "podman is not supported: bottles need Docker Engine, 20.10 or newer"
+COMPONENTS = "Podman Engine Conmon OCI Runtime (crun) Engine"
+
+
+@pytest.mark.parametrize("client", ["26.1.5+dfsg1", "28.2.2"])
+def test_podman_is_named_as_what_it_is(scene: Scene, client: str) -> None:
+    """As podman 5.4.2 answers docker's clients."""
+    scene.rule("version", stdout=f"{client} 5.4.2 {COMPONENTS}\n")
+    scene.rule("info", stdout="false 5.4.2\n")
+    scene.rule("image", code=1, stderr="Error response from daemon: failed to find image x: x: No such image\n")
+    said = f"unable to find network with name or ID {EGRESS}: network not found"
+    scene.rule("network", code=1, stderr=f"Error response from daemon: {said}\n")
+    for ask in (Engine(scene.environ).versions, lambda: Engine(scene.environ).facts(["x", "y"])):
+        with pytest.raises(EngineError, match=f"^{PODMAN}$"):
+            ask()
+    asked = [event.argv[1] for event in scene.log if event.kind == "start"]
+    assert sorted(asked[1:]) == ["image", "info", "network", "version"]
+
+
+def test_podmans_own_docker_command_is_named_as_what_it_is(scene: Scene) -> None:
+    """As podman 5.4.2 answers under the name of docker."""
+    scene.rule("--version", stdout="podman version 5.4.2\n")
+    scene.rule(
+        "version", code=125, stdout="5.4.2 ", stderr="Error: template: version:1:9: can't evaluate field Client\n"
+    )
+    scene.rule("info", code=125, stderr="Error: template: info:1:2: can't evaluate field Debug\n")
+    scene.rule("image", code=125, stderr="Error: x: image not known\n")
+    scene.rule("network", code=125, stderr=f"Error: network {EGRESS}: unable to find network: network not found\n")
+    for ask in (Engine(scene.environ).versions, lambda: Engine(scene.environ).facts(["x"])):
+        with pytest.raises(EngineError, match=f"^{PODMAN}$"):
+            ask()
+
+
+def test_an_engine_that_is_too_old_is_refused_before_anything_is_made_of_its_facts(scene: Scene) -> None:
+    scene.rule("version", stdout="28.2.2 19.03.15 Engine containerd runc docker-init\n")
+    scene.rule("info", stdout="false 19.03.15\n")
+    with pytest.raises(EngineError, match=r"^Docker Engine 19\.03\.15 is too old"):
+        Engine(scene.environ).facts(["x"], "vpn")
+
+
+@pytest.mark.parametrize("said", ["false 20.10.24+dfsg1\n", "true 29.7.2\n", "false dev\n", ""])
+def test_one_that_works_is_not_asked_again(scene: Scene, said: str) -> None:
+    scene.rule("info", stdout=said)
+    Engine(scene.environ).facts(["x"])
+    assert [event for event in scene.log if event.starts("version")] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "debug"), [("true 20.10.24\n", True), ("false 20.10.24\n", False), ("true\n", True), ("", False)]
+)
 def test_a_debug_engine_is_seen_beside_the_other_facts(scene: Scene, said: str, *, debug: bool) -> None:
     scene.rule("info", stdout=said)
     assert Engine(scene.environ).facts(["x"]).debug == debug

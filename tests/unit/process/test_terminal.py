@@ -23,6 +23,7 @@ import pexpect
 import pytest
 
 from claude_bottle.process import terminal
+from tests.support import systems
 
 PROGRAMS = Path(__file__).parents[2] / "support" / "programs"
 GUARD = 300  # seconds; no test comes near it
@@ -107,6 +108,7 @@ def test_the_last_output_of_a_program_that_exits_at_once_arrives() -> None:
             assert terminal.until(SHELL) == b"x" * 16384
 
 
+@systems.needs_linux("os.pidfd_open")
 def test_the_last_output_arrives_after_the_end_of_the_program() -> None:
     with closing(Terminal("last_words_on_signal", "4096")) as terminal:
         child = int(terminal.said())
@@ -289,6 +291,7 @@ def test_a_stopped_launcher_that_is_asked_to_end_leaves_the_terminal_alone() -> 
         assert shell.asked("stty -g") == shell.before
 
 
+@systems.needs_linux("os.pidfd_open")
 def test_the_end_of_the_terminal_ends_a_stopped_launcher() -> None:
     with closing(JobShell(signal.SIGSTOP)) as shell:
         shell.stopped()

@@ -17,6 +17,7 @@ import pytest
 
 from claude_bottle.repository import exporter
 from claude_bottle.repository.exporter import Commits, Git, Kept, Task, WorkTree
+from tests.support import systems
 from tests.support.repos import CONFIG, Repo
 
 SOURCE = Path(exporter.__file__)
@@ -95,6 +96,7 @@ def test_a_pipe_takes_it_at_once() -> None:
     assert len(SOURCE.read_bytes()) < 1 << 16
 
 
+@systems.needs_linux("file names that are not UTF-8")
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "xx_XX.ISO-8859-1"])
 def test_names_are_the_same_in_every_locale(repo: Repo, locale: str) -> None:
     start = repo.git("rev-parse", "HEAD")

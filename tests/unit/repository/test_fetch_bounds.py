@@ -11,6 +11,7 @@ import pytest
 from claude_bottle.errors import RepositoryError
 from claude_bottle.repository import fetch, packfile, quarantine, report
 from claude_bottle.repository.fetch import Bottle
+from tests.support import systems
 from tests.support.fetching import partly
 from tests.support.packs import (
     Blob,
@@ -34,7 +35,8 @@ Limits = Callable[[str], list[str]]
 # A hand-back that has no more address space than this; its commands may have more.
 LIMITED = """
 import os, resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (384 << 20, resource.getrlimit(resource.RLIMIT_AS)[1]))
+if sys.platform == "linux":  # macOS has no limit of address space
+    resource.setrlimit(resource.RLIMIT_AS, (384 << 20, resource.getrlimit(resource.RLIMIT_AS)[1]))
 from claude_bottle.errors import RepositoryError
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import Work
@@ -116,6 +118,7 @@ def test_half_a_million_paths_of_some_objects_land_in_little_memory(ground: Grou
     assert "beware" not in told
 
 
+@systems.needs_linux("a limit of address space")
 @pytest.mark.parametrize(("depth", "width"), [(7, 9), (10, 10)])
 def test_more_paths_than_are_taken_are_refused_in_little_memory(ground: Ground, depth: int, width: int) -> None:
     """Of ten thousand million, git itself comes to its limit before it lists one."""
@@ -167,6 +170,7 @@ def test_a_hundred_thousand_files_land_in_little_memory(ground: Ground) -> None:
     assert ground.user.git("ls-tree", "-r", "--name-only", BRANCH).count("\n") + 1 == 100_102
 
 
+@systems.needs_linux("a limit of address space")
 @pytest.mark.parametrize(
     "part",
     ["init", "index-pack", "cat-file", "rev-list", "diff-tree", "update-ref", "fetch", "upload-pack", "diff", "log"],

@@ -12,14 +12,14 @@ from claude_bottle.bottle.plan import Run
 from claude_bottle.process import command
 from claude_bottle.session.monitor import Heart, Monitor
 from tests.support import plans
-from tests.support.clients import NO_ENGINE
+from tests.support.clients import NO_ENGINE, RECORDED
 from tests.support.scene import NAME, STEPS, TRUSTING, UNDO, USUAL, Patches, Scene
 
 START = ("start", "demo", "--yes")
 SIDECAR = f"State.Running}}}} {NAME}-sidecar"
 GATE = f"State.Running}}}} {NAME}-gate"
 BOTTLE = f"State.Running}}}} {NAME}"
-UNREACHABLE = f"{NO_ENGINE['29.7.2']}\n"
+UNREACHABLE = f"{NO_ENGINE[RECORDED]}\n"
 SILENT = "docker cannot be used: "
 QUICK: Patches = {"session.monitor._BEAT": 0.001, "session.runner._SILENCE": 20}
 REMOVED = "the bottle was removed from outside, which ended the session"
@@ -104,6 +104,24 @@ def test_claudes_own_exit_code_is_distinguished_from_a_lost_connection(
     assert seen == (code if ended is None else ended), err
     assert not message or f"claude-bottle: {message}" in err
     assert scene.undone == USUAL
+
+
+@pytest.mark.parametrize(
+    ("said", "ended", "message"), [(UNREACHABLE, 69, f"{SILENT}failed to connect"), ("", 70, REMOVED)]
+)
+def test_a_bottle_that_went_with_its_engine_was_removed_by_nobody(
+    scene: Scene, said: str, ended: int, message: str
+) -> None:
+    """Claude is killed, and the client of the bottle ends, in either case."""
+    scene.rule(STEPS["bottle"], stdout="up\n", stays="bottle", code=1)
+    scene.rule(STEPS["claude"], fifo="claude", code=137)
+    scene.rule(BOTTLE, code=1, stderr=said or f"Error: No such object: {NAME}\n")
+    scene.rule("version", **({"code": 1, "stderr": said} if said else {}))
+    child = scene.launch(*START)
+    with scene.held("claude"), scene.held("bottle"):
+        pass
+    code, _, err = scene.end(child)
+    assert (code, f"claude-bottle: {message}" in err) == (ended, True), err
 
 
 ENDED = ("api.anthropic.com",)
