@@ -170,19 +170,17 @@ def _renew(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> b
     It is made from the sidecar's copy, nothing is read of the bottle's. If that fails, the hosts are allowed all the
     same: an older version started the session, the bottle is ending, or its agent is in the way.
     """
-    data = reach_of(env, session)
+    data, new = reach_of(env, session), b""
     with contextlib.suppress(ValueError, BottleError):
         new = reach.widened(data, allowlist.configured(config_of(env, session)), hosts)
-        if new == data:
-            return False
-        copies = [home.archive([home.Entry(reach.FILE, new)], uid) for uid in (SIDECAR_UID, home.UID)]
-        _docker(env, "cp", "-", f"{session.sidecar}:/config", stdin=copies[0])
-        # tar replaces what is there instead of opening it, which could be a pipe.
-        untar = ("/usr/bin/tar", "--extract", "--file", "-", "--directory", f"{container.HOME}/{home.FOLDER}")
-        argv = container.execute(session.container, *untar)
-        Engine(env).ask(*argv[1:], stdin=copies[1], timeout=_RENEWAL)
-        return True
-    return False
+        if new != data:
+            copies = [home.archive([home.Entry(reach.FILE, new)], uid) for uid in (SIDECAR_UID, home.UID)]
+            _docker(env, "cp", "-", f"{session.sidecar}:/config", stdin=copies[0])
+            # tar replaces what is there instead of opening it, which could be a pipe.
+            untar = ("/usr/bin/tar", "--extract", "--file", "-", "--directory", f"{container.HOME}/{home.FOLDER}")
+            argv = container.execute(session.container, *untar)
+            Engine(env).ask(*argv[1:], stdin=copies[1], timeout=_RENEWAL)
+    return new not in (b"", data)
 
 
 def _refuse_ports(config: bytes, hosts: Sequence[Host]) -> None:

@@ -10,7 +10,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.egress.allowlist import Host
 from claude_bottle.manifest.bottle import Bottle
 from tests.support import plans
-from tests.support.labels import LIST, row
+from tests.support.labels import KEY, LIST, row
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.scene import Scene
 
@@ -158,14 +158,14 @@ def test_json_has_the_same(scene: Scene) -> None:
     ]  # fmt: skip
 
 
-def running(scene: Scene, manifest: Path, allowed: tuple[str, ...] = (), **labels: object) -> None:
+def running(scene: Scene, manifest: Path, allowed: tuple[str, ...] = (), key: bytes = KEY) -> None:
     """Have a session `demo-1` of a bottle that may reach a.test, and since its start also `allowed`."""
     bottle = Bottle("default", manifest, allow=(Host("a.test"),))
     later = tuple(map(allowlist.parse_host, allowed))
     names = allowlist.allowlist((*bottle.reach, *later))
     config = allowlist.config(names, ("api.anthropic.com", "signed.test"))
     files = {"pipelock.yaml": config, "reach.json": reach.widened(reach.reach("demo-1", bottle), names, later)}
-    scene.rule(LIST, stdout=row("demo-1", OBSERVER, manifest=str(manifest), **labels))  # type: ignore[arg-type]
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER, manifest=str(manifest), key=key))
     for name, data in files.items():
         scene.rule(f"/config/{name} -", stdout=home.archive([home.Entry(name, data)], 0).decode())
 
@@ -192,15 +192,13 @@ def test_what_a_session_may_reach(scene: Scene, host: str, said: str) -> None:
     assert scene.run("why", "demo-1", host) == (0, f"{host}: {said.format(path=path)}", "")
 
 
-@pytest.mark.parametrize("labels", [{"key": b"another's"}, {}], ids=["unproven", "elsewhere"])
-def test_no_file_is_read_that_only_a_label_names(scene: Scene, labels: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("proven", [False, True], ids=["unproven", "elsewhere"])
+def test_no_file_is_read_that_only_a_label_names(scene: Scene, *, proven: bool) -> None:
     path = scene.agents / "bottles" / "default.yaml"
     path.write_text("egress: {allow: [a.test]}\n")
-    if labels:
-        running(scene, path, **labels)
-    else:
+    if proven:
         scene.rule(LIST, stdout=row("demo-1", ELSEWHERE, manifest=str(path)))
-        running(scene, path)
+    running(scene, path, key=b"another's")
     said = "a.test: allowed, by the manifest as it was at the session's start\n"
     assert scene.run("why", "demo-1", "a.test") == (0, said, "")
     refused = (
