@@ -161,9 +161,15 @@ def _answer(found: _Reach, host: Host) -> Answer:
     if not any(Host(name).covers(host.name) for name in found.names):
         what = "its session's list does not have it" if found.session else "no line allows it"
         return _refused(found, host, what)
-    if host.port not in found.ports:
+    if host.port not in found.ports or _is_late(found, host):
         return _refused(found, host, f"port {host.port} is not open")
     return _allowed(found, host)
+
+
+def _is_late(found: _Reach, host: Host) -> bool:
+    """Return whether a port was opened after the session's start, when those of a host with credentials were fixed."""
+    declared = any(line.host.port == host.port for line in found.lines)
+    return host.name in found.signed and not declared and any(one.port == host.port for one in found.since)
 
 
 def _refused(found: _Reach, host: Host, reason: str) -> Answer:

@@ -163,13 +163,15 @@ def running(scene: Scene, manifest: Path, allowed: tuple[str, ...] = (), key: by
     bottle = Bottle("default", manifest, allow=(Host("a.test"),))
     later = tuple(map(allowlist.parse_host, allowed))
     names = allowlist.allowlist((*bottle.reach, *later))
-    config = allowlist.config(names, ("api.anthropic.com", "signed.test"))
+    config = allowlist.config((*names, "signed.test"), ("api.anthropic.com", "signed.test"))
     files = {"pipelock.yaml": config, "reach.json": reach.widened(reach.reach("demo-1", bottle), names, later)}
     scene.rule(LIST, stdout=row("demo-1", OBSERVER, manifest=str(manifest), key=key))
     for name, data in files.items():
         scene.rule(f"/config/{name} -", stdout=home.archive([home.Entry(name, data)], 0).decode())
 
 
+AT_START = "by the manifest as it was at the session's start"
+SIGNED_SAVED = "to allow it, in {path}:\negress:\n  allow: [signed.test:8443]\n"
 SINCE = "by `./cli.py allow` since the session's start"
 
 
@@ -182,6 +184,8 @@ SINCE = "by `./cli.py allow` since the session's start"
         ("a.test:8443", f"allowed, {SINCE}\n{{path}}:1:18: egress.allow: a.test\n"),
         ("later.test", f"{UNLISTED} later.test\n"),  # the file has it since
         ("d.test:22", f"{UNLISTED} d.test:22\n{SAVED}"),
+        ("signed.test", f"allowed, {AT_START}; of its requests, the methods and paths of its credential\n"),
+        ("signed.test:8443", f"refused, port 8443 is not open\n{SIGNED_SAVED}"),  # though it is for others
         ("localhost", "allowed, the bottle itself, without the proxy; never this machine\n"),
     ],
 )
@@ -199,8 +203,7 @@ def test_no_file_is_read_that_only_a_label_names(scene: Scene, *, proven: bool) 
     if proven:
         scene.rule(LIST, stdout=row("demo-1", ELSEWHERE, manifest=str(path)))
     running(scene, path, key=b"another's")
-    said = "a.test: allowed, by the manifest as it was at the session's start\n"
-    assert scene.run("why", "demo-1", "a.test") == (0, said, "")
+    assert scene.run("why", "demo-1", "a.test") == (0, f"a.test: allowed, {AT_START}\n", "")
     refused = (
         "b.test: refused, its session's list does not have it\nto allow it at once: ./cli.py allow demo-1 b.test\n"
     )
