@@ -52,7 +52,8 @@ COPY --from=claude /opt/claude /usr/local/bin/claude
 # As NODE_EXTRA_CA_CERTS above, for pip and requests.
 ENV REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
     DISABLE_AUTOUPDATER=1 \
-    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
+    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 \
+    CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL=1
 USER agent
 WORKDIR /work
 CMD ["bash"]

@@ -18,6 +18,7 @@ from claude_bottle.host import console
 from claude_bottle.host.machine import Machine, machine_fault, read_machine
 
 if TYPE_CHECKING:
+    from claude_bottle.egress.allowlist import Host
     from claude_bottle.manifest.agent import Agent
 
 
@@ -97,13 +98,13 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--agents", type=_Folder(), metavar="DIR", help="Folder of the manifests.")(command)
 
 
-def _completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return a completion function for "agents", "sessions" or "refs"."""
+def _completer(kinds: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return a completion function for "agents", "sessions" or "refs", or for more than one kind."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from claude_bottle.commands import completion
 
-        return completion.offered(kind, _machine(ctx.params.get("agents")), ctx.params, ctx.args, incomplete)
+        return completion.offered(kinds, _machine(ctx.params.get("agents")), ctx.params, ctx.args, incomplete)
 
     return complete
 
@@ -359,22 +360,57 @@ def cleanup(*, dry_run: bool) -> None:
 
 
 @main.command()
+@click.argument("target", metavar="AGENT|SESSION", shell_complete=_completer("agents sessions"))
+@click.argument("host", metavar="HOST[:PORT]")
+@click.option("--session", "as_session", is_flag=True, help="Take the name for a session's, even if an agent has it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@_agents_option
+def why(*, target: str, host: str, as_session: bool, as_json: bool, agents: Path | None) -> None:
+    """Explain why a host is allowed or refused.
+
+    Names the line that allows it, or what would. A name that resolves to a private address is refused all the same.
+    """
+    from claude_bottle.commands import why
+
+    answer = why.why(_machine(agents), target, host, session=as_session)
+    console.output(json.dumps(answer.as_json(), indent=2) if as_json else str(answer))
+
+
+@main.command()
 @click.argument("session", shell_complete=_completer("sessions"))
-@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@click.argument("hosts", nargs=-1, metavar="HOST...")
+@click.option("--ask", is_flag=True, help="Ask for each host that is refused, as it comes.")
 @click.option("--save", is_flag=True, help="Also add the hosts to the bottle's manifest.")
-def allow(*, session: str, hosts: tuple[str, ...], save: bool) -> None:
+def allow(*, session: str, hosts: tuple[str, ...], ask: bool, save: bool) -> None:
     """Allow a running session to reach more hosts.
 
     HOST is a name or name:port; it can be reached at once.
     """
+    from contextlib import closing
+
     from claude_bottle.commands import allow
     from claude_bottle.egress import allowlist
 
+    if bool(hosts) == ask:
+        raise click.UsageError("name one or more hosts, or pass --ask")
     try:
         wanted = [allowlist.parse_further(host) for host in hosts]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    done = allow.allow(_machine(None), session, wanted, save=save)
+    machine = _machine(None)
+    if not ask:
+        _allow(machine, session, wanted, save=save)
+        return
+    with closing(allow.refused(machine, session)) as refused:
+        for host in refused:
+            if console.ask(f"{host} was refused. Allow it?", afresh=True):
+                _allow(machine, session, [host], save=save)
+
+
+def _allow(machine: Machine, session: str, hosts: "list[Host]", *, save: bool) -> None:
+    from claude_bottle.commands import allow
+
+    done = allow.allow(machine, session, hosts, save=save)
     console.report(str(done))
     if done.saving:
         done.saving.write()

@@ -1,6 +1,6 @@
 """The agent's container, which is the bottle itself, and claude in it."""
 
-from claude_bottle.bottle import docker_flags, home, job, key_holder, passed_on
+from claude_bottle.bottle import docker_flags, home, job, key_holder, passed_on, reach
 from claude_bottle.bottle.plan import PLACEHOLDER, PROXY_PORT, TOKEN, Plan
 from claude_bottle.process import container
 from claude_bottle.repository.clone import WORKDIR
@@ -8,6 +8,8 @@ from claude_bottle.repository.clone import WORKDIR
 Argv = tuple[str, ...]
 
 _HOSTNAME = "bottle"
+# No "[::1]", which is what some want: httpx fails on it, whatever the host.
+ITSELF = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0", _HOSTNAME)  # reached without the proxy
 # Each read by a tool that does not look at the image's list, or not at what was added to it: docs/certificates.md.
 _TRUST_NAMES = (
     *("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT"),
@@ -22,6 +24,8 @@ _JAVA = (
 )
 # Everything below the home comes in one stream, the program that writes the files of trusted certificates with it.
 _FILL = f'/usr/bin/head --bytes "$1" | /usr/bin/tar --extract --file - --directory {container.HOME}'
+# Behind what the image has there. A start does not fail for it.
+_MEMORY = f'{{ printf "\\n%s" "$3" >> {container.HOME}/{home.MEMORY} || :; }}'
 _TRUST = f"/usr/bin/python3 -I -S -X utf8 {container.HOME}/{home.TRUST}"
 # Beside the rest, which takes as long. If it fails, it prints nothing.
 _SEARCH = 'search=$(/usr/bin/head --bytes "$2") && { printf %s "$search" | /usr/bin/python3 -I -S -X utf8 - & }'
@@ -70,15 +74,15 @@ def fill(plan: Plan, search: int) -> Argv:
 
     stdin: a tar, the program of the search, of so many bytes, then the session's authority in base64.
     """
-    script = f"{_FILL} && {_SEARCH} && {_TRUST} && wait"
-    return container.execute(plan.name, "/bin/bash", "-c", script, "bash", str(len(plan.home)), str(search))
+    script = f"{_FILL} && {_MEMORY} && {_SEARCH} && {_TRUST} && wait"
+    words = (str(len(plan.home)), str(search), reach.memory(plan.session))
+    return container.execute(plan.name, "/bin/bash", "-c", script, "bash", *words)
 
 
 def proxy_variables(plan: Plan) -> Argv:
     """Return the flags that lead every program to the sidecar, but to the bottle itself directly."""
-    # No "[::1]", which is what some want: httpx fails on it, whatever the host.
-    itself = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0", _HOSTNAME, str(plan.bottle_address))
-    return docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}", itself)
+    direct = (*ITSELF, str(plan.bottle_address))
+    return docker_flags.proxy_variables(f"http://pipelock:{PROXY_PORT}", direct)
 
 
 def trust_variables() -> Argv:

@@ -18,12 +18,14 @@ from claude_bottle.manifest.skill import Part, Skill
 from claude_bottle.repository.clone import WORKDIR
 
 # Below the agent's home.
-PROMPT = ".claude-bottle/prompt"  # a file, since an argument must not be longer than 128 KiB
-CA = f".claude-bottle/{trust.PEM}"  # all certificates that are trusted
-JAVA_CA = f".claude-bottle/{trust.JAVA}"  # the same for Java
-TRUST = ".claude-bottle/trust.py"  # writes both
-MORE_CA = f".claude-bottle/{trust.MORE}"
-_UID = 1000
+FOLDER = ".claude-bottle"
+MEMORY = ".claude/CLAUDE.md"  # Claude's own; an image may have one
+PROMPT = f"{FOLDER}/prompt"  # a file, since an argument must not be longer than 128 KiB
+CA = f"{FOLDER}/{trust.PEM}"  # all certificates that are trusted
+JAVA_CA = f"{FOLDER}/{trust.JAVA}"  # the same for Java
+TRUST = f"{FOLDER}/trust.py"  # writes both
+MORE_CA = f"{FOLDER}/{trust.MORE}"
+UID = 1000
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()
         Entry(".claude", mode=0o700),
         Entry(".claude.json", _json(_state())),
         Entry(".claude/settings.json", _json({"skipDangerousModePermissionPrompt": True})),
-        Entry(str(Path(TRUST).parent), mode=0o700),
+        Entry(FOLDER, mode=0o700),
         Entry(TRUST, Path(trust.__file__).read_bytes()),
         Entry(MORE_CA, certificates),
     ]
@@ -79,7 +81,7 @@ def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()
         entries += _folder(each.folder, f".claude/skills/{each.name}")
     if prompt is not None:
         entries.append(Entry(PROMPT, prompt.encode(errors="surrogateescape")))
-    return archive((*entries, *more), _UID)
+    return archive((*entries, *more), UID)
 
 
 def _state() -> dict[str, object]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from claude_bottle import PREFIX
-from claude_bottle.bottle import home, passed_on
+from claude_bottle.bottle import home, passed_on, reach
 from claude_bottle.bottle.image import Image
 from claude_bottle.documents import files
 from claude_bottle.documents.escaping import escape_control_chars
@@ -102,6 +102,7 @@ class Plan:
     range: IPv4Network
     config: bytes = field(repr=False)  # the sidecar's pipelock.yaml
     home: bytes = field(repr=False)  # the tar stream that fills the agent's home
+    reach: bytes = field(repr=False)  # the file for the agent of what it may reach
     passed_on: tuple[str, ...]  # the user's variables that the manifest does not set itself
     certificates: bytes = field(repr=False)  # PEM, trusted inside the bottle besides the image's own
     signing: Signing
@@ -261,8 +262,11 @@ def make(request: Request, facts: EngineFacts) -> Plan:
     prompt = agent.prompt if run.question is None else run.question
     certificates = _certificates(agent)
     own = {variable.name for variable in agent.bottle.env}
+    session = session_id(agent.name, request.token)
+    reached = reach.reach(session, agent.bottle)
+    more = (home.Entry(f"{home.FOLDER}/{reach.FILE}", reached), *_git_and_ssh(agent, request.identity))
     return Plan(
-        session=session_id(agent.name, request.token),
+        session=session,
         owner=machine.owner,
         agent=agent,
         run=run,
@@ -273,7 +277,8 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         addresses=next(candidates(addresses, int(request.token, 16))),
         range=addresses,
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach), (end.name for end in _ended(agent, run))),
-        home=home.home(agent.skills, prompt, _git_and_ssh(agent, request.identity), certificates),
+        home=home.home(agent.skills, prompt, more, certificates),
+        reach=reached,
         passed_on=tuple(name for name in passed_on.names(machine.environ) if name not in own),
         certificates=certificates,
         signing=_signing(request),

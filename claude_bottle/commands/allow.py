@@ -1,5 +1,6 @@
-"""Allow a running session to reach more hosts, and write them into its bottle's manifest."""
+"""Allow a running session to reach more hosts, named or as they are refused, and write them into its manifest."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -7,21 +8,22 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_bottle.bottle import docker_flags, firewall, home
+from claude_bottle.bottle import docker_flags, firewall, home, reach
 from claude_bottle.bottle.plan import SIDECAR_UID
+from claude_bottle.commands import logs
 from claude_bottle.documents import yaml_document, yaml_edit
 from claude_bottle.documents.escaping import escape_control_chars, from_utf8
 from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
-from claude_bottle.errors import DockerError, ManifestError, UsageError
+from claude_bottle.errors import BottleError, DockerError, ManifestError, RefusedError, UsageError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import Machine
-from claude_bottle.process import liveness
+from claude_bottle.process import container, liveness
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine
 from claude_bottle.session import registry
@@ -30,6 +32,8 @@ from claude_bottle.session.registry import Session
 
 _ATTEMPTS = 3  # another `allow` can overwrite the list between its reading and its writing
 _PATIENCE = 10.0  # seconds for the sidecar to take a new list; 0.2 were seen
+MOST_ASKED = 20  # hosts
+_RENEWAL = 10.0  # seconds to renew the file in the bottle, whose agent may hold that up
 _TAIL = "5000"  # lines of the log that are looked at; a flood writes 1300 while the list is taken
 
 
@@ -84,7 +88,33 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
         why = registry.UNPROVEN.format(session.id)
         raise ManifestError(f"{_manifest(session)}: not saved, {why}; nothing was allowed")
     saving = _saving(session, hosts) if save else None
-    return Allowed(tuple(hosts), _allow(env, session, hosts), saving)
+    new = _allow(env, session, hosts)
+    opened = _renew(env, session, hosts)  # a further port of a host is new as well
+    return Allowed(tuple(hosts), new or opened, saving)
+
+
+def refused(machine: Machine, name: str) -> Generator[Host, None, None]:
+    """Yield the hosts that a session was refused and may be allowed, as they come, each once, MOST_ASKED at most.
+
+    A host that is allowed meanwhile is left out. Raises RefusedError without a terminal, UsageError, EngineError or
+    DockerError.
+    """
+    if not machine.interactive:
+        raise RefusedError("cannot ask: stdin is not a terminal; name the hosts instead")
+    env = client_environment(machine)
+    session, refusals = registry.find(registry.listed(env), name), events.Refusals(MOST_ASKED)
+    with contextlib.closing(logs.logs(machine, session.id, follow=True, blocked=True)) as found:
+        for event in found:
+            host = refusals.first(event)
+            if host and not allowlist.further_problem(host) and not _reaches(env, session, host):
+                yield host
+            if refusals.full:
+                return
+
+
+def _reaches(env: Mapping[str, str], session: Session, host: Host) -> bool:
+    names, (ports, _) = allowlist.configured(config_of(env, session)), reach.state(reach_of(env, session))
+    return host.port in (allowlist.HTTPS, *ports) and any(Host(name).covers(host.name) for name in names)
 
 
 def _manifest(session: Session) -> Path:
@@ -120,7 +150,7 @@ def _allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> b
     """
     names = {host.name for host in hosts}
     for attempt in range(_ATTEMPTS):
-        config = _read(env, session)
+        config = config_of(env, session)
         _refuse_ports(config, hosts)
         new = allowlist.extended(config, names)
         if new == config:
@@ -132,6 +162,25 @@ def _allow(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> b
             _open_ports(env, session, hosts)
             return True
     raise DockerError(f"the sidecar did not load the new list; see `docker logs {session.sidecar}`")
+
+
+def _renew(env: Mapping[str, str], session: Session, hosts: Sequence[Host]) -> bool:
+    """Renew the file that tells the agent what it reaches; return whether that has changed.
+
+    It is made from the sidecar's copy, nothing is read of the bottle's. If that fails, the hosts are allowed all the
+    same: an older version started the session, the bottle is ending, or its agent is in the way.
+    """
+    data, new = reach_of(env, session), b""
+    with contextlib.suppress(ValueError, BottleError):
+        new = reach.widened(data, allowlist.configured(config_of(env, session)), hosts)
+        if new != data:
+            copies = [home.archive([home.Entry(reach.FILE, new)], uid) for uid in (SIDECAR_UID, home.UID)]
+            _docker(env, "cp", "-", f"{session.sidecar}:/config", stdin=copies[0])
+            # tar replaces what is there instead of opening it, which could be a pipe.
+            untar = ("/usr/bin/tar", "--extract", "--file", "-", "--directory", f"{container.HOME}/{home.FOLDER}")
+            argv = container.execute(session.container, *untar)
+            Engine(env).ask(*argv[1:], stdin=copies[1], timeout=_RENEWAL)
+    return new not in (b"", data)
 
 
 def _refuse_ports(config: bytes, hosts: Sequence[Host]) -> None:
@@ -169,18 +218,30 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def _read(env: Mapping[str, str], session: Session) -> bytes:
-    """Return the sidecar's own configuration, as it lies in its volume."""
+def config_of(env: Mapping[str, str], session: Session) -> bytes:
+    """Return the sidecar's own configuration, as it lies in its volume; raises DockerError or EngineError."""
     stdout = _docker(env, "cp", f"{session.sidecar}:/config/pipelock.yaml", "-").stdout
     try:
-        with tarfile.open(fileobj=io.BytesIO(stdout)) as tar:
-            member = tar.next()
-            file = tar.extractfile(member) if member else None
-            config = file.read() if file else b""
+        config = _only_file(stdout)
         allowlist.configured(config)
     except (tarfile.TarError, ValueError) as error:
         raise DockerError(f"cannot read the sidecar's configuration: {error}") from None
     return config
+
+
+def reach_of(env: Mapping[str, str], session: Session) -> bytes:
+    """Return the sidecar's copy of what its bottle reaches; nothing if it has none. Raises EngineError."""
+    result = Engine(env).ask("cp", f"{session.sidecar}:/config/{reach.FILE}", "-")
+    with contextlib.suppress(tarfile.TarError):
+        return _only_file(result.stdout) if result.ok else b""
+    return b""
+
+
+def _only_file(data: bytes) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        member = tar.next()
+        file = tar.extractfile(member) if member else None
+        return file.read() if file else b""
 
 
 def _in_force(env: Mapping[str, str], session: Session, digest: str) -> bool:

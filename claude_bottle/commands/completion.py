@@ -1,5 +1,6 @@
 """What a shell's TAB offers, and the scripts that make it ask: quick, without a prompt, silent on every error."""
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -120,21 +121,21 @@ def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]
     return _lines(command.run(there.argv(*words), there.env, timeout=_SECONDS))
 
 
-def offered(kind: str, host: Machine, given: Mapping[str, object], rest: Sequence[str], incomplete: str) -> list[str]:
-    """Return the "agents", "sessions" or "refs" that begin with `incomplete`; none if they cannot be known.
+def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequence[str], incomplete: str) -> list[str]:
+    """Return the "agents", "sessions" or "refs", or those of more kinds, that begin with `incomplete`, if known.
 
     `given` are the parameters on the command line, `rest` the words that could not be assigned to any.
     """
     repo, agent = cast("Path | None", given.get("repo")), given.get("agent") or next(iter(rest), None)
     typed = given.get("session") or ()
-    try:
-        found = (
-            agents(host) if kind == "agents"
-            else sessions(host) if kind == "sessions"
-            else refs(host, repo, cast("str | None", agent))
-        )  # fmt: skip
-    except (BottleError, OSError, ValueError):
-        return []
+    found: list[str] = []
+    for kind in ("sessions",) if given.get("as_session") else kinds.split():
+        with contextlib.suppress(BottleError, OSError, ValueError):
+            found += (
+                agents(host) if kind == "agents"
+                else sessions(host) if kind == "sessions"
+                else refs(host, repo, cast("str | None", agent))
+            )  # fmt: skip
     # What a script reads is one a line; nobody wants to type what cannot be seen.
     shown = (name for name in found if name and escape_control_chars(name) == name)
     return [name for name in shown if name.startswith(incomplete) and name not in cast("Sequence[str]", typed)]

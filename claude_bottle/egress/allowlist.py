@@ -13,12 +13,17 @@ from claude_bottle.host import installation
 API = "api.anthropic.com"
 HTTPS = 443
 _DATA = installation.DATA / "pipelock"
+DEFAULTS = _DATA / "hosts.yaml"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _LONGEST = 253  # RFC 1035, written out and without the root's dot
 _SHOWN = 3
 _LIST = "api_allowlist:\n"
+
+
+class NoNameError(ValueError):
+    """A destination that can never be allowed, since it is no public name: an address, or a name of one part."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,6 +36,10 @@ class Host:
     def __str__(self) -> str:
         """Return it as `parse_host` reads it."""
         return self.name if self.port == HTTPS else f"{self.name}:{self.port}"
+
+    def covers(self, name: str) -> bool:
+        """Return whether the sidecar lets a lower-case name through for this one; the port does not matter to it."""
+        return name == self.name.removeprefix("*.") or (self.name[0] == "*" and name.endswith(self.name[1:]))
 
 
 def parse_host(text: str) -> Host:
@@ -52,17 +61,27 @@ def parse_host(text: str) -> Host:
 def parse_further(text: str) -> Host:
     """Read a host to be allowed besides the default ones, as `parse_host` does.
 
-    Anybody can have an account at the API: another name of the same servers, or another port of them, would carry a
-    foreign credential past the credential proxy. Raises ValueError with a one-line message.
+    Raises ValueError with a one-line message, also for a host that cannot be allowed.
     """
     host = parse_host(text)
+    if problem := further_problem(host):
+        raise ValueError(problem)
+    return host
+
+
+def further_problem(host: Host) -> str | None:
+    """Return why a host can be no further one to be allowed, None if it can.
+
+    Anybody can have an account at the API: another name of the same servers, or another port of them, would carry a
+    foreign credential past the credential proxy.
+    """
     domain = domain_of_defaults(host.name)
     if host.name in {default.name for default in defaults()}:
-        if host.port != HTTPS:
-            raise ValueError(f'"{host}": only port {HTTPS} of {host.name} passes through the credential proxy')
-    elif domain:
-        raise ValueError(f'"{host}": a host of {domain} could front for the API and carry a foreign credential there')
-    return host
+        wrong = f"only port {HTTPS} of {host.name} passes through the credential proxy"
+        return f'"{host}": {wrong}' if host.port != HTTPS else None
+    return (
+        f'"{host}": a host of {domain} could front for the API and carry a foreign credential there' if domain else None
+    )
 
 
 def domain_of_defaults(name: str) -> str | None:
@@ -85,7 +104,7 @@ def _refuse_more(text: str) -> None:
     if "@" in text:
         raise ValueError(f'"{text}": leave out "@" and everything before it')
     if text.count(":") > 1 or "[" in text:
-        raise ValueError(f'"{text}": only names can be allowed, not IPv6 addresses')
+        raise NoNameError(f'"{text}": only names can be allowed, not IPv6 addresses')
 
 
 def _punycode(name: str, port: str) -> str:
@@ -105,13 +124,13 @@ def _check_name(text: str, name: str, *, wildcard: bool) -> None:
     if "*" in name:
         raise ValueError(f'"{text}": "*" is only allowed at the front, as in "*.name.tld"')
     if _NUMBER.fullmatch(labels[-1]):
-        raise ValueError(f'"{text}": only names can be allowed, not IP addresses in any notation')
+        raise NoNameError(f'"{text}": only names can be allowed, not IP addresses in any notation')
     if name.startswith(".") or name.endswith("."):
         raise ValueError(f'"{text}": leave out the dot at the {"start" if name.startswith(".") else "end"}')
     if len(labels) == 1 and wildcard:
         raise ValueError(f'"{text}" would allow a whole top-level domain; write at least "*.name.{name}"')
     if len(labels) == 1 or labels[-1] == "localhost":
-        raise ValueError(f'"{text}" is not a public name, and a bottle reaches nothing else; write it in full')
+        raise NoNameError(f'"{text}" is not a public name, and a bottle reaches nothing else; write it in full')
     if len(name) > _LONGEST or not all(_LABEL.fullmatch(label) for label in labels):
         parts = f"1 to 63 letters, digits and inner hyphens, {_LONGEST} characters in all at most"
         raise ValueError(f'"{text}": each part of a name must be {parts}')

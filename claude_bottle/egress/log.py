@@ -14,7 +14,7 @@ from itertools import islice
 from claude_bottle import REFUSED
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.documents.yaml_edit import scalar
-from claude_bottle.egress.allowlist import API, HTTPS, Host, parse_further
+from claude_bottle.egress.allowlist import API, HTTPS, Host, parse_further, parse_host
 
 ALLOWED, BLOCKED, UNRESOLVED, FAILED = "allowed", "blocked", "unresolved", "failed"
 _OTHERS = "others"  # what is beyond the limit, counted together; no host, as what is counted first has no space
@@ -220,6 +220,32 @@ class Tally:
         new = not seen[place] >> bit & 1
         seen[place] |= 1 << bit
         return new
+
+
+class Refusals:
+    """The first refusal of each host that the list does not have, up to `most` hosts; `full` after the last of them."""
+
+    def __init__(self, most: int) -> None:
+        """Start with no host seen."""
+        self._most, self._seen = most, set[Host]()
+
+    @property
+    def full(self) -> bool:
+        """Return whether there is no room for another host."""
+        return len(self._seen) >= self._most
+
+    def first(self, event: Event | None) -> Host | None:
+        """Return the host that an event refuses for the first time; None if it does not, or if its host is no name."""
+        if event is None or not event.unlisted or event.inner or self.full:
+            return None
+        try:
+            host = parse_host(event.host)
+        except ValueError:
+            return None
+        if host in self._seen:
+            return None
+        self._seen.add(host)
+        return host
 
 
 def report(tally: Tally, bottle: object, requests: int | None = None) -> str:

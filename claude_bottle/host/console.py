@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -65,10 +66,15 @@ def show(text: str) -> None:
     _try(sys.stderr, _whole(text))
 
 
-def ask(question: str) -> bool:
-    """Ask on the terminal; return whether the answer is yes. No is the default, also if nobody can see the question."""
+def ask(question: str, *, afresh: bool = False) -> bool:
+    """Ask on the terminal; return whether the answer is yes. No is the default, also if nobody can see the question.
+
+    If `afresh`, what was typed before the question does not count.
+    """
     if not (sys.stdin and _try(sys.stderr, f"{question} [y/N] ")):
         return False
+    if afresh:
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
     return sys.stdin.buffer.readline().strip().lower() in (b"y", b"yes")
 
 

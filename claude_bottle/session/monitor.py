@@ -4,9 +4,12 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from claude_bottle.bottle import reach
 from claude_bottle.bottle.plan import Plan
-from claude_bottle.egress.log import Tally
+from claude_bottle.egress.allowlist import Host, further_problem
+from claude_bottle.egress.log import Refusals, Tally
 from claude_bottle.errors import BottleError, DockerError
+from claude_bottle.host import console, installation
 from claude_bottle.process import command
 from claude_bottle.process.command import Client
 from claude_bottle.process.engine import Engine
@@ -24,6 +27,7 @@ while not select.select([0], [], [], float(sys.argv[1]))[0]:
         break
 """
 KEY_HOLDER_ENDED = "the key-holder has exited, which ended the session"
+_NAMED = 5  # hosts whose refusal is told at once
 _LAST_LINES = 5.0  # seconds to read the rest of the log, once the sidecar is gone
 
 
@@ -51,7 +55,8 @@ class Heart:
 class Monitor:
     """Counts a session's requests, and ends the bottle when the sidecar, the credential proxy or the key-holder exits.
 
-    `ended` is the error for which the bottle was ended, else None; `last` is called just before that.
+    `ended` is the error for which the bottle was ended, else None; `last` is called just before that. Without a
+    terminal, the first refusals are printed as they come.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class Monitor:
         self._started = started
         self.last: Callable[[], None] = lambda: None
         self.tally = Tally(ended)
+        # On a terminal nothing may come between the bytes of claude's screen.
+        self._refusals, self._session = Refusals(0 if plan.run.terminal else _NAMED + 1), plan.session
         self._counting = threading.Lock()
         self.ended: BottleError | None = None
         self._env, self._bottle = env, bottle
@@ -110,7 +117,7 @@ class Monitor:
             try:
                 for line in command.lines(followed, self._env, started=self._started):
                     with self._counting:
-                        self.tally.add(line)
+                        self._print_refused(self._refusals.first(self.tally.add(line)))
                 reason = None if self._over.is_set() else self._why(container, what)
                 if reason is None:
                     self._over.wait(1)  # no busy loop if the log cannot be followed
@@ -119,6 +126,13 @@ class Monitor:
         if not self._over.is_set():
             # Fail closed: without either the bottle reaches nothing, and a restarted sidecar would lack the gate.
             self._end(reason)
+
+    def _print_refused(self, host: Host | None) -> None:
+        if host and self._refusals.full:
+            console.say(f"and more were refused: {installation.command(f'logs {self._session} --blocked')}")
+        elif host:
+            how = f"; to allow it: {reach.allowing(self._session, str(host))}"
+            console.say(f"refused: {host}{'' if further_problem(host) else how}")
 
     def _end(self, reason: BottleError | None) -> None:
         self.ended = self.ended or reason  # one that ends may take others along

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from claude_bottle import PREFIX
-from claude_bottle.bottle import agent, credential_proxy, docker_flags, firewall, home, key_holder, sidecar
+from claude_bottle.bottle import agent, credential_proxy, docker_flags, firewall, home, key_holder, reach, sidecar
 from claude_bottle.bottle.plan import SIDECAR_UID, Plan, egress_subnet
 from claude_bottle.manifest.ssh_hosts import Key
 from claude_bottle.process.engine import EGRESS, image_query, network_query
@@ -166,7 +166,8 @@ def _network(plan: Plan) -> Step:
 
 def _sidecar(plan: Plan) -> tuple[Step, ...]:
     name, copy = plan.sidecar, ("docker", "cp", "-", f"{plan.sidecar}:/config")
-    config = home.archive([home.Entry("pipelock.yaml", plan.config)], SIDECAR_UID)
+    files = (home.Entry("pipelock.yaml", plan.config), home.Entry(reach.FILE, plan.reach))
+    config = home.archive(files, SIDECAR_UID)
     needs = tuple(step.name for step in (*_images(plan), *_egress(plan)))
     return (
         Step("sidecar", sidecar.create(plan), needs=needs, undo=_remove(name)),

@@ -65,10 +65,14 @@ def test_a_session_is_listed_entered_widened_and_stopped(bench: Bench) -> None:
         assert code_of(bench, session, f"https://{EXTRA}/").endswith(" 200")
         again = command(bench, "allow", session, EXTRA)
         assert again.out.decode() == f"{EXTRA} was already allowed; nothing changed\n"
+        told = json.loads(command(bench, "shell", session, stdin="cat ~/.claude-bottle/reach.json\n").out)
+        assert (EXTRA in told["hosts"], told["allowed_since_the_start"]) == (True, [EXTRA])
+        why = command(bench, "why", session, EXTRA).out.decode()
+        assert why == f"{EXTRA}: allowed, by `./cli.py allow` since the session's start\n"
 
         [listed] = [one for one in json.loads(command(bench, "list", "--json").out) if one["session"] == session]
-        told = {key: listed[key] for key in ("agent", "bottle", "mode", "blocked")}
-        assert told == {"agent": bench.name, "bottle": bench.name, "mode": "headless", "blocked": 1}
+        shown = {key: listed[key] for key in ("agent", "bottle", "mode", "blocked")}
+        assert shown == {"agent": bench.name, "bottle": bench.name, "mode": "headless", "blocked": 1}
         assert listed["allowed"] >= 1
         assert session in command(bench, "list").out.decode()
         lines = [line.split() for line in command(bench, "logs", session).out.decode().splitlines()]
@@ -84,6 +88,23 @@ def test_a_session_is_listed_entered_widened_and_stopped(bench: Bench) -> None:
     assert ended.code == 128 + signal.SIGTERM
     assert "ended by SIGTERM, which ./cli.py stop sends" in ended.err
     assert f"refused: {EXTRA} 1 time" in ended.err
+    assert f"claude-bottle: refused: {EXTRA}; to allow it: ./cli.py allow {session} {EXTRA}\n" in ended.err
+
+
+def test_what_is_refused_is_asked_for_on_a_terminal(bench: Bench) -> None:
+    bench.puppet("stay")
+    with staying(bench) as (_, session):
+        assert code_of(bench, session, f"https://{EXTRA}/") == "000 403"
+        with bench.on_terminal("allow", session, "--ask") as terminal:
+            terminal.until(f"{EXTRA} was refused. Allow it? [y/N]")
+            terminal.type(b"y\r")
+            terminal.until(f"now allowed: {EXTRA}")
+            assert code_of(bench, session, f"https://{EXTRA}/").endswith(" 200")
+            assert code_of(bench, session, "https://other.test/") == "000 403"
+            terminal.until("other.test was refused. Allow it? [y/N]")
+            terminal.type(b"n\r")
+            assert command(bench, "stop", session).code == 0
+            assert terminal.code() == 0
 
 
 def test_a_new_port_passes_list_and_gate_and_is_saved(bench: Bench) -> None:

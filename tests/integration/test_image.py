@@ -28,6 +28,7 @@ echo "setuid:$(find / -xdev -type f -perm /6000 2> /dev/null)"
 echo "lists:$(find /var/lib/apt/lists -type f)"
 echo "sources: $(grep -rhoE '[a-z]+://' /etc/apt/sources.list* | sort -u)"
 echo "quiet: $DISABLE_AUTOUPDATER $CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"
+echo "marketplace: $CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL"
 """
 
 
@@ -68,6 +69,7 @@ def test_image_holds_what_an_agent_needs_and_nothing_of_the_build(base: Image) -
             "lists:",
             "sources: https://",
             "quiet: 1 1",
+            "marketplace: 1",
         ],
         "",
     )

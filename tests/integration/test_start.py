@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from claude_bottle.bottle import reach
+from claude_bottle.egress import log as egress
 from tests.support.sessions import CLI, Bench, docker
 
 # Of the four dialogs that a fresh home would show.
 DIALOGS = ("text style", "Security notes", "trust this folder", "Yes, I accept", "No, exit")
+MARKETPLACE = "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL"
 ODD = '--version; "it\'s" $(touch /tmp/x) `id` \\n %s\n\n\t世界 🍾 *\n- last\n\n\n'
 
 
@@ -23,6 +26,36 @@ def test_terminal_session_from_the_question_to_the_end(bench: Bench) -> None:
         terminal.until("Press Ctrl-C again to exit")
         terminal.type(b"\x03")
         assert terminal.code() == 0
+
+
+# Claude Code writes it down once it has tried to install its marketplace, or has left that out.
+TRIED = (
+    "until grep -q officialMarketplaceAutoInstallAttempted ~/.claude.json; do sleep 0.1; done; echo $((6 * 7))-tried"
+)
+
+
+@pytest.mark.parametrize(("bottle", "refused"), [({}, []), ({"env": {MARKETPLACE: "0"}}, ["github.com"])])
+def test_claude_asks_no_code_host_by_itself(bench: Bench, bottle: dict[str, object], refused: list[str]) -> None:
+    """It does where it is told to."""
+    bench.write(bottle, prompt=f"RUN: {TRIED}\n")
+    with bench.terminal("--yes") as terminal:
+        terminal.until("42-tried")
+        log = docker("logs", f"claude-bottle-{bench.sessions()[0]}-sidecar").splitlines()
+    events = filter(None, map(egress.parse, (line.encode() for line in log)))
+    assert sorted({event.host for event in events if event.verdict == egress.BLOCKED}) == refused
+
+
+def test_what_an_image_has_claude_remember_is_kept(bench: Bench) -> None:
+    bench.puppet("stay")
+    dockerfile = bench.agents / "puppet" / "Dockerfile"
+    with dockerfile.open("a") as file:
+        file.write("RUN mkdir -p ~/.claude && printf mine > ~/.claude/CLAUDE.md\n")
+    with bench.running("--yes") as run:
+        assert run.process.stdout
+        assert run.process.stdout.read(9) == b"<staying>"
+        session = bench.sessions()[0]
+        done = bench.run((str(CLI), "shell", session), {}, b"cat ~/.claude/CLAUDE.md\n")
+    assert done.out.decode() == f"mine\n{reach.memory(session)}"
 
 
 def test_print_from_anywhere_in_a_pipe(bench: Bench) -> None:

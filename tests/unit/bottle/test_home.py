@@ -48,8 +48,12 @@ def test_the_sidecars_configuration_is_its_users_alone(tmp_path: Path) -> None:
     plan = plans.plan(plans.manifests(tmp_path), Run(terminal=True))
     step = next(step for step in steps.table(plan) if step.name == "sidecar-config")
     with tarfile.open(fileobj=io.BytesIO(step.stdin)) as tar:
-        [member] = tar
-        file = tar.extractfile(member)
-        assert file is not None
-        assert file.read() == plan.config
-    assert (member.name, member.uid, member.gid, member.mode) == ("pipelock.yaml", 65534, 65534, 0o600)
+        found = {member.name: (member.uid, member.gid, member.mode, read(tar, member)) for member in tar}
+    owned = (65534, 65534, 0o600)
+    assert found == {"pipelock.yaml": (*owned, plan.config), "reach.json": (*owned, plan.reach)}
+
+
+def read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()

@@ -96,6 +96,25 @@ def test_agents_and_sessions(scene: Scene, typist: Typist) -> None:
     assert typist.run(f"bottle stop {SESSION} ") == ["stop", SESSION, OTHER]
 
 
+@pytest.mark.parametrize(
+    ("typed", "docker", "offered"),
+    [
+        ("why de", 0, ["demo", SESSION]),
+        ("why --session de", 0, [SESSION]),
+        ("why de", 1, ["demo"]),
+        ("why demo de", 0, []),
+    ],
+)
+def test_what_can_be_explained_is_an_agent_or_a_session(
+    scene: Scene, typed: str, docker: int, offered: list[str]
+) -> None:
+    scene.rule("ps", stdout=LISTED, code=docker)
+    words = ["cli.py", *typed.split()]
+    line, place = "\n".join(words), str(len(words) - 1)
+    _, out, _ = scene.run(_CLI_PY_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=place)
+    assert out.split() == [f"plain,{name}" for name in offered]
+
+
 def test_no_docker_client_of_a_completion_has_the_token_or_asks_for_signed_images(scene: Scene) -> None:
     scene.rule("ps", stdout=LISTED)
     typed, trust = "cli.py\nstop\nde", "1"

@@ -168,3 +168,18 @@ def test_the_sidecar_gets_the_strict_base_and_the_hosts(tmp_path: Path) -> None:
 def test_the_sidecar_never_gets_a_list_that_it_would_misread(names: list[str]) -> None:
     with pytest.raises(ValueError, match=r"empty list|host name"):
         allowlist.config(names)
+
+
+@pytest.mark.parametrize(
+    ("listed", "name", "covered"),
+    [
+        ("a.test", "a.test", True),
+        ("a.test", "b.a.test", False),
+        ("*.a.test", "a.test", True),
+        ("*.a.test", "c.b.a.test", True),
+        ("*.a.test", "ba.test", False),
+        ("*.a.test", "a.test.b", False),
+    ],
+)
+def test_a_wildcard_covers_the_name_and_all_under_it(listed: str, name: str, *, covered: bool) -> None:
+    assert allowlist.parse_host(listed).covers(name) == covered

@@ -7,7 +7,7 @@ import pytest
 
 from claude_bottle.documents import yaml_document
 from claude_bottle.egress.allowlist import Host
-from claude_bottle.egress.log import Inner, Tally, parse, reloaded, report
+from claude_bottle.egress.log import Inner, Refusals, Tally, parse, reloaded, report
 
 COUNTER = iter(range(1, 1_000_000))
 
@@ -341,3 +341,16 @@ def test_only_a_refusal_for_want_of_the_path_is_offered() -> None:
 )  # fmt: skip
 def test_bytes_are_told_in_their_largest_unit(count: int, text: str) -> None:
     assert report(Tally().add_all([inner(sent=count)]), "x").splitlines()[1] == f"        0 messages, {text} up"
+
+
+def test_each_unlisted_host_is_refused_for_the_first_time_once_up_to_a_limit() -> None:
+    lines = [
+        *(refused("a.test:443"), refused("A.test.:443"), refused("a.test:8443"), line("tunnel_open", "c.test:443")),
+        *(refused("10.0.0.1:443"), refused("x y.test:443"), refused("\x1b[31m.test:443"), refused("nas:443")),
+        *(line("blocked", "priv.test:443", **PRIVATE), inner("blocked", path="/v1/files", unlisted=True)),
+        *(refused("b.test:443"), refused("d.test:443")),
+    ]
+    refusals = Refusals(3)
+    assert [str(host) for host in map(refusals.first, map(parse, lines)) if host] == ["a.test", "a.test:8443", "b.test"]
+    assert refusals.full
+    assert Refusals(0).first(parse(lines[0])) is None

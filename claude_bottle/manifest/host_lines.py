@@ -1,0 +1,64 @@
+"""The lines of a bottle's manifest, and of the list of default hosts, that open hosts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from claude_bottle.documents import yaml_document
+from claude_bottle.documents.escaping import escape_control_chars
+from claude_bottle.documents.yaml_document import Data, Document, Place
+from claude_bottle.egress import allowlist
+from claude_bottle.egress.allowlist import Host
+
+_SSH = 22
+
+
+@dataclass(frozen=True)
+class HostLine:
+    """Where a host is opened; `key` is the section, such as "egress.allow", line and column count from 1."""
+
+    host: Host
+    key: str
+    path: Path
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        """Return it in the form of a manifest's faults, which editors recognize."""
+        return escape_control_chars(f"{self.path}:{self.line}:{self.column}: {self.key}: {self.host}")
+
+
+def of_manifest(path: Path) -> tuple[HostLine, ...]:
+    """Return the lines of a bottle's manifest, leaving out what is no host; raises YamlError if it cannot be read."""
+    document = yaml_document.load(path)
+    return tuple(_lines(path, document))
+
+
+def of_defaults() -> tuple[HostLine, ...]:
+    """Return the lines of the default hosts."""
+    document = yaml_document.load(allowlist.DEFAULTS)
+    places = ((host, document.where((host.name,), key=True)) for host in allowlist.defaults())
+    return tuple(HostLine(host, "default", allowlist.DEFAULTS, *place) for host, place in places)
+
+
+def _lines(path: Path, document: Document) -> Iterator[HostLine]:
+    for key in ("egress.allow", "ssh", "credentials"):
+        parts = key.split(".")
+        for index, item in enumerate(_items(document.data, parts)):
+            place: Place = (*parts, index)
+            text, port = item, None
+            if isinstance(item, dict):
+                place, text, port = (*place, "host"), item.get("host"), item.get("port", _SSH)
+            try:
+                host = allowlist.parse_host(str(text))
+            except ValueError:
+                continue
+            if key == "ssh" and isinstance(port, int):
+                host = Host(host.name, port)
+            yield HostLine(host, key, path, *document.where(place))
+
+
+def _items(data: Data, keys: list[str]) -> list[Data]:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, list) else []
