@@ -79,7 +79,8 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     if plan.certificates:
         yield "  trusts  " + escape_control_chars(", ".join(str(path) for path in bottle.ca_certs))
     yield f"  limits  {_limits(bottle.limits)}"
-    yield f"image   {plan.image.tag} {building}"
+    claude = f", Claude Code {plan.image.claude}" if plan.image.claude else ""
+    yield f"image   {plan.image.tag}{claude} {building}"
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
     own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))

@@ -231,7 +231,7 @@ def test_a_failed_build_prints_its_own_output(scene: Scene) -> None:
 
 
 def test_only_missing_images_and_networks_are_created(scene: Scene) -> None:
-    scene.rule("image inspect --format {{json .Config.Env}} claude-bottle:", code=1, stderr="Error: No such image\n")
+    scene.rule("Config.Labels}}] claude-bottle:", code=1, stderr="Error: No such image\n")
     scene.rule("network inspect", code=1, stderr="Error: No such network\n")
     assert scene.run(*START)[0] == 0
     made = [event.argv[1:3] for event in scene.log if event.starts("docker build") or event.starts("docker pull")]
