@@ -3,6 +3,8 @@
 
 # Debian 12.15, the last point release of bookworm; the digest is that of the list for all platforms.
 ARG BASE_IMAGE=debian:bookworm-slim@sha256:7b140f374b289a7c2befc338f42ebe6441b7ea838a042bbd5acbfca6ec875818
+# Unless a manifest's `claude:` or CLAUDE_BOTTLE_CLAUDE_VERSION names another.
+ARG CLAUDE_CODE_VERSION=2.1.331
 
 FROM $BASE_IMAGE AS base
 COPY ca.crt /usr/local/share/ca-certificates/claude-bottle-build.crt
@@ -23,7 +25,7 @@ ENV LANG=C.UTF-8 \
 # npm is here for its integrity check; nothing of this stage but the binary gets any further.
 FROM base AS claude
 RUN apt-get update --error-on=any && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends npm
-ARG CLAUDE_CODE_VERSION=2.1.331
+ARG CLAUDE_CODE_VERSION
 # The platform's own package: the main one would fetch the glibc and the musl binary, 400 MB each.
 RUN case "$(dpkg --print-architecture)" in \
       amd64) package=@anthropic-ai/claude-code-linux-x64 ;; \
@@ -49,6 +51,8 @@ RUN apt-get update --error-on=any \
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 # Last, and with its mode from the stage above: a chmod here would store the binary a second time.
 COPY --from=claude /opt/claude /usr/local/bin/claude
+ARG CLAUDE_CODE_VERSION
+LABEL claude-bottle.claude-code=$CLAUDE_CODE_VERSION
 # As NODE_EXTRA_CA_CERTS above, for pip and requests.
 ENV REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
     DISABLE_AUTOUPDATER=1 \

@@ -124,6 +124,9 @@ def main() -> None:
     "--print", "question", type=_Text(), metavar="QUESTION", help="Answer one question on stdout, without a terminal."
 )
 @click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
+@click.option(
+    "--yes-if-unchanged", is_flag=True, help="Skip the prompt if nothing changed since the last y, else exit with 65."
+)
 @click.option("--dry-run", is_flag=True, help="Print every docker command of the session and run none.")
 @click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
 @click.option("--repo", type=_Folder(), metavar="PATH", help="Git repository to work on.")
@@ -137,8 +140,8 @@ def main() -> None:
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
 @_agents_option
 def start(
-    *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, dry_run: bool, verbose: bool,
-    repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
+    *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
+    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -148,6 +151,8 @@ def start(
     from claude_bottle.repository import source
     from claude_bottle.session import start as session
 
+    if yes and yes_if_unchanged:
+        raise click.UsageError("--yes and --yes-if-unchanged exclude each other")
     machine = _machine(agents)
     [loaded] = _check(machine, agent)
     run = Run(terminal=machine.interactive and question is None, question=question, arguments=claude_arguments)
@@ -155,7 +160,20 @@ def start(
     if dry_run:
         session.dry_run(machine, loaded, run, wanted)
         return
-    sys.exit(session.start(machine, loaded, session.Options(run, yes, verbose, wanted)))
+    sys.exit(session.start(machine, loaded, session.Options(run, yes, yes_if_unchanged, verbose, wanted)))
+
+
+@main.command()
+@click.argument("agent", shell_complete=_completer("agents"))
+@_agents_option
+def forget(*, agent: str, agents: Path | None) -> None:
+    """Remove the record of your last yes to an agent.
+
+    The next start shows the agent as a new one.
+    """
+    from claude_bottle.commands import forget
+
+    console.report(forget.forget(_machine(agents), agent))
 
 
 @main.command()

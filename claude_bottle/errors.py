@@ -22,7 +22,10 @@ class ManifestError(BottleError):
 
 
 class RefusedError(BottleError):
-    """The user declined at the preflight, there is no terminal to prompt on, or a key was not unlocked."""
+    """The user declined at the preflight, or there is no terminal to prompt on; or a key was not unlocked.
+
+    Or something has changed since the last yes, which the user has made a condition.
+    """
 
     exit_code = 65
 

@@ -26,6 +26,7 @@ JAVA_CA = f"{FOLDER}/{trust.JAVA}"  # the same for Java
 TRUST = f"{FOLDER}/trust.py"  # writes both
 MORE_CA = f"{FOLDER}/{trust.MORE}"
 UID = 1000
+_SKILLS = ".claude/skills"
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,22 @@ def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = ()
         Entry(MORE_CA, certificates),
     ]
     for each in skills:
-        entries += _folder(each.folder, f".claude/skills/{each.name}")
+        entries += _folder(each.folder, f"{_SKILLS}/{each.name}")
     if prompt is not None:
         entries.append(Entry(PROMPT, prompt.encode(errors="surrogateescape")))
     return archive((*entries, *more), UID)
+
+
+def skill_contents(home: bytes) -> dict[str, list[tuple[str, int, str, bytes]]]:
+    """Return what `home` made of each skill, by its name: each part's name, mode, target of a link, and content."""
+    found = dict[str, list[tuple[str, int, str, bytes]]]()
+    with tarfile.open(fileobj=io.BytesIO(home)) as tar:
+        for part in tar:
+            if part.name.startswith(f"{_SKILLS}/"):
+                file = tar.extractfile(part) if part.isfile() else None
+                entry = (part.name, part.mode, part.linkname, file.read() if file else b"")
+                found.setdefault(part.name.split("/")[2], []).append(entry)
+    return found
 
 
 def _state() -> dict[str, object]:

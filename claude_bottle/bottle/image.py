@@ -26,19 +26,23 @@ class Image:
     tag: str
     argv: tuple[str, ...]
     context: bytes = field(repr=False)
+    claude: str | None = None  # the version of Claude Code, if it is not the Dockerfile's
 
 
-def base(*, base_image: str | None, ca: bytes, pull: bool = False, no_cache: bool = False) -> Image:
-    """Describe the agent's image, built on `base_image` (None: the pin in the Dockerfile) and trusting the PEM `ca`.
+def base(
+    *, base_image: str | None, ca: bytes, claude: str | None = None, pull: bool = False, no_cache: bool = False
+) -> Image:
+    """Describe the agent's image, with this `base_image` and version of `claude`, and trusting the PEM `ca`.
 
+    None: the pin in the Dockerfile.
     Raises ManifestError if `ca` is neither empty nor certificates alone.
     """
     if ca and (b"-----BEGIN CERTIFICATE-----" not in ca or b"PRIVATE KEY-----" in ca):
         raise ManifestError("CLAUDE_BOTTLE_BUILD_CA: not a PEM file of certificates alone")
     context = _tar(("Dockerfile", DOCKERFILE.read_bytes()), ("ca.crt", ca))
-    args = _base_arg(base_image)
+    args = (*_arg("BASE_IMAGE", base_image), *_arg("CLAUDE_CODE_VERSION", claude))
     tag = _tag(*args, hashlib.sha256(context).hexdigest())
-    return Image(tag, (*_build(tag, no_cache), *_pull(pull), *args, "-"), context)
+    return Image(tag, (*_build(tag, no_cache), *_pull(pull), *args, "-"), context, claude)
 
 
 def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Image:
@@ -49,7 +53,7 @@ def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Imag
     the folder out. There is no pull: `base` is on the engine alone, and a registry would be asked for it.
     Raises ManifestError if the folder cannot be read or is too large.
     """
-    folder, args = dockerfile.parent, _base_arg(base.tag)
+    folder, args = dockerfile.parent, _arg("BASE_IMAGE", base.tag)
     try:
         files = sorted(_walk(folder), key=lambda file: file.name)
         tag = _tag(*args, dockerfile.name, _digest(files))
@@ -57,9 +61,9 @@ def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Imag
         raise ManifestError(f"{escape_control_chars(str(error.filename))}: {error.strerror}") from error
     build = (*_build(tag, no_cache), *args)
     if all(file.has_usual_mode for file in files):
-        return Image(tag, (*build, "--file", str(dockerfile), str(folder)), b"")
+        return Image(tag, (*build, "--file", str(dockerfile), str(folder)), b"", base.claude)
     script = installation.text(Path(__file__).with_name("build.sh"))
-    return Image(tag, ("/bin/sh", "-c", script, "sh", str(folder), dockerfile.name, *build), b"")
+    return Image(tag, ("/bin/sh", "-c", script, "sh", str(folder), dockerfile.name, *build), b"", base.claude)
 
 
 def _build(tag: str, no_cache: bool) -> tuple[str, ...]:
@@ -72,8 +76,8 @@ def _pull(pull: bool) -> tuple[str, ...]:
     return ("--pull",) if pull else ()
 
 
-def _base_arg(image: str | None) -> tuple[str, ...]:
-    return ("--build-arg", f"BASE_IMAGE={image}") if image else ()
+def _arg(name: str, value: str | None) -> tuple[str, ...]:
+    return ("--build-arg", f"{name}={value}") if value else ()
 
 
 def _tag(*inputs: str) -> str:

@@ -17,7 +17,8 @@ def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bo
 
     Raises EngineError, before any build, if docker cannot be used.
     """
-    pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
+    bottles = [agent.bottle for agent in agents]
+    pairs = [planning.images(machine, one.dockerfile, one.claude, pull=pull, no_cache=no_cache) for one in bottles]
     every = {one.tag: one for base, own in pairs for one in (base, own)}
     env = planning.client_environment(machine)
     engine = Engine(env)

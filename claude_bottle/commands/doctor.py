@@ -93,8 +93,8 @@ def _asked(machine: Machine, engine: Engine) -> Iterator[Finding]:
     sidecar = machine.setting("PIPELOCK_IMAGE") or allowlist.image()
     facts = engine.facts((base.tag, sidecar))
     yield Finding("debug log", DEBUG_LOG if facts.debug else "off: the engine logs no secret", open=facts.debug)
-    there = base.tag in facts.present
-    yield Finding("image", f"{base.tag}, {'present' if there else 'built by the first start'}")
+    there, claude = base.tag in facts.present, facts.claude.get(base.tag, "of an unknown version")
+    yield Finding("image", f"{base.tag}, {f'Claude Code {claude}' if there else 'built by the first start'}")
     pulled = sidecar in facts.present
     yield Finding("sidecar image", f"{sidecar}, {'present' if pulled else 'pulled by the first start'}")
     yield _nf_tables(machine, engine, base) if there else Finding("nf_tables", "not checked: this needs the image")

@@ -46,16 +46,26 @@ class Agent:
 
 def load_agent(folder: Path, name: str, *, environ: Mapping[str, str], home: Path) -> Agent:
     """Return the agent `name` of `folder`; raise `ManifestError` with every fault of its file and of its bottle's."""
+    require(folder, name)
+    loader = _Loader(ManifestContext(folder, environ, home))
+    agent = loader.agent(name)
+    loader.finish()
+    return cast("Agent", agent)  # without a fault there is an agent
+
+
+def require(folder: Path, name: str) -> None:
+    """Raise ManifestError if `folder` has no agent `name`."""
     known = names(folder)
     if name not in known:
         hint = nearest(name, known) or f"; there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
         if f"{name}.yml" in _listing(folder):
             hint = f"; {name}.yml must be named {name}{_SUFFIX}"
         raise ManifestError(escape_control_chars(f'{folder}: no agent "{name}"{hint}'))
-    loader = _Loader(ManifestContext(folder, environ, home))
-    agent = loader.agent(name)
-    loader.finish()
-    return cast("Agent", agent)  # without a fault there is an agent
+
+
+def manifest(folder: Path, name: str) -> Path:
+    """Return the path of the manifest of the agent `name`, there or not."""
+    return folder / f"{name}{_SUFFIX}"
 
 
 def load_agents(folder: Path, *, environ: Mapping[str, str], home: Path) -> tuple[Agent, ...]:
@@ -79,7 +89,7 @@ class _Loader:
         self._read: dict[str, Bottle | None] = {}
 
     def agent(self, name: str) -> Agent | None:
-        path = self.context.folder / f"{name}{_SUFFIX}"
+        path = manifest(self.context.folder, name)
         top = read(path, self.context.folder, self.faults)
         if top is None:
             return None

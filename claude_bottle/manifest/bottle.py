@@ -19,6 +19,7 @@ _MOST_FILES = 16  # of certificates: each may have 1 MiB, and all are held in me
 _KEYS = ("env", "credentials", "api", "ssh", "git", "egress", "ca_certs", "limits", "image")
 _MOST_REQUESTS = 1_000_000
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}")
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
 
 
@@ -46,6 +47,7 @@ class Bottle:
     ca_certs: tuple[Path, ...] = ()
     limits: Limits = Limits()
     dockerfile: Path | None = None
+    claude: str | None = None  # the version of Claude Code; None: the base image's pin
     ssh: tuple[SshHost, ...] = ()
     git: Identity | None = None  # None: not set by the manifest
     credentials: tuple[Credential, ...] = ()
@@ -80,6 +82,7 @@ def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
         ca_certs=_ca_certs(certs, context.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
         dockerfile=_dockerfile(image, context) if image else None,
+        claude=_claude(image) if image else None,
         ssh=ssh_hosts,
         git=read_identity(git) if git else None,
         credentials=signed,
@@ -184,12 +187,25 @@ def _ca_cert(item: Value, home: Path) -> Path | None:
     return path
 
 
+def version_problem(text: str) -> str | None:
+    """Return why `text` is no version of Claude Code, None if it is one."""
+    return None if _VERSION.fullmatch(text) else "must be a version such as 2.1.331"
+
+
+def _claude(section: Value) -> str | None:
+    value = section.get("claude")
+    text = value.text() if value else None
+    if value and text is not None and (problem := version_problem(text)):
+        value.fail(problem)
+    return text
+
+
 def _dockerfile(section: Value, context: ManifestContext) -> Path | None:
-    section.keys(("dockerfile",))
+    section.keys(("dockerfile", "claude"))
     value = section.get("dockerfile")
     if value is None:
         if section.data == {}:
-            section.fail('missing required key "dockerfile"')
+            section.fail('missing required key "dockerfile" or "claude"')
         return None
     path = file_path(value, context.home)
     if path is None:

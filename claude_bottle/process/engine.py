@@ -17,6 +17,7 @@ from claude_bottle.process.command import Result
 
 Argv = tuple[str, ...]
 
+CLAUDE_LABEL = f"{PREFIX}.claude-code"  # of an image, set by the Dockerfile
 EGRESS = f"{PREFIX}-egress"  # the network of the sidecars' way out, unless the user chose another
 _OLDEST = (20, 10)
 _TIMEOUT = 30  # seconds for a query; an engine that hangs is one that cannot be reached
@@ -54,6 +55,7 @@ class EngineFacts:
     ipv6_off: bool = True  # False if there is no IPv6 to switch off
     debug: bool = False
     paths: Mapping[str, str] = field(default_factory=dict)  # PATH in the images that exist, by their names
+    claude: Mapping[str, str] = field(default_factory=dict)  # the version of Claude Code in them, of those we built
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,10 @@ class Engine:
         found = [_exists(name, answer) for name, answer in zip(names, answers, strict=False)]
         present = names if together.ok else [name for name, exists in zip(names, found, strict=True) if exists]
         lines = [line for answer in answers if answer.ok for line in answer.stdout.splitlines()]
-        paths = {name: path for name, line in zip(present, lines, strict=False) if (path := _path(line))}
-        facts = EngineFacts(present=frozenset(present), debug=debug == "true", paths=paths)
+        configs = {name: _config(line) for name, line in zip(present, lines, strict=False)}
+        paths = {name: path for name, (path, _) in configs.items() if path}
+        claude = {name: version for name, (_, version) in configs.items() if version}
+        facts = EngineFacts(present=frozenset(present), debug=debug == "true", paths=paths, claude=claude)
         if chosen:
             return replace(facts, egress=_egress(chosen, network))
         return replace(facts, present=facts.present | {EGRESS}) if _exists(EGRESS, network) else facts
@@ -212,17 +216,25 @@ class Engine:
 
 
 def image_query(*names: str) -> Argv:
-    """Return the command that succeeds if all these images exist, and prints each one's variables as a line of JSON."""
-    return ("docker", "image", "inspect", "--format", "{{json .Config.Env}}", *names)
+    """Return the command that succeeds if all these images exist, and prints variables and labels, a line of JSON each.
+
+    The format is `_config`'s.
+    """
+    return ("docker", "image", "inspect", "--format", "[{{json .Config.Env}},{{json .Config.Labels}}]", *names)
 
 
-def _path(line: bytes) -> str:
-    """Return PATH of an image's variables; nothing if it sets none, or they cannot be read."""
+def _config(line: bytes) -> tuple[str, str]:
+    """Return PATH of an image's variables and the version of Claude Code in its labels; nothing for what is not there.
+
+    Nothing, too, if they cannot be read.
+    """
     try:
-        found = [str(pair) for pair in json.loads(line) or ()]
-    except (ValueError, TypeError):
-        return ""
-    return next((pair.removeprefix("PATH=") for pair in found if pair.startswith("PATH=")), "")
+        variables, labels = json.loads(line)
+        found = [str(pair) for pair in variables or ()]
+        version = str((labels or {}).get(CLAUDE_LABEL, ""))
+    except (ValueError, TypeError, AttributeError):
+        return "", ""
+    return next((pair.removeprefix("PATH=") for pair in found if pair.startswith("PATH=")), ""), version
 
 
 def network_query(name: str) -> Argv:

@@ -66,6 +66,8 @@ class Repository:
     origin: str = ""
     author: Identity = field(default_factory=Identity)  # the repository's user.name and user.email
     notes: tuple[str, ...] = ()  # for the preflight: what is included, and what is not
+    asked: str = "HEAD"  # the revision as the user named it
+    with_changes: bool = False  # uncommitted changes are wanted, whether there are any or not
 
 
 def is_oid(text: str) -> bool:

@@ -60,6 +60,8 @@ def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repos
         origin=without_secret(_origin(known)),
         author=git_identity.parsed(known),
         notes=(*_submodules(git_, commit), *_lfs(git_, commit)),
+        asked=wanted.ref,
+        with_changes=wanted.with_changes,
     )
     return _with_changes(git_, wanted, repository, owner)
 

@@ -15,6 +15,7 @@ from claude_bottle.host import addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
+from claude_bottle.manifest.bottle import version_problem
 from claude_bottle.manifest.git_identity import Identity
 from claude_bottle.process.engine import EGRESS, Egress, Engine, EngineFacts
 from claude_bottle.repository.clone import Repository
@@ -30,18 +31,23 @@ def client_environment(machine: Machine) -> dict[str, str]:
 
 
 def images(
-    machine: Machine, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False
+    machine: Machine, dockerfile: Path | None, claude: str | None = None, *, pull: bool = False, no_cache: bool = False
 ) -> tuple[Image, Image]:
     """Return the base image and the bottle's image, which are the same if the bottle has no Dockerfile.
 
-    Raises ManifestError if the file in CLAUDE_BOTTLE_BUILD_CA cannot be read.
+    `claude` is the version in the bottle's manifest, which the user's own setting overrides. Raises ManifestError if
+    that is no version, or if the file in CLAUDE_BOTTLE_BUILD_CA cannot be read.
     """
+    chosen = machine.setting("CLAUDE_VERSION")
+    if chosen and (problem := version_problem(chosen)):
+        raise ManifestError(f"CLAUDE_BOTTLE_CLAUDE_VERSION: {problem}")
     file = machine.setting("BUILD_CA")
     try:
         ca = files.read(machine.path(file)) if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
-    base = image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
+    base_image, claude = machine.setting("BASE_IMAGE"), chosen or claude
+    base = image.base(base_image=base_image, ca=ca, claude=claude, pull=pull, no_cache=no_cache)
     return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
 
 
@@ -53,7 +59,7 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
     """
     check_values(machine, (TOKEN_VARIABLE, *passed_on.NAMES))
     _check_words(run)
-    base, own = images(machine, agent.bottle.dockerfile)
+    base, own = images(machine, agent.bottle.dockerfile, agent.bottle.claude)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
     return Request(
         machine=machine,

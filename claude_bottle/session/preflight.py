@@ -78,8 +78,9 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield f"  ports   {', '.join(map(str, plan.ports))}, each open on every allowed host"
     if plan.certificates:
         yield "  trusts  " + escape_control_chars(", ".join(str(path) for path in bottle.ca_certs))
-    yield f"  limits  {_limits(bottle.limits)}"
-    yield f"image   {plan.image.tag} {building}"
+    yield f"  limits  {limits(bottle.limits)}"
+    claude = f", Claude Code {plan.image.claude}" if plan.image.claude else ""
+    yield f"image   {plan.image.tag}{claude} {building}"
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
     own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
@@ -102,10 +103,14 @@ def _environment(bottle: Bottle) -> Iterator[str]:
 
 
 def _variable(variable: EnvVar) -> str:
+    return f"{variable.name} ({origin(variable)})" if variable.source or variable.placeholder else variable.name
+
+
+def origin(variable: EnvVar) -> str:
+    """Return where a variable's value comes from."""
     if variable.source is None:
-        return f"{variable.name} (placeholder)" if variable.placeholder else variable.name
-    origin = "" if variable.source == variable.name else f" {variable.source}"
-    return f"{variable.name} (from host{origin})"
+        return "placeholder" if variable.placeholder else "literal"
+    return "from host" if variable.source == variable.name else f"from host {variable.source}"
 
 
 def _signs(bottle: Bottle, source: str) -> Iterator[str]:
@@ -113,7 +118,7 @@ def _signs(bottle: Bottle, source: str) -> Iterator[str]:
     signed = [f"{each.host} (from {' and '.join(each.sources)})" for each in bottle.credentials]
     yield f"  signs   {', '.join((f'{allowlist.API} (from {source})', *signed))}"
     for credential in bottle.credentials:
-        yield from (f"          {credential.host}: {only}" for only in (_only(credential),) if only)
+        yield from (f"          {credential.host}: {rules}" for rules in (only(credential),) if rules)
     if bottle.api.paths:
         further = (path if method == ANY else f"{method} {path}" for method, path in bottle.api.paths)
         yield f"  widens  {allowlist.API} also takes {', '.join(further)}"
@@ -121,21 +126,28 @@ def _signs(bottle: Bottle, source: str) -> Iterator[str]:
         yield f"  widens  {allowlist.API} may fetch addresses and run code for the agent"
 
 
-def _only(credential: Credential) -> str:
+def only(credential: Credential) -> str:
+    """Return the methods and paths that a credential is for; empty if for all."""
     parts = [", ".join(part) for part in (credential.methods, credential.paths) if part]
     return f"only {' of '.join(parts)}" if parts else ""
 
 
-def _limits(limits: Limits) -> str:
-    many = "" if limits.requests == 1 else "s"
-    requests = "" if limits.requests is None else f", {limits.requests} request{many} to the API"
-    return f"{limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes{requests}"
+def limits(of: Limits) -> str:
+    """Return limits as people read them, which may round a size."""
+    many = "" if of.requests == 1 else "s"
+    requests = "" if of.requests is None else f", {of.requests} request{many} to the API"
+    return f"{of.cpus:g} cpus, {_size(of.memory)} memory, {of.pids} processes{requests}"
 
 
 def _ssh(host: SshHost) -> str:
     alias = "" if host.alias == host.host else f"{host.alias} is "
+    return f"{alias}{ssh(host)}"
+
+
+def ssh(host: SshHost) -> str:
+    """Return an ssh host without its alias."""
     asked = ", whose passphrase is asked for" if host.key.encrypted else ""
-    return f"{alias}{host.host} as {host.user}, port {host.port}, key {host.key.path}{asked}"
+    return f"{host.host} as {host.user}, port {host.port}, key {host.key.path}{asked}"
 
 
 def _shortened(prompt: str) -> str:

@@ -10,10 +10,11 @@ from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import log
 from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
 from claude_bottle.host import console, proof
-from claude_bottle.host.machine import TOKEN_VARIABLE, Machine, MadeUp
+from claude_bottle.host.machine import TOKEN_VARIABLE, Machine, MadeUp, machine_fault
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, terminal
 from claude_bottle.process.engine import Engine
@@ -24,7 +25,8 @@ from claude_bottle.repository.fetch import Bottle, HandBack
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import planning, preflight, steps, token_store
+from claude_bottle.session import approvals, planning, preflight, steps, token_store
+from claude_bottle.session.approvals import Approval, Entry
 from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
 from claude_bottle.session.monitor import Heart, Monitor
 from claude_bottle.session.runner import Runner
@@ -44,6 +46,7 @@ class Options:
 
     run: Run
     yes: bool = False
+    yes_if_unchanged: bool = False  # since the last answered yes
     verbose: bool = False
     wanted: Wanted | None = None  # the repository to clone into the bottle
     tap: Tap | None = None  # gets what a sign-in shows
@@ -98,7 +101,7 @@ def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -
     """Raise TokenError or RefusedError at once for a start that would otherwise fail after minutes."""
     if not (options.run.login or machine.has_token or token_store.recorded(machine)):
         raise TokenError(token_store.NO_TOKEN)
-    if not (options.yes or machine.interactive):
+    if not (options.yes or options.yes_if_unchanged or machine.interactive):
         raise RefusedError(_NO_PROMPT)
     locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
     if locked and not machine.interactive:
@@ -106,7 +109,10 @@ def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -
 
 
 def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionContext) -> Plan:
-    """Return the plan, once shown to the user and, without --yes, confirmed; raises RefusedError if it is not."""
+    """Return the plan, once shown to the user and, without --yes, confirmed; raises RefusedError if it is not.
+
+    Only an answer is recorded, and only without --yes is a record read.
+    """
     repository = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
     local = context.engine.is_local()
     requested = planning.request(machine, agent, options.run, local=local, repository=repository)
@@ -115,8 +121,25 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
         console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
     if options.yes:
         return plan
+    before, now = approvals.read(machine, agent.path), approvals.entries(plan)
+    console.show(approvals.compared(before, now))
+    if options.yes_if_unchanged:
+        _refuse_what_changed(before, now)
+        return plan
     preflight.ask("Start this session?")
+    try:
+        approvals.write(machine, agent.path, now)
+    except OSError as error:
+        console.say(escape_control_chars(f"your yes is not recorded: {machine_fault(error)}"))
     return planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
+
+
+def _refuse_what_changed(before: Approval | None, now: tuple[Entry, ...]) -> None:
+    """Raise RefusedError unless the last yes was to the same."""
+    if not before:
+        raise RefusedError("not started: no approval of this agent is recorded; answer y to a start without --yes")
+    if approvals.changes(before, now):
+        raise RefusedError("not started: changed since you approved it, see above")
 
 
 def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> HandBack | None:

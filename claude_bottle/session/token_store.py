@@ -1,9 +1,6 @@
 """Where `login` keeps the OAuth token: the system's keychain or a file; a record in the state folder says which."""
 
-import contextlib
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,7 +91,7 @@ class PrivateFile:
 
     def write(self, _machine: Machine, token: str) -> None:
         """Keep the token, in place of an older one; raises OSError."""
-        _write(self.path, token)
+        own_file.write(self.path, token)
 
     def delete(self, _machine: Machine) -> None:
         """Remove the token, if there is one; raises OSError."""
@@ -173,7 +170,7 @@ def keep(machine: Machine, place: Place, token: str) -> None:
     # `security -i` succeeds whatever becomes of what it reads.
     if place.read(machine, PATIENCE) != token:
         raise TokenError(f"{place.title} has not kept the token")
-    _write(_record(machine), place.name)
+    own_file.write(_record(machine), place.name)
     if before and before != place:
         before.delete(machine)
 
@@ -193,17 +190,3 @@ def _file(machine: Machine) -> PrivateFile:
 
 def _record(machine: Machine) -> Path:
     return machine.key_file.with_name("login")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that only this user can read; whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 600
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{text}\n")
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise

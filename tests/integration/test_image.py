@@ -11,6 +11,7 @@ import pytest
 from claude_bottle.bottle import image
 from claude_bottle.bottle.image import Image
 from claude_bottle.host.machine import Machine
+from claude_bottle.process.engine import Engine
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning
 from tests.world import World
@@ -73,6 +74,12 @@ def test_image_holds_what_an_agent_needs_and_nothing_of_the_build(base: Image) -
         ],
         "",
     )
+
+
+def test_image_says_which_claude_is_in_it(base: Image) -> None:
+    version = docker("run", "--rm", "--network", "none", base.tag, "claude", "--version").stdout.split()[0]
+    found = Engine(dict(os.environ)).facts([base.tag])
+    assert found.claude == {base.tag: version}
 
 
 def test_image_is_at_most_800_mb(base: Image) -> None:

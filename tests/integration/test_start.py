@@ -19,6 +19,7 @@ def test_terminal_session_from_the_question_to_the_end(bench: Bench) -> None:
     with bench.terminal() as terminal:
         terminal.until("Start this session? [y/N]")
         assert f"agent   {bench.name}" in terminal.frames[-1]
+        assert "plan    first time" in terminal.frames[-1]
         terminal.type(b"y\r")
         terminal.until(f"42-{bench.name}")
         assert [word for word in DIALOGS for frame in terminal.frames if word in frame] == []

@@ -106,5 +106,6 @@ def with_repository(made: Plan) -> Plan:
     """Return a plan that takes a repository in, with uncommitted changes on top."""
     work = Work(Path("/home/me/it's mine"), "c" * 40, "5" * 40)
     notes = ("1 uncommitted change included as a commit on top",)
-    taken = Repository(work, "main cccccccccc", b"a" * 40 + b"\n", "https://example.com/x", Identity("A User"), notes)
+    origin, author = "https://example.com/x", Identity("A User")
+    taken = Repository(work, "main cccccccccc", b"a" * 40 + b"\n", origin, author, notes, with_changes=True)
     return replace(made, repository=taken)

@@ -52,6 +52,12 @@ def test_only_arguments_after_the_dashes_go_to_claude(scene: Scene) -> None:
     assert scene.run("start", "demo", "--dry-run", "--model", "opus")[0] == 2
 
 
+def test_two_ways_to_say_yes_are_a_usage_error(scene: Scene) -> None:
+    code, out, err = scene.run("start", "demo", "-y", "--yes-if-unchanged")
+    assert (code, out, err.splitlines()[-1]) == (2, "", "Error: --yes and --yes-if-unchanged exclude each other")
+    assert scene.log == []
+
+
 @pytest.mark.parametrize("words", [("stop",), ("stop", "--all", "x"), ("stop", "x"), ("logs", "x"), ("shell", "x")])
 def test_an_unknown_session_is_a_usage_error(scene: Scene, words: tuple[str, ...]) -> None:
     assert scene.run(*words)[0] == 2

@@ -62,8 +62,21 @@ def test_base_without_options_leaves_the_pin_to_the_dockerfile() -> None:
 
 def test_base_tag_follows_its_inputs_alone() -> None:
     assert image.base(base_image=None, ca=b"", pull=True, no_cache=True).tag == BASE.tag
-    others = {image.base(base_image=base, ca=ca).tag for base in (None, "a", "b") for ca in (b"", CA)}
-    assert len(others) == 6
+    versions = (None, "2.1.331", "2.1.332")
+    others = {
+        image.base(base_image=base, ca=ca, claude=claude).tag
+        for base in (None, "a", "b")
+        for ca in (b"", CA)
+        for claude in versions
+    }
+    assert len(others) == 18
+
+
+def test_the_version_of_claude_is_of_a_bottles_own_image_too(folder: Path) -> None:
+    newer = image.base(base_image=None, ca=b"", claude="2.1.332")
+    assert newer.argv[-3:] == ("--build-arg", "CLAUDE_CODE_VERSION=2.1.332", "-")
+    own = image.for_bottle(folder / "Dockerfile", newer)
+    assert (own.claude, own.tag == image.for_bottle(folder / "Dockerfile", BASE).tag) == ("2.1.332", False)
 
 
 @pytest.mark.parametrize("ca", [b"\x30\x82\x01", CA + b"-----BEGIN EC PRIVATE KEY-----\n"], ids=["der", "key"])

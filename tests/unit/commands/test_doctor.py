@@ -28,3 +28,15 @@ def test_an_engine_that_does_not_answer_is_a_fault(scene: Scene) -> None:
     scene.rule("version", code=1, stderr="Cannot connect to the Docker daemon\n")
     code, out, _ = scene.run("doctor")
     assert (code, out.splitlines()[-1].split()[:2]) == (69, ["FAULT", "docker"])
+
+
+def test_the_version_of_claude_in_the_image_is_told(scene: Scene) -> None:
+    def told() -> str:
+        return next(line.partition(", ")[2] for line in scene.run("doctor")[1].splitlines() if " image  " in line)
+
+    scene.rule("image inspect", stdout='[null,{"claude-bottle.claude-code":"2.1.332"}]\n' * 2, times=1)
+    assert told() == "Claude Code 2.1.332"
+    scene.rule("image inspect", stdout="[null,null]\n" * 2, times=1)
+    assert told() == "Claude Code of an unknown version"
+    scene.rule("image inspect", code=1, stderr="Error: No such image\n")
+    assert told() == "built by the first start"

@@ -32,6 +32,17 @@ def test_nothing_else_is(tmp_path: Path, kind: str) -> None:
         own_file.read(path)
 
 
+def test_what_is_written_is_ones_own_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    for text in ("one", "two"):
+        own_file.write(path, text)
+        assert own_file.read(path, private=True) == f"{text}\n".encode()
+    with pytest.raises(UnicodeEncodeError):
+        own_file.write(path, "\xe9")
+    assert own_file.read(path, private=True) == b"two\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_another_users_is_not_read_and_their_folder_is_not_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ NAME = "a host name must not be empty or contain spaces or control characters"
         ("limits: {memory: 4 gallons}", f"1:18: limits.memory: {SIZE}, got a string"),
         ("limits: {pids: 1.5}", f"1:16: limits.pids: {PIDS}"),
         ("limits: {pids: .inf}", f"1:16: limits.pids: {PIDS}"),
-        ("image: {}", '1:8: image: missing required key "dockerfile"'),
+        ("image: {}", '1:8: image: missing required key "dockerfile" or "claude"'),
         ("egress: {alow: []}", '1:10: unknown key "egress.alow"; did you mean "allow"?'),
         ("limits: {requests: 0}", f"1:20: limits.requests: {REQUESTS}"),
         ("limits: {requests: 1000001}", f"1:20: limits.requests: {REQUESTS}"),
@@ -110,6 +110,18 @@ def test_too_little_or_too_much_memory_is_told(place: Place, memory: str) -> Non
 def test_sizes_are_binary_in_any_spelling(place: Place, memory: str) -> None:
     place.write("agents/bottles/default.yaml", f"limits: {{memory: {memory}}}")
     assert place.load().bottle.limits.memory == 512 * 1024**2
+
+
+@pytest.mark.parametrize("version", ["latest", "2.1", '"2.1.331\\n"', "2.1.٣", "2.1.331-beta", '""', "^2.1.331"])
+def test_only_a_whole_version_of_claude_is_one(place: Place, version: str) -> None:
+    (fault,) = bottle_faults(place, f"image: {{claude: {version}}}")
+    assert re.search(r":1:17: image\.claude: (must be a version such as 2\.1\.331$|expected a string)", fault)
+
+
+def test_a_version_of_claude_needs_no_dockerfile(place: Place) -> None:
+    place.write("agents/bottles/default.yaml", "image: {claude: 2.1.332}")
+    bottle = place.load().bottle
+    assert (bottle.claude, bottle.dockerfile) == ("2.1.332", None)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_missing_network_is_a_wrong_setting(scene: Scene, said: str) -> None:
 
 @pytest.mark.parametrize("said", NO_IMAGE.values(), ids=NO_IMAGE)
 def test_a_missing_image_is_to_be_built(scene: Scene, said: str) -> None:
-    scene.rule("image inspect --format {{json .Config.Env}} x", code=1, stderr=f"{said}\n")
+    scene.rule("image inspect --format [{{json .Config.Env}},{{json .Config.Labels}}] x", code=1, stderr=f"{said}\n")
     assert Engine(scene.environ).facts(["x", "y"]).present == {"y", EGRESS}
 
 
@@ -202,16 +202,24 @@ def test_networks_that_cannot_be_listed_are_one_line(scene: Scene, what: dict[st
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["all there", "one by one"])
-def test_the_path_of_each_image_that_is_there_is_known(scene: Scene, together: bool) -> None:
-    lines = {"one": '["A=1","PATH=/x:/bin"]', "two": "null", "three": '["PATH=/bin"]', "four": "no JSON"}
+def test_path_and_claude_of_each_image_that_is_there_are_known(scene: Scene, together: bool) -> None:
+    lines = {
+        "one": '[["A=1","PATH=/x:/bin"],{"claude-bottle.claude-code":"2.1.331","a":"b"}]',
+        "two": "[null,null]",
+        "three": '[["PATH=/bin"],{}]',
+        "four": "no JSON",
+        "five": "[null,[]]",
+        "six": "7",
+    }
     names = list(lines)
     if together:
-        scene.rule("Config.Env}} one two", stdout="".join(f"{line}\n" for line in lines.values()))
+        scene.rule("Config.Labels}}] one two", stdout="".join(f"{line}\n" for line in lines.values()))
     else:
-        scene.rule("Config.Env}} one two", code=1, stdout=f"{lines['one']}\n", stderr="No such image: two\n")
-        scene.rule("Config.Env}} two", code=1, stderr="No such image: two\n")
+        scene.rule("Config.Labels}}] one two", code=1, stdout=f"{lines['one']}\n", stderr="No such image: two\n")
+        scene.rule("Config.Labels}}] two", code=1, stderr="No such image: two\n")
         for name, line in lines.items():
-            scene.rule(f"Config.Env}}}} {name}", stdout=f"{line}\n")
+            scene.rule(f"Config.Labels}}}}] {name}", stdout=f"{line}\n")
     found = Engine(scene.environ).facts(names)
     assert found.paths == {"one": "/x:/bin", "three": "/bin"}
+    assert found.claude == {"one": "2.1.331"}
     assert set(names) - found.present == (set() if together else {"two"})

@@ -231,7 +231,7 @@ def test_a_failed_build_prints_its_own_output(scene: Scene) -> None:
 
 
 def test_only_missing_images_and_networks_are_created(scene: Scene) -> None:
-    scene.rule("image inspect --format {{json .Config.Env}} claude-bottle:", code=1, stderr="Error: No such image\n")
+    scene.rule("Config.Labels}}] claude-bottle:", code=1, stderr="Error: No such image\n")
     scene.rule("network inspect", code=1, stderr="Error: No such network\n")
     assert scene.run(*START)[0] == 0
     made = [event.argv[1:3] for event in scene.log if event.starts("docker build") or event.starts("docker pull")]
@@ -434,6 +434,81 @@ def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, cod
     assert list(scene.tmp.iterdir()) == []
     asked = {("image", "inspect"), ("network", "inspect"), ("info", "--format")}
     assert ({event.argv[1:3] for event in scene.log} == asked) == (code != 5)
+
+
+def _answer(scene: Scene, answer: str, *words: str) -> tuple[int, list[str]]:
+    """Start on a terminal and answer; return the exit code and the preflight's lines from the plan's on."""
+    command = [str(PATCHED), json.dumps(TRUSTING), "start", "demo", *words]
+    child = pexpect.spawn(sys.executable, command, env=scene.environ, cwd=str(ROOT), encoding="utf-8", timeout=300)
+    child.expect_exact("Start this session? [y/N] ")
+    shown = str(child.before).replace("\r", "")
+    child.sendline(answer)
+    child.read()
+    child.close()
+    return int(child.exitstatus or 0), shown[shown.index("plan ") :].splitlines()
+
+
+def _approvals(scene: Scene) -> list[str]:
+    folder = scene.key.with_name("approvals")
+    return [path.read_text() for path in folder.iterdir()] if folder.exists() else []
+
+
+def test_only_an_answered_yes_is_recorded_and_what_changes_then_is_shown(scene: Scene) -> None:
+    for answer, known in (("n", 0), ("y", 1)):
+        assert _answer(scene, answer)[1] == ["plan    first time"]
+        assert len(_approvals(scene)) == known
+    [before] = _approvals(scene)
+    [line] = _answer(scene, "n")[1]
+    assert re.fullmatch(r"plan    as approved on \d{4}-\d\d-\d\d \d\d:\d\d", line)
+    (scene.agents / "bottles/default.yaml").write_text("egress: {allow: [example.com]}\n")
+    assert _answer(scene, "n")[1][1:] == ["+ egress  example.com"]
+    assert _approvals(scene) == [before]
+    assert _answer(scene, "y", "--", "--model", "opus")[1][1:] == ["+ claude  2 arguments", "+ egress  example.com"]
+    assert len(_approvals(scene)) == 1
+    assert _answer(scene, "n")[1][1:] == ["- claude  2 arguments"]
+
+
+def test_yes_neither_reads_nor_writes_what_was_approved(scene: Scene) -> None:
+    folder = scene.key.with_name("approvals")
+    os.mkfifo(folder)  # a folder could not be made there
+    for words in (START, ("start", "demo", "--dry-run")):
+        code, _, err = scene.run(*words)
+        assert (code, "plan " in err, "yes" in err) == (0, False, False)
+    assert stat.S_ISFIFO(folder.stat().st_mode)
+
+
+def test_a_script_goes_on_if_nothing_changed_since_the_last_yes(scene: Scene) -> None:
+    words = ("start", "demo", "--yes-if-unchanged")
+    code, _, err = scene.run(*words)
+    assert (code, scene.undone) == (65, [])
+    assert err.endswith(
+        "plan    first time\n"
+        "claude-bottle: not started: no approval of this agent is recorded; answer y to a start without --yes\n"
+    )
+    assert _answer(scene, "y")[0] == 0
+    [before] = _approvals(scene)
+    code, _, err = scene.run(*words)
+    assert (code, "\nplan    as approved on " in err) == (0, True)
+    (scene.agents / "bottles/default.yaml").write_text("limits: {pids: 64}\n")
+    code, _, err = scene.run(*words)
+    assert code == 65
+    assert err.splitlines()[-2:] == [
+        "~ limits  2 cpus, 4 GiB memory, 64 processes (was 2 cpus, 4 GiB memory, 1024 processes)",
+        "claude-bottle: not started: changed since you approved it, see above",
+    ]
+    assert scene.run(*words, "--", "--model", "opus")[0] == 65
+    assert _approvals(scene) == [before]
+
+
+def test_a_yes_that_cannot_be_recorded_is_one_line_and_no_failure(scene: Scene) -> None:
+    scene.key.with_name("approvals").touch()
+    command = [str(PATCHED), json.dumps(TRUSTING), "start", "demo"]
+    child = pexpect.spawn(sys.executable, command, env=scene.environ, cwd=str(ROOT), encoding="utf-8", timeout=300)
+    child.expect_exact("Start this session? [y/N] ")
+    child.sendline("y")
+    text = child.read()
+    child.close()
+    assert (child.exitstatus, text.count("your yes is not recorded: ")) == (0, 1)
 
 
 def test_the_commit_identity_comes_from_the_manifest_the_repository_or_the_user(scene: Scene) -> None:
