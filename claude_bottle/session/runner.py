@@ -49,7 +49,6 @@ class Runner:
         """
         self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
-        self._lifelines: list[Client] = []  # those that run until their stdin ends
         self._workers: dict[str, threading.Thread] = {}
         self._news = threading.Condition()  # guards the next two
         self._ready: set[str] = set()
@@ -104,8 +103,6 @@ class Runner:
             client = command.start(step.argv, self._env, shown=step.kind is Kind.PROGRESS)
             self._started(client.pid)
             self._clients[step.name] = client
-            if step.runs_long:
-                self._lifelines.append(client)
             self._workers[step.name] = threading.Thread(
                 target=self._work, args=(step, client, self._ended), daemon=True
             )
@@ -187,9 +184,8 @@ class Runner:
     def _undo(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
         if step.runs_long and client is not None:
-            for each in self._lifelines:  # all at once, as each takes a while to end
-                each.let_go()
-            self._lifelines.clear()
+            if beside := self._clients.get(step.ends_beside):
+                beside.let_go()
             client.close_stdin()  # stops the container faster than `rm --force`
         # With --rm, docker's client exits only after the removal.
         if step.removes_itself and client is not None and client.process.returncode == 0:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from claude_bottle import PREFIX
@@ -51,7 +51,8 @@ class Step:
     starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then, once those in
     `quote_after` are ready, `quote`, then what `stdin_from` prints. `undo` removes what the step may have made.
     `skip_if` is a command whose success means that its product exists; if `present`, the engine has said so already,
-    and the step is skipped. An `optional` step may fail.
+    and the step is skipped. An `optional` step may fail. Its undo ends the stdin of the step `ends_beside`, too:
+    each takes a while to end.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Step:
     skip_if: Argv = ()
     present: bool = False
     optional: bool = False
+    ends_beside: str = ""
 
     @property
     def runs_long(self) -> bool:
@@ -223,7 +225,8 @@ def _gate(plan: Plan) -> Step:
     target, owned = f"container:{plan.sidecar}", docker_flags.owned_by(plan, "gate")
     argv = credential_proxy.run(plan.gate, target, plan.base.tag, owned, rules, tar, remote=plan.remote)
     given, undo = rules + tar, _remove(plan.gate)
-    return Step("gate", argv, Kind.LONG_RUNNING, stdin=given, stdin_text=len(rules), needs=needs, undo=undo)
+    gate = Step("gate", argv, Kind.LONG_RUNNING, stdin=given, stdin_text=len(rules), needs=needs, undo=undo)
+    return replace(gate, ends_beside="bottle")
 
 
 def _clone(plan: Plan) -> tuple[Step, ...]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,13 @@ def test_one_that_waits_for_its_quote_is_ended_if_another_fails(runner: Runner, 
     with pytest.raises(StepError, match="quoted"):
         runner.run((quoted, quoting(f"head -c 5 > {tmp_path}/read; cat; echo > {tmp_path}/went-on")))
     assert not (tmp_path / "went-on").exists()
+
+
+def test_one_that_ends_beside_another_does_not_wait_for_it_to_end(tmp_path: Path) -> None:
+    """The first to be undone ends once the stdin of the other has ended."""
+    os.mkfifo(tmp_path / "ended")
+    other = shell("other", f"echo up; cat; echo > {tmp_path}/ended", Kind.LONG_RUNNING)
+    first = shell("first", f"echo up; cat; cat {tmp_path}/ended; echo > {tmp_path}/seen", Kind.LONG_RUNNING)
+    with Teardown() as undo:
+        Runner(undo, os.environ, lambda _: None).run((other, replace(first, ends_beside="other")))
+    assert (tmp_path / "seen").exists()
