@@ -6,7 +6,7 @@ import pytest
 
 from claude_bottle import __version__, cli, errors
 from claude_bottle.errors import BottleError
-from tests.support.clients import NO_ENGINE
+from tests.support.clients import NO_ENGINE, RECORDED
 from tests.support.scene import ROOT, Scene
 
 
@@ -72,14 +72,14 @@ def test_an_unknown_session_is_a_usage_error(scene: Scene, words: tuple[str, ...
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("client", ["26.1.5", "29.7.2", "29.7.2 silent"])
+@pytest.mark.parametrize("client", ["26.1.5", RECORDED, f"{RECORDED} silent"])
 def test_without_an_engine_every_command_says_so(scene: Scene, words: tuple[str, ...], client: str) -> None:
     scene.without_engine(NO_ENGINE[client])
     code, out, err = scene.run(*words, CLAUDE_BOTTLE_EGRESS_NETWORK="vpn")
     assert code == 69
     assert f"docker cannot be used: {NO_ENGINE[client][:20]}" in (out + err).replace("\\", "")
     tried = {event.argv[1] for event in scene.log}
-    assert tried <= {"version", "image", "network", "info", "ps", "volume"}
+    assert tried <= {"version", "--version", "image", "network", "info", "ps", "volume"}
 
 
 @pytest.mark.parametrize("debug", [True, False])

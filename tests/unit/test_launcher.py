@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import systems
+
 ROOT = Path(__file__).parents[2]
 COMMAND = """
 import os, sys
@@ -191,6 +193,8 @@ def test_a_read_only_checkout_works_only_once_set_up(tmp_path: Path, ready: Path
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
 def test_a_message_that_nobody_gets_leaves_the_exit_code_as_it_is(stderr: str) -> None:
+    if "/dev/full" in stderr:
+        systems.full()
     program = f"import runpy; runpy.run_path({str(ROOT / 'cli.py')!r})['fail']('x')"
     done = run("/bin/sh", "-c", f'exec "$@" {stderr}', "sh", sys.executable, "-IS", "-c", program)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -3,7 +3,7 @@
 import json
 import time
 
-from tests.support.clients import NO_ENGINE
+from tests.support.clients import NO_ENGINE, RECORDED
 from tests.support.labels import LIST, row
 from tests.support.owners import OBSERVER
 from tests.support.scene import Scene
@@ -120,6 +120,6 @@ def test_a_log_that_an_engines_end_cuts_off_is_not_whole(scene: Scene) -> None:
     scene.rule("logs", code=1, times=1)
     (scene.folder / "removed").touch()  # the sidecar: its log ends
     assert scene.run("logs", "demo-1", "--follow")[0] == 0
-    scene.without_engine(NO_ENGINE["29.7.2"])
+    scene.without_engine(NO_ENGINE[RECORDED])
     code, _, err = scene.run("logs", "demo-1", "--follow")
     assert (code, err.startswith("claude-bottle: docker cannot be used: ")) == (69, True)

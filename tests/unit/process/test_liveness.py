@@ -20,6 +20,7 @@ from claude_bottle.process.liveness import (
     start_time,
     this_process,
 )
+from tests.support import systems
 from tests.support.owners import ELSEWHERE, OBSERVER, REBOOTED, launcher
 
 MACOS = (
@@ -164,6 +165,7 @@ def test_a_stamp_distinguishes_a_process_from_a_later_one_with_its_number(ps: Ps
     assert not is_same(7, str(before))
 
 
+@systems.needs_linux("/proc")
 def test_with_proc_a_stamp_is_the_start() -> None:
     with launcher() as (process, owner):
         assert stamp(process.pid) == owner.started

@@ -20,6 +20,7 @@ import pytest
 
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.selftest import probe, receipt
+from tests.support import systems
 from tests.support.receipts import KNOWN
 
 LENGTH = b"HTTP/1.1 207 Odd\r\nA: b\r\ncontent-length: %d\r\n\r\n"
@@ -86,6 +87,7 @@ def probed(plan: Plan, asked: dict[str, Any], pem: str) -> dict[str, Any]:
     return answers
 
 
+@systems.needs_linux("/proc")
 def test_the_probe_tells_what_is_there(plan: Plan, tmp_path: Path) -> None:
     _, pem = authority(tmp_path, "localhost")
     with sidecar(b"HTTP/1.0 200 OK\r\n\r\nhello") as port, socket.socket() as closed:

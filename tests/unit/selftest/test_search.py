@@ -13,7 +13,7 @@ import pytest
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.host.machine import TOKEN_SHAPE
 from claude_bottle.selftest import probe, receipt, search
-from tests.support import plans
+from tests.support import plans, systems
 
 KEY = "0123"
 TOKEN = f"sk-ant-oat01-{secrets.token_hex(16)}"  # no other test's, whose processes are seen here as well
@@ -54,6 +54,7 @@ def test_a_token_elsewhere_is_not_searched_for(root: Path) -> None:
     assert digest(TOKEN) not in searched(root)
 
 
+@systems.needs_linux("/proc")
 @pytest.mark.parametrize("given", ["argument", "variable"])
 def test_a_token_of_a_process_is_found(root: Path, given: str) -> None:
     word, env = (TOKEN, {}) if given == "argument" else ("", {"X": f"a {TOKEN}"})
