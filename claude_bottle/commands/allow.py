@@ -32,7 +32,8 @@ from claude_bottle.session.registry import Session
 
 _ATTEMPTS = 3  # another `allow` can overwrite the list between its reading and its writing
 _PATIENCE = 10.0  # seconds for the sidecar to take a new list; 0.2 were seen
-MOST_ASKED = 20  # hosts
+_ASKED = 20  # hosts
+_SEEN = 1000  # hosts that were refused, whether they are asked for or not
 _RENEWAL = 10.0  # seconds to renew the file in the bottle, whose agent may hold that up
 _TAIL = "5000"  # lines of the log that are looked at; a flood writes 1300 while the list is taken
 
@@ -94,7 +95,7 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
 
 
 def refused(machine: Machine, name: str) -> Generator[Host, None, None]:
-    """Yield the hosts that a session was refused and may be allowed, as they come, each once, MOST_ASKED at most.
+    """Yield the hosts that a session was refused and may be allowed, as they come, each once, _ASKED at most.
 
     A host that is allowed meanwhile is left out. Raises RefusedError without a terminal, UsageError, EngineError or
     DockerError.
@@ -102,13 +103,14 @@ def refused(machine: Machine, name: str) -> Generator[Host, None, None]:
     if not machine.interactive:
         raise RefusedError("cannot ask: stdin is not a terminal; name the hosts instead")
     env = client_environment(machine)
-    session, refusals = registry.find(registry.listed(env), name), events.Refusals(MOST_ASKED)
+    session, refusals, asked = registry.find(registry.listed(env), name), events.Refusals(_SEEN), 0
     with contextlib.closing(logs.logs(machine, session.id, follow=True, blocked=True)) as found:
         for event in found:
             host = refusals.first(event)
             if host and not allowlist.further_problem(host) and not _reaches(env, session, host):
                 yield host
-            if refusals.full:
+                asked += 1
+            if refusals.full or asked == _ASKED:
                 return
 
 

@@ -150,7 +150,8 @@ def test_each_host_is_asked_for_once_and_no_answer_is_old(scene: Scene) -> None:
 def test_questions_end_after_twenty_hosts(scene: Scene) -> None:
     served(scene)
     (scene.folder / "removed").touch()
-    scene.rule("logs --follow", stdout=refusals(*(f"h{number}.test" for number in range(25))))
+    names = (f"h{number}.{domain}" for domain in ("claude.com", "test") for number in range(25))
+    scene.rule("logs --follow", stdout=refusals(*names))
     child = asking(scene)
     for number in range(20):
         child.expect_exact(f"h{number}.test was refused. Allow it? [y/N] ")
