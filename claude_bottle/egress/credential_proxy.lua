@@ -15,6 +15,8 @@ local LARGEST = 32 * MIB -- of a body that is judged; nginx.conf has it too
 local MOST_HELD = 128 * MIB -- of all that are held at once; each is there until its answer has ended
 local DEEPEST = 200
 local STEP = MIB / 4 -- bytes judged before other requests have their turn
+local LIMITS = "memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes pids/pids.max "
+  .. "memory.max memory.swap.max pids.max"
 local FETCH = 'to allow it: "api: {server_side_fetch: true}" in the bottle\'s manifest'
 
 local M = {}
@@ -459,7 +461,8 @@ function M.log()
 end
 
 -- The self-test's own host: which credential has arrived, in a form that only the launcher can compare, and what the
--- kernel says of every process here. The last field of loadavg is the highest process number that was given so far.
+-- kernel says of every process here, and which limits are in force, in the files of either version of cgroups. The last
+-- field of loadavg is the highest process number that was given so far.
 function M.self_test()
   local headers, text = ngx.req.get_headers(0), ""
   for _, name in ipairs({ "authorization", "x-api-key", "cookie" }) do
@@ -480,8 +483,13 @@ function M.self_test()
       processes[tostring(number)] = facts
     end
   end
+  local limits = {}
+  for file in LIMITS:gmatch("%S+") do
+    local there, value = pcall(read, "/sys/fs/cgroup/" .. file)
+    if there then limits[match(file, "[^/]+$")] = value end
+  end
   ngx.header.content_type = "application/json"
-  ngx.print(cjson.encode({ digest = digest, processes = processes }))
+  ngx.print(cjson.encode({ digest = digest, processes = processes, limits = limits }))
 end
 
 return M

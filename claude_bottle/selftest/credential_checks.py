@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from claude_bottle.bottle import credential_proxy as container
 from claude_bottle.bottle.plan import PROXY_UID, Plan
 from claude_bottle.host.machine import TOKEN_SHAPE, TOKEN_VARIABLE
-from claude_bottle.selftest import inspect_checks
+from claude_bottle.selftest import inspect_checks, limit_checks
 from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
 from claude_bottle.selftest.search import digests
 
@@ -77,7 +77,8 @@ def authority(seen: Evidence) -> Iterator[str]:
 def credential_proxy(seen: Evidence) -> Iterator[str]:
     """The proxy's container, and every process in it, by its own account and by the engine's."""
     config = seen.gate["HostConfig"]
-    yield from _processes(json.loads(seen.probe["signed"][1])["processes"])
+    answer = json.loads(seen.probe["signed"][1])
+    yield from _processes(answer["processes"])
     if seen.gate["Config"]["Image"] != seen.plan.base.tag:
         yield f"its image is {seen.gate['Config']['Image']}"
     if config["NetworkMode"] != f"container:{seen.sidecar['Id']}":
@@ -89,8 +90,10 @@ def credential_proxy(seen: Evidence) -> Iterator[str]:
     yield from (f"{name} is in its environment" for name in filter(inspect_checks.SECRET.search, _names(seen)))
     if config["RestartPolicy"]["Name"] not in ("", "no"):
         yield f"its restart policy is {config['RestartPolicy']['Name']}"
-    unless = "so the credentials in the proxy may be swapped out"
-    yield from inspect_checks.limited(seen.gate, {}, container.MEMORY, unless)
+    planned = limit_checks.of_container(container.MEMORY, container.PIDS)
+    yield from limit_checks.limited(
+        seen, answer["limits"], planned, "so the credentials in the proxy may be swapped out"
+    )
 
 
 def token(seen: Evidence) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """Judge what was really built, from `docker inspect`, against the plan."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from claude_bottle.bottle import agent
 from claude_bottle.bottle import key_holder as keyholder
 from claude_bottle.bottle.plan import SIDECAR_UID
 from claude_bottle.manifest.ssh_hosts import FOLDER
-from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
+from claude_bottle.selftest import limit_checks
+from claude_bottle.selftest.evidence import Data, Evidence
 
 # Named like a secret: API_KEY, apikey, DB_PASSWORD, GH_PAT; not KEYBOARD, PATH, MAX_TOKENS or TOKENIZERS_PARALLELISM.
 SECRET = re.compile(
@@ -79,13 +80,6 @@ def privileges(seen: Evidence) -> Iterator[str]:
         yield "CgroupnsMode is host"
 
 
-def limits(seen: Evidence) -> Iterator[str]:
-    """The bottle's limits, as the manifest has them."""
-    wanted = seen.plan.agent.bottle.limits
-    pairs = {"PidsLimit": wanted.pids, "CpuQuota": int(wanted.cpus * 100_000), "CpuPeriod": 100_000}
-    yield from limited(seen.bottle, pairs, wanted.memory, "so the bottle may use more memory than planned")
-
-
 def restart(seen: Evidence) -> Iterator[str]:
     """The restart policies; lock and gate are gone after a restart."""
     for role, container in (("bottle", seen.bottle), ("sidecar", seen.sidecar)):
@@ -126,16 +120,9 @@ def key_holder(seen: Evidence) -> Iterator[str]:
     if config["LogConfig"]["Type"] != "none":
         yield f"its log driver is {config['LogConfig']['Type']}"
     yield from (f"{name} is in its environment" for name in filter(SECRET.search, _variables(seen.key_holder)))
-    yield from limited(seen.key_holder, {}, keyholder.MEMORY, "so the ssh keys in the key-holder may be swapped out")
-
-
-def limited(container: Data, others: Mapping[str, int], memory: int, unless: str) -> Iterator[str]:
-    """Yield limits that are not as planned; raise Inconclusive(`unless`) if the engine cannot limit swap."""
-    config, pairs = container["HostConfig"], {**others, "Memory": memory, "MemorySwap": memory}
-    wrong = {key: config[key] for key, value in pairs.items() if config[key] != value}
-    if wrong == {"MemorySwap": -1}:  # what the engine makes of it where the kernel does not count swap
-        raise Inconclusive(f"the engine's kernel does not limit swap, {unless}")
-    yield from (f"{key} is {value}, not {pairs[key]}" for key, value in wrong.items())
+    planned = limit_checks.of_container(keyholder.MEMORY, keyholder.PIDS)
+    unless = "so the ssh keys in the key-holder may be swapped out"
+    yield from limit_checks.limited(seen, seen.holder, planned, unless)
 
 
 def _socket(seen: Evidence, *, writable: bool) -> tuple[str, str, str, bool | None]:

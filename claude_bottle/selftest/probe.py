@@ -39,6 +39,13 @@ _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"),
     *("/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock", "/run/crio/crio.sock", "/docker.sock"),
 )
+# The files with a cgroup's limits, by its controller; "" is version 2.
+_LIMIT_FILES = {
+    "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+    "pids": ("pids.max",),
+    "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    "": ("memory.max", "memory.swap.max", "pids.max", "cpu.max"),
+}
 _STATUS = ("PPid", "Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
 
@@ -66,6 +73,7 @@ def main(question: dict[str, Any], authority: str, search: Callable[[str, str, s
         "tokens": lambda: search(question["shape"], question["digest_key"], _ROOT),
         "shell": lambda: _within("", "/bin/bash"),
         "userland": lambda: _userland(question["programs"], question["files"], question["modules"]),
+        "limits": _limits,
         "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
     }
     answers: dict[str, object] = {}
@@ -272,6 +280,22 @@ def _sockets() -> list[str]:
     os.stat(f"{_ROOT}/")
     there = [path for path in _SOCKETS if os.path.lexists(_placed(path))]
     return sorted({*there, *(path for path in mounted if path.endswith(".sock"))})
+
+
+def _limits() -> dict[str, str]:
+    """Return the files with the limits of the bottle's first process, of its own cgroup alone, where it is mounted."""
+    rows = [line.split(":", 2) for line in _read("/proc/1/cgroup").splitlines()]
+    cgroups = {name: path for _, names, path in rows for name in names.split(",")}
+    found: dict[str, str] = {}
+    for line in _read("/proc/1/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        root, place = left.split()[3:5]
+        kind, _, options = right.split(" ", 2)
+        for name in {"cgroup": options.split(","), "cgroup2": [""]}.get(kind, ()):
+            for file in _LIMIT_FILES.get(name, ()) if cgroups.get(name) == root else ():
+                with suppress(OSError):
+                    found[file] = _read(_within(_ROOT, f"{place}/{file}"))
+    return found
 
 
 def _placed(path: str) -> str:

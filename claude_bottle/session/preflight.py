@@ -129,7 +129,10 @@ def _only(credential: Credential) -> str:
 def _limits(limits: Limits) -> str:
     many = "" if limits.requests == 1 else "s"
     requests = "" if limits.requests is None else f", {limits.requests} request{many} to the API"
-    return f"{limits.cpus:g} cpus, {_size(limits.memory)} memory, {limits.pids} processes{requests}"
+    cpus = "cpus not limited" if limits.cpus is None else f"{limits.cpus:g} cpus"
+    memory = "memory not limited" if limits.memory is None else f"{_size(limits.memory)} memory"
+    pids = "processes not limited" if limits.pids is None else f"{limits.pids} processes"
+    return f"{cpus}, {memory}, {pids}{requests}"
 
 
 def _ssh(host: SshHost) -> str:

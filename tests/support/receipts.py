@@ -29,7 +29,8 @@ def answers(plan: Plan) -> dict[str, Any]:
     status |= {"PPid": ["0"], "Uid": ["65532"] * 4, "Gid": ["65532"] * 4, "NoNewPrivs": ["1"], "Seccomp": ["2"]}
     signer = {"Name": "nginx", "Uid": [65533] * 4, "Gid": "\t".join(["65533"] * 4), "NoNewPrivs": "1"}
     signer |= dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
-    signed = {"digest": plan.signing.digest, "processes": {"1": {**signer, "Name": "bash"}, "33": signer}}
+    processes = {"1": {**signer, "Name": "bash"}, "33": signer}
+    signed = {"digest": plan.signing.digest, "processes": processes, "limits": cgroup(1 << 30, 32)}
     status |= {"names": ["PATH", "HOME"], "exe": "/usr/sbin/docker-init"}
     shell = copy.deepcopy(status) | {"PPid": ["1"], "exe": "/usr/bin/bash"}
     compared = (*userland_checks.PROGRAMS, *userland_checks.FILES, "/usr/lib/python3.11/subprocess.py")
@@ -50,8 +51,15 @@ def answers(plan: Plan) -> dict[str, Any]:
         "sockets": [],
         "shell": "/usr/bin/bash",
         "userland": {path: [f"{path} 0123", f"{path} 0123"] for path in compared},
+        "limits": cgroup(4 << 30, 1024) | {"cpu.cfs_quota_us": "200000\n", "cpu.cfs_period_us": "100000\n"},
         "cgroup2": True,
     }
+
+
+def cgroup(memory: int, pids: int) -> dict[str, str]:
+    """The limits of a cgroup of version 1, without those of the CPUs."""
+    size = f"{memory}\n"
+    return {"memory.limit_in_bytes": size, "memory.memsw.limit_in_bytes": size, "pids.max": f"{pids}\n"}
 
 
 def authority(plan: Plan) -> list[str]:
@@ -70,7 +78,6 @@ def shown(plan: Plan) -> list[Any]:
         "Privileged": False, "CapDrop": ["ALL"], "CapAdd": None, "SecurityOpt": ["no-new-privileges"], "Devices": [],
         "PidMode": "", "UTSMode": "", "UsernsMode": "", "IpcMode": "private", "CgroupnsMode": "private",
         "RestartPolicy": {"Name": "no"}, "PortBindings": {}, "NetworkMode": plan.name, "ReadonlyRootfs": True,
-        "PidsLimit": 1024, "Memory": 4 << 30, "MemorySwap": 4 << 30, "CpuQuota": 200000, "CpuPeriod": 100000,
     }  # fmt: skip
     planned = [word for word in (*agent.proxy_variables(plan), *agent.trust_variables()) if "=" in word]
     own = {plan.name: {"IPAddress": str(plan.bottle_address)}}
@@ -86,19 +93,31 @@ def shown(plan: Plan) -> list[Any]:
     gate = {
         "Name": f"/{plan.gate}", "Mounts": [], "NetworkSettings": {"Networks": {}},
         "HostConfig": copy.deepcopy(config) | {"NetworkMode": "container:51deca4"}
-        | {"Memory": 1 << 30, "MemorySwap": 1 << 30}
         | {"CapAdd": [f"CAP_{name}" for name in credential_proxy.CAPABILITIES], "Tmpfs": {"/run/proxy": "size=4m"}},
         "Config": {"User": "0:0", "Image": plan.base.tag, "Env": ["HTTP_PROXY=", *IMAGE_ENV]},
     }  # fmt: skip
     return [bottle, sidecar, gate, {"Id": "sha256:0", "RepoTags": [plan.image.tag], "Config": {"Env": IMAGE_ENV}}]
 
 
+def holder(files: dict[str, str]) -> bytes:
+    """What a key-holder prints on its first line."""
+    limits = "".join(f"{name}={text.strip()};" for name, text in files.items())
+    return f"{limits}SSH_AUTH_SOCK=/run/ssh-agent/sock; export SSH_AUTH_SOCK;\n".encode()
+
+
 def judged(
-    plan: Plan, said: object, seen: object, known: Addresses = KNOWN, listed: bytes = LISTED, home: object = SEARCH
+    plan: Plan,
+    said: object,
+    seen: object,
+    known: Addresses = KNOWN,
+    listed: bytes = LISTED,
+    home: object = SEARCH,
+    key_holder: bytes | None = None,
 ) -> Receipt:
     """Judge answers that were made up."""
     probe, inspect, filled = (json.dumps(each).encode() for each in (said, seen, home))
-    return selftest.judge(plan, known, Seen(probe, inspect, listed, filled), 0.31)
+    line = holder(cgroup(1 << 26, 32)) if key_holder is None else key_holder
+    return selftest.judge(plan, known, Seen(probe, inspect, listed, filled, line), 0.31)
 
 
 def put(data: Any, path: tuple[Any, ...], value: object) -> None:

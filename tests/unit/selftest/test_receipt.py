@@ -53,6 +53,7 @@ def test_half_of_the_answers_is_none(plan: Plan) -> None:
         "signed",
         "wrong",
         "authority",
+        "limits",
         "tokens",
         "tcp",
         "udp",
