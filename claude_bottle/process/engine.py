@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import escape_control_chars
@@ -21,6 +22,7 @@ EGRESS = f"{PREFIX}-egress"  # the network of the sidecars' way out, unless the 
 _OLDEST = (20, 10)
 _TIMEOUT = 30  # seconds for a query; an engine that hangs is one that cannot be reached
 _VERSIONS = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}}")
+_INFO = ("docker", "info", "--format", "{{json .}}")
 _DEBUG = ("docker", "info", "--format", "{{.Debug}}")
 DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the values of the bottle's variables"
 _SOCKET = "unix:///var/run/docker.sock"  # of docker's default context
@@ -137,6 +139,17 @@ class Engine:
             return EngineFacts(_egress(chosen, network), frozenset(present), debug=debug, paths=paths)
         shared = (EGRESS,) if _exists(EGRESS, network) else ()
         return EngineFacts(present=frozenset({*present, *shared}), debug=debug, paths=paths)
+
+    def info(self) -> dict[str, Any]:
+        """Return what `docker info` says; DockerError if it cannot be read."""
+        result = self.ask(*_INFO[1:])
+        try:
+            found = json.loads(result.stdout)
+            if result.ok and isinstance(found, dict):
+                return found
+        except ValueError:
+            pass
+        raise DockerError(f"what docker info prints cannot be read: {result.reason}")
 
     def egress(self, chosen: str) -> Egress:
         """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""
