@@ -13,10 +13,11 @@ USER = container.AGENT  # ssh-agent answers its own user alone
 MEMORY = 64 * 1024 * 1024  # bytes; 3 MB were seen
 PIDS = 32
 _KNOWN_HOSTS = "/tmp/known_hosts"  # noqa: S108  (a tmpfs of the container's own)
-# The limits in force as NAME=VALUE; of either version of cgroups, on the first line, which ssh-agent's own ends.
-_LIMITS = """
-for file in /sys/fs/cgroup/{memory/memory.{,memsw.}limit_in_bytes,pids/pids.max,{memory,memory.swap,pids}.max}; do
-    [[ -r $file ]] && printf '%s=%s;' "${file##*/}" "$(< "$file")"
+# What the kernel says of it, on the first line, which ssh-agent's own ends: NAME=TEXT; with "|" for each new line.
+_FACTS = """
+for file in /proc/self/{status,mountinfo,net/route,net/if_inet6} \\
+    /sys/fs/cgroup/{memory/memory.{,memsw.}limit_in_bytes,pids/pids.max,{memory,memory.swap,pids}.max}; do
+    [[ -r $file ]] && text=$(< "$file") && printf '%s=%s;' "${file##*/}" "${text//$'\\n'/|}"
 done
 """
 # -P: without it ssh-agent loads PKCS#11 libraries on a client's word (CVE-2023-38408); every path begins with "/", so
@@ -60,7 +61,7 @@ def run(plan: Plan) -> Argv:
             "bash",
             plan.base.tag,
             "-c",
-            _LIMITS + _SERVE + docker_flags.lifeline(plan),
+            _FACTS + _SERVE + docker_flags.lifeline(plan),
             "bash",
             known_hosts(plan.agent.bottle.ssh),
         ),

@@ -477,7 +477,7 @@ function M.self_test()
     if there then
       local facts = {}
       for name, value in status:gmatch("(%w+):\t([^\n]*)") do
-        facts[name] = match("Name Uid Gid NoNewPrivs CapInh CapPrm CapEff CapBnd CapAmb", name) and value or nil
+        facts[name] = match("Name Uid Gid NoNewPrivs Seccomp CapInh CapPrm CapEff CapBnd CapAmb", name) and value or nil
       end
       facts.Uid = cjson.decode("[" .. facts.Uid:gsub("\t", ",") .. "]")
       processes[tostring(number)] = facts
@@ -489,7 +489,8 @@ function M.self_test()
     if there then limits[match(file, "[^/]+$")] = value end
   end
   ngx.header.content_type = "application/json"
-  ngx.print(cjson.encode({ digest = digest, processes = processes, limits = limits }))
+  local mounts = read("/proc/self/mountinfo")
+  ngx.print(cjson.encode({ digest = digest, processes = processes, limits = limits, mounts = mounts }))
 end
 
 return M

@@ -87,6 +87,10 @@ def credential_proxy(seen: Evidence) -> Iterator[str]:
         yield "its file system is writable"
     yield from inspect_checks.confinement(seen.gate, added=container.CAPABILITIES)
     yield from (f"{mount['Type']} at {mount['Destination']}" for mount in seen.gate["Mounts"])
+    places = inspect_checks.mounted(answer["mounts"])
+    yield from inspect_checks.unplanned(places, (container.PLACE,))
+    if not inspect_checks.read_only(places["/"]):
+        yield "its file system is writable, by the kernel"
     yield from (f"{name} is in its environment" for name in filter(inspect_checks.SECRET.search, _names(seen)))
     if config["RestartPolicy"]["Name"] not in ("", "no"):
         yield f"its restart policy is {config['RestartPolicy']['Name']}"
@@ -117,6 +121,8 @@ def _processes(found: Data) -> Iterator[str]:
             yield f"process {pid} has the users {status['Uid']} and the groups {status['Gid'].split()}"
         if status["NoNewPrivs"] != "1":
             yield f"process {pid} can gain privileges"
+        if status["Seccomp"] != "2":
+            yield f"process {pid} has no seccomp filter"
         yield from (f"process {pid} has {key} {status[key]}" for key in _SETS if int(status[key], 16))
 
 

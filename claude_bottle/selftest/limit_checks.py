@@ -8,12 +8,18 @@ from claude_bottle.manifest.bottle import Limits
 from claude_bottle.selftest.evidence import Evidence, Inconclusive
 
 _NAMES = {"memory": "memory", "pids": "processes", "cpus": "cpus"}
+_FILES = (
+    *("memory.max", "memory.swap.max", "pids.max", "cpu.max"),  # of version 2
+    *("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "cpu.cfs_quota_us", "cpu.cfs_period_us"),
+)
 _UNLIMITED = 1 << 62  # version 1 says the largest number of whole pages
 
 
 def limits(seen: Evidence) -> Iterator[str]:
     """The bottle's limits, as the manifest has them."""
     planned = seen.plan.agent.bottle.limits
+    if set(seen.probe["core"]) != {"0"}:
+        yield f"core dumps: limited to {' and '.join(seen.probe['core'])} bytes, not switched off"
     yield from limited(seen, seen.probe["limits"], planned, "so the bottle may use more memory than planned")
 
 
@@ -62,7 +68,7 @@ def _in_force(files: Mapping[str, str]) -> dict[str, float]:
 
     Of version 1, each controller may be missing on its own.
     """
-    numbers = {name: [_number(word) for word in text.split()] for name, text in files.items()}
+    numbers = {name: [_number(word) for word in files[name].split()] for name in _FILES if name in files}
     memory = numbers.get("memory.max") or numbers.get("memory.limit_in_bytes")
     swap = numbers.get("memory.swap.max")
     cpu = numbers.get("cpu.max") or numbers.get("cpu.cfs_quota_us", []) + numbers.get("cpu.cfs_period_us", [])

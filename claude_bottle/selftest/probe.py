@@ -46,7 +46,7 @@ _LIMIT_FILES = {
     "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
     "": ("memory.max", "memory.swap.max", "pids.max", "cpu.max"),
 }
-_STATUS = ("PPid", "Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
+_STATUS = ("PPid", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
 
 def main(question: dict[str, Any], authority: str, search: Callable[[str, str, str], object]) -> None:
@@ -73,8 +73,7 @@ def main(question: dict[str, Any], authority: str, search: Callable[[str, str, s
         "tokens": lambda: search(question["shape"], question["digest_key"], _ROOT),
         "shell": lambda: _within("", "/bin/bash"),
         "userland": lambda: _userland(question["programs"], question["files"], question["modules"]),
-        "limits": _limits,
-        "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        **_of_the_kernel(),
     }
     answers: dict[str, object] = {}
     threads = [
@@ -90,6 +89,19 @@ def main(question: dict[str, Any], authority: str, search: Callable[[str, str, s
         thread.join(_LISTENING + _SIDECAR_LIMIT + 1)
     print(json.dumps(dict(answers)), flush=True)
     os._exit(0)  # not waiting for a resolver that hangs
+
+
+def _of_the_kernel() -> dict[str, Callable[[], object]]:
+    """Return the looks at what the kernel says of the bottle's first process."""
+    return {
+        "limits": _limits,
+        "core": lambda: re.findall(r"^Max core file size +(\S+) +(\S+)", _read("/proc/1/limits"), re.MULTILINE)[0],
+        "mounts": lambda: _read("/proc/1/mountinfo"),
+        "devices": lambda: sorted(os.listdir(_within(_ROOT, "/dev"))),
+        "namespaces": lambda: {name: os.readlink(f"/proc/1/ns/{name}") for name in ("ipc", "uts")},
+        "addresses": _addresses,
+        "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+    }
 
 
 def _note(answers: dict[str, object], name: str, look: Callable[[], object]) -> None:
@@ -252,6 +264,12 @@ def _ipv6() -> list[str]:
     except FileNotFoundError:  # no IPv6 in this kernel
         return []
     return [f"{row[0]} {row[5]}" for row in rows if row[5] != "lo"]
+
+
+def _addresses() -> list[str]:
+    """Return every IPv4 address that is not the loopback interface's."""
+    own = re.findall(r"\|-- (\S+)\n +/32 host LOCAL", _read("/proc/net/fib_trie"))
+    return sorted({address for address in own if not address.startswith("127.")})
 
 
 def _processes() -> dict[str, object]:

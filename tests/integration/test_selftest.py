@@ -196,12 +196,8 @@ def memory(limit: int, swap: int) -> tuple[str, ...]:
 
 MEMORY, HOLDERS, PROXYS = (memory(limit, limit) for limit in (4 << 30, 64 << 20, 1 << 30))
 GUARD = ("--user", "65532:65532")
-UNSEEN = {
-    "guard",
-    "userland",
-    "docker-socket",
-    "limits",
-}  # what the probe does not see if the first process is another user's
+# What the probe does not see if the first process is another user's.
+UNSEEN = {"guard", "userland", "docker-socket", "limits", "privileges", "environment"}
 ROOT = ("exec", "--user", "0", "{plan.name}")
 SOCKET = "type=bind,src=/var/run/docker.sock,dst=/tmp/docker.sock"
 SIDECAR = "{plan.name}-sidecar"
@@ -279,7 +275,9 @@ CASES = {
     ),
     # What holds it.
     "the agent's": Case(UNSEEN, "runs as 1000:1000", {"bottle": instead(GUARD, "--user", "1000:1000")}),
-    "the image's": Case({"guard"}, "first process is the image's", {"bottle": instead(("--init",))}),
+    "the image's": Case(
+        {"guard", "environment"}, "first process is the image's", {"bottle": instead(("--init",))}
+    ),
     "not alone": Case({"guard"}, "has the guard's user", more=("exec", "--detach", "{plan.name}", "sleep", "99")),
     "another's process": Case(
         {"guard"}, "has another user", more=("exec", "--detach", "--user", "7:7", "{plan.name}", "sleep", "99")
@@ -302,6 +300,14 @@ CASES = {
     "no proxy": Case({"environment"}, "https_proxy is missing", {"bottle": instead(PROXY)}),
     "second network": Case({"network"}, "also on network bridge", more=("network", "connect", "bridge", "{plan.name}")),
     "volume": Case({"mounts"}, "volume at /data", {"bottle": plus("--volume", "/data")}),
+    "tmpfs": Case({"mounts"}, "a mount at /data, by the kernel", {"bottle": plus("--tmpfs", "/data")}),
+    "device": Case({"privileges"}, "the device x is there", {"bottle": plus("--device", "/dev/null:/dev/x")}),
+    "group": Case({"privileges"}, "is in group 7", {"bottle": plus("--group-add", "7")}),
+    "host's name": Case(
+        {"privileges"}, "the uts namespace is the host's",
+        {"bottle": both(plus("--uts", "host"), instead(("--hostname", "bottle")))},
+    ),
+    "core dumps": Case({"limits"}, "core dumps: limited to 1 and 1", {"bottle": instead(("core=0",), "core=1:1")}),
     "host's memory": Case({"privileges"}, "IpcMode is host", {"bottle": plus("--ipc", "host")}),
     "processes": Case({"limits"}, "processes: limited to 1025", {"bottle": instead(("1024",), "1025")}),
     "any processes": Case({"limits"}, "processes: not limited", {"bottle": instead(("--pids-limit", "1024"))}),
@@ -438,6 +444,11 @@ HOLDER = {
     "networked": Case({"key-holder"}, "on network bridge", {"key-holder": instead(("--network", "none"))}),
     "writable": Case({"key-holder"}, "is writable", {"key-holder": instead(("--read-only",))}),
     "capable": Case({"key-holder"}, "CapDrop is None", {"key-holder": instead(DROP)}),
+    "gaining": Case({"key-holder"}, "it can gain privileges", {"key-holder": instead(NO_NEW)}),
+    "without seccomp": Case(
+        {"key-holder"}, "no seccomp filter", {"key-holder": plus("--security-opt", "seccomp=unconfined")}
+    ),
+    "with a volume": Case({"key-holder"}, "a mount at /data, by", {"key-holder": plus("--volume", "/data")}),
     "another's": Case({"key-holder"}, "runs as 1000", {"key-holder": instead(("1000:1000",), "1000")}),
     "swapping": Case({"key-holder"}, "and swap: limited", {"key-holder": instead(HOLDERS, *memory(64 << 20, 1 << 30))}),
     "with any memory": Case({"key-holder"}, "memory: not limited", {"key-holder": instead(HOLDERS)}),

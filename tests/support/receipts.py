@@ -19,6 +19,19 @@ IMAGE_ENV = ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]
 NO_DNS = "HTTP/1.0 403 Forbidden\r\n\r\nSSRF check failed: DNS resolution error for api.anthropic.com"
 SEARCH = {"digests": ["0" * 40], "whole": True}
 LISTED = b"PID RUID EUID SUID\n4711 65532 65532 65532\n4799 65532 65532 65532\n"  # by the engine
+MOUNTS = "".join(
+    f"1 1 0:1 / {place} rw,nosuid - tmpfs x rw\n"
+    for place in (
+        "/",
+        "/proc",
+        "/proc/sys",
+        "/dev",
+        "/dev/null",
+        "/sys/fs/cgroup",
+        "/etc/hosts",
+        "/usr/sbin/docker-init",
+    )
+)
 BOTTLE, SIDECAR, GATE, IMAGE = 0, 1, 2, 3  # their places in what is shown
 
 
@@ -27,11 +40,12 @@ def answers(plan: Plan) -> dict[str, Any]:
     asked: Any = network_checks.question(plan, KNOWN)
     status: dict[str, object] = {name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
     status |= {"PPid": ["0"], "Uid": ["65532"] * 4, "Gid": ["65532"] * 4, "NoNewPrivs": ["1"], "Seccomp": ["2"]}
-    signer = {"Name": "nginx", "Uid": [65533] * 4, "Gid": "\t".join(["65533"] * 4), "NoNewPrivs": "1"}
+    signer = {"Name": "nginx", "Uid": [65533] * 4, "Gid": "\t".join(["65533"] * 4), "NoNewPrivs": "1", "Seccomp": "2"}
     signer |= dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
     processes = {"1": {**signer, "Name": "bash"}, "33": signer}
     signed = {"digest": plan.signing.digest, "processes": processes, "limits": cgroup(1 << 30, 32)}
-    status |= {"names": ["PATH", "HOME"], "exe": "/usr/sbin/docker-init"}
+    signed["mounts"] = MOUNTS.replace(" / / rw", " / / ro") + "1 1 0:1 / /run/proxy rw - tmpfs x rw\n"
+    status |= {"names": ["PATH", "HOME"], "exe": "/usr/sbin/docker-init", "Groups": ["65532"]}
     shell = copy.deepcopy(status) | {"PPid": ["1"], "exe": "/usr/bin/bash"}
     compared = (*userland_checks.PROGRAMS, *userland_checks.FILES, "/usr/lib/python3.11/subprocess.py")
     return {
@@ -52,6 +66,11 @@ def answers(plan: Plan) -> dict[str, Any]:
         "shell": "/usr/bin/bash",
         "userland": {path: [f"{path} 0123", f"{path} 0123"] for path in compared},
         "limits": cgroup(4 << 30, 1024) | {"cpu.cfs_quota_us": "200000\n", "cpu.cfs_period_us": "100000\n"},
+        "core": ["0", "0"],
+        "mounts": MOUNTS,
+        "devices": ["full", "null", "ptmx", "pts", "zero"],
+        "namespaces": {"ipc": "ipc:[4026532297]", "uts": "uts:[4026532296]"},
+        "addresses": [str(plan.bottle_address)],
         "cgroup2": True,
     }
 
@@ -99,10 +118,20 @@ def shown(plan: Plan) -> list[Any]:
     return [bottle, sidecar, gate, {"Id": "sha256:0", "RepoTags": [plan.image.tag], "Config": {"Env": IMAGE_ENV}}]
 
 
+HOLDER = {
+    "status": "Name:\tbash\n" + "".join(f"{key}:\t{'0' * 16}\n" for key in network_checks.CAPABILITIES)
+    + "Uid:\t1000\t1000\t1000\t1000\nGid:\t1000\t1000\t1000\t1000\nNoNewPrivs:\t1\nSeccomp:\t2",
+    "mountinfo": MOUNTS.replace(" / / rw", " / / ro")
+    + "1 1 0:1 / /tmp rw - tmpfs x rw\n1 1 0:1 / /run/ssh-agent rw - tmpfs x rw",
+    "route": "Iface\tDestination\tGateway",
+    "if_inet6": "",
+}  # fmt: skip
+
+
 def holder(files: dict[str, str]) -> bytes:
     """What a key-holder prints on its first line."""
-    limits = "".join(f"{name}={text.strip()};" for name, text in files.items())
-    return f"{limits}SSH_AUTH_SOCK=/run/ssh-agent/sock; export SSH_AUTH_SOCK;\n".encode()
+    facts = "".join(f"{name}={text.strip()};" for name, text in (HOLDER | files).items()).replace("\n", "|")
+    return f"{facts}SSH_AUTH_SOCK=/run/ssh-agent/sock; export SSH_AUTH_SOCK;\n".encode()
 
 
 def judged(

@@ -37,7 +37,7 @@ ABLE = {
     "MemoryLimit": True, "SwapLimit": True, "PidsLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True,
     "CgroupVersion": "2", "CgroupDriver": "systemd", "SecurityOptions": ["name=seccomp,profile=builtin"],
 }  # fmt: skip
-WITHOUT = "limits: {memory: none, pids: none, cpus: none} does without"
+NO_CGROUPS = "version 1, driver none; rootless engines need cgroup v2 and systemd"
 CANNOT = "FAULT limits cannot be enforced"
 NONE = dict.fromkeys(("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsPeriod", "CpuCfsQuota"), False)
 # What Engine 20.10.24 says, rootless, on a machine with cgroup v1.
@@ -51,8 +51,7 @@ ROOTLESS = NONE | {
     [
         ({}, "limits", "ok limits enforced (version 2, driver systemd)"),
         (ROOTLESS, "limits",
-         f"{CANNOT}: memory, pids, cpus (version 1, driver none; rootless engines need cgroup v2 and systemd); "
-         f"{WITHOUT}"),
+         f"{CANNOT}: memory, pids, cpus ({NO_CGROUPS}); limits: {{memory: none, pids: none, cpus: none}} does without"),
         ({"CpuCfsQuota": False}, "limits",
          f"{CANNOT}: cpus (version 2, driver systemd; its kernel lacks them); limits: {{cpus: none}} does without"),
         ({}, "swap", "ok swap limited"),
