@@ -53,9 +53,10 @@ def run(plan: Plan) -> Argv:
         *docker_flags.without_ipv6(plan),
         *("--user", container.GUARD, "--workdir", WORKDIR),
         *docker_flags.unprivileged(),
-        *("--pids-limit", str(limits.pids), *docker_flags.memory(limits.memory)),
+        *(() if limits.pids is None else ("--pids-limit", str(limits.pids))),
+        *(() if limits.memory is None else docker_flags.memory(limits.memory)),
         # Not --cpus, which is an error above the engine's count.
-        *("--cpu-period", "100000", "--cpu-quota", str(int(limits.cpus * 100_000))),
+        *(() if limits.cpus is None else ("--cpu-period", "100000", "--cpu-quota", str(int(limits.cpus * 100_000)))),
         # A core dump would hold the token.
         *("--ulimit", "core=0"),
         "--no-healthcheck",

@@ -17,7 +17,8 @@ PIDS = 32
 # Bytes: 128 MiB of bodies at most, each twice for the moment in which it is judged; 500 KiB for each of the bottle's
 # 1,000 connections, with the largest head and an answer that nobody reads.
 MEMORY = 1024 * 1024 * 1024
-_FOLDER = f"/run/proxy:size=4m,mode=0700,uid={PROXY_UID},gid={PROXY_UID}"
+PLACE = "/run/proxy"  # its only folder that can be written to
+_FOLDER = f"{PLACE}:size=4m,mode=0700,uid={PROXY_UID},gid={PROXY_UID}"
 _SECONDS = "45"  # between two lines of a remote launcher's
 
 

@@ -11,7 +11,15 @@ Argv = tuple[str, ...]
 
 USER = container.AGENT  # ssh-agent answers its own user alone
 MEMORY = 64 * 1024 * 1024  # bytes; 3 MB were seen
+PIDS = 32
 _KNOWN_HOSTS = "/tmp/known_hosts"  # noqa: S108  (a tmpfs of the container's own)
+# What the kernel says of it, on the first line, which ssh-agent's own ends: NAME=TEXT; with "|" for each new line.
+_FACTS = """
+for file in /proc/self/{status,mountinfo,net/route,net/if_inet6} \\
+    /sys/fs/cgroup/{memory/memory.{,memsw.}limit_in_bytes,pids/pids.max,{memory,memory.swap,pids}.max}; do
+    [[ -r $file ]] && text=$(< "$file") && printf '%s=%s;' "${file##*/}" "${text//$'\\n'/|}"
+done
+"""
 # -P: without it ssh-agent loads PKCS#11 libraries on a client's word (CVE-2023-38408); every path begins with "/", so
 # none matches. It says where it listens, which is the container's first line, and takes the container along when it
 # ends: a bottle can have it killed for its memory.
@@ -39,7 +47,7 @@ def run(plan: Plan) -> Argv:
         *("--network", "none"),
         *("--user", USER, "--read-only", "--tmpfs", "/tmp:size=1m,mode=0700,uid=1000,gid=1000"),  # noqa: S108
         *docker_flags.unprivileged(),
-        *("--pids-limit", "32", *docker_flags.memory(MEMORY), "--ulimit", "core=0"),
+        *("--pids-limit", str(PIDS), *docker_flags.memory(MEMORY), "--ulimit", "core=0"),
         "--no-healthcheck",
         *("--log-driver", "none"),
         *("--mount", _mount(plan)),
@@ -53,7 +61,7 @@ def run(plan: Plan) -> Argv:
             "bash",
             plan.base.tag,
             "-c",
-            _SERVE + docker_flags.lifeline(plan),
+            _FACTS + _SERVE + docker_flags.lifeline(plan),
             "bash",
             known_hosts(plan.agent.bottle.ssh),
         ),

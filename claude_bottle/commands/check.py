@@ -20,7 +20,7 @@ def check(machine: Machine, name: str | None = None, environ: Mapping[str, str] 
 
 
 def notes(agents: Iterable[Agent]) -> Iterator[str]:
-    """Yield what is no fault of the agents' bottles, but should be known of their secrets: a line each."""
+    """Yield what is no fault of the agents' bottles, but should be known of them: a line each."""
     for bottle in dict.fromkeys(agent.bottle for agent in agents):
         name = f"bottle {escape_control_chars(bottle.name)}"
         if bottle.readable:
@@ -29,3 +29,5 @@ def notes(agents: Iterable[Agent]) -> Iterator[str]:
         if bottle.credentials:
             signed = ", ".join(str(credential.host) for credential in bottle.credentials)
             yield f"{name}: WebSocket and gRPC do not work with hosts that have credentials: {signed}"
+        if bottle.unlimited:
+            yield f"{name}: not limited: {', '.join(bottle.unlimited)}"

@@ -1,8 +1,9 @@
 """Check this machine for problems: docker, images, token, kernel, leftovers, addresses."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import collapse_addresses
+from typing import Any
 
 from claude_bottle import PREFIX
 from claude_bottle.bottle import docker_flags, firewall
@@ -10,6 +11,7 @@ from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import slots
 from claude_bottle.cleanup import orphans
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
@@ -19,6 +21,14 @@ from claude_bottle.session import planning, token_store
 
 _DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
 _VSOCK_CLOSED = (23, 0, 0)  # by the engine's default seccomp profile; no rule of nftables sees it
+# What of `docker info` must be true of each limit of a bottle.
+_LIMITED_BY = {"memory": ("MemoryLimit",), "pids": ("PidsLimit",), "cpus": ("CpuCfsPeriod", "CpuCfsQuota")}
+_NO_APPARMOR = "not used by this engine; no promise needs it"
+_USERS = {
+    "rootless": "rootless: root in a container is a user without rights here",
+    "userns": "mapped: root in a container is a user without rights here",
+}
+_NOT_MAPPED = "not mapped: the numbers of a container's users are those of this machine"
 _GATEWAY_MODES = (28, 0, 0)  # gateway_mode_ipv4=isolated; older engines accept and ignore it
 
 
@@ -46,6 +56,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
         yield Finding("docker client", versions.client)
         yield Finding("docker engine", f"{versions.engine}, {'on this machine' if engine.is_local() else 'remote'}")
         yield from _peculiarities(versions.engine)
+        yield from _abilities(engine.info())
         yield from _asked(machine, engine)
         yield _subnets(machine, engine)
         yield _leftovers(machine)
@@ -72,7 +83,7 @@ def _peculiarities(engine: str) -> Iterator[Finding]:
         else "fixed"
     )
     yield Finding("CVE-2024-29018", cve)
-    leak = "on a virtual machine, a bottle can reach the hypervisor; closed by engines from 23.0 on"
+    leak = f"in a virtual machine, {engine} lets a bottle open sockets to the hypervisor; engines from 23.0 on do not"
     closed = version >= _VSOCK_CLOSED
     yield Finding("AF_VSOCK", "closed" if closed else leak, open=not closed)
     known = (
@@ -81,6 +92,40 @@ def _peculiarities(engine: str) -> Iterator[Finding]:
         else "not supported: inhibit_ipv4 keeps the gateway's address off the host"
     )
     yield Finding("gateway modes", known)
+
+
+def _abilities(info: Mapping[str, Any]) -> Iterator[Finding]:
+    """Say what this engine cannot promise, by its own account; the self-test of each start looks at what is."""
+    options = [dict(_pair(word) for word in str(each).split(",")) for each in info.get("SecurityOptions") or ()]
+    security = {option.get("name", ""): option for option in options}
+    cgroups = f"version {info.get('CgroupVersion') or 1}, driver {info.get('CgroupDriver') or 'unknown'}"
+    missing = [key for key, names in _LIMITED_BY.items() if not all(info.get(name) for name in names)]
+    if missing:
+        cause = "rootless engines need cgroup v2 and systemd" if "rootless" in security else "its kernel lacks them"
+        without = ", ".join(f"{key}: none" for key in missing)
+        told = f"cannot be enforced: {', '.join(missing)} ({cgroups}; {cause}); limits: {{{without}}} does without"
+    yield Finding("limits", told if missing else f"enforced ({cgroups})", fault=bool(missing))
+    if "memory" not in missing:
+        swap = bool(info.get("SwapLimit"))
+        unlimited = "not limited: secrets may be swapped out; switch swap off, or boot with swapaccount=1"
+        yield Finding("swap", "limited" if swap else unlimited, open=not swap)
+    yield _seccomp(security.get("seccomp"))
+    yield Finding("apparmor", "a second guard of each container" if "apparmor" in security else _NO_APPARMOR)
+    yield Finding("users", next((text for name, text in _USERS.items() if name in security), _NOT_MAPPED))
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, _, value = word.partition("=")
+    return key, value
+
+
+def _seccomp(option: Mapping[str, str] | None) -> Finding:
+    profile = option.get("profile", "default") if option else "unconfined"
+    if profile == "unconfined":
+        return Finding("seccomp", "off: no bottle starts without; use an engine with its default profile", fault=True)
+    own = profile not in ("default", "builtin")
+    told = f"{escape_control_chars(profile)} is not the engine's own profile: a bottle may do what that allows"
+    return Finding("seccomp", told if own else "the engine's own profile", open=own)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ local LARGEST = 32 * MIB -- of a body that is judged; nginx.conf has it too
 local MOST_HELD = 128 * MIB -- of all that are held at once; each is there until its answer has ended
 local DEEPEST = 200
 local STEP = MIB / 4 -- bytes judged before other requests have their turn
+local LIMITS = "memory/memory.limit_in_bytes memory/memory.memsw.limit_in_bytes pids/pids.max "
+  .. "memory.max memory.swap.max pids.max"
 local FETCH = 'to allow it: "api: {server_side_fetch: true}" in the bottle\'s manifest'
 
 local M = {}
@@ -465,10 +467,10 @@ function M.log()
   io.stdout:write(line .. "\n")
 end
 
--- The self-test's own host: with which headers a request has arrived, in a form that only the launcher can compare, and
--- what the kernel says of every process here. Host is the signed host, so no digest of another host's request, which the
--- agent may have written whole, is ever the same. The last field of loadavg is the highest process number that was given
--- so far.
+-- The self-test's own host: with which headers a request has arrived, in a form that only the launcher can compare; what
+-- the kernel says of every process here; and which limits are in force, in the files of either version of cgroups. Host
+-- is the signed host, so no digest of another host's request, which the agent may have written whole, is ever the same.
+-- The last field of loadavg is the highest process number that was given so far.
 function M.self_test()
   local lines = {}
   for name, value in pairs(ngx.req.get_headers(0)) do
@@ -484,13 +486,19 @@ function M.self_test()
     if there then
       local facts = {}
       for name, value in status:gmatch("(%w+):\t([^\n]*)") do
-        facts[name] = match("Name Uid Gid NoNewPrivs CapInh CapPrm CapEff CapBnd CapAmb", name) and value or nil
+        facts[name] = match("Name Uid Gid NoNewPrivs Seccomp CapInh CapPrm CapEff CapBnd CapAmb", name) and value or nil
       end
       facts.Uid = cjson.decode("[" .. facts.Uid:gsub("\t", ",") .. "]")
       processes[tostring(number)] = facts
     end
   end
-  text = cjson.encode({ digest = digest, processes = processes })
+  local limits = {}
+  for file in LIMITS:gmatch("%S+") do
+    local there, value = pcall(read, "/sys/fs/cgroup/" .. file)
+    if there then limits[match(file, "[^/]+$")] = value end
+  end
+  local mounts = read("/proc/self/mountinfo")
+  text = cjson.encode({ digest = digest, processes = processes, limits = limits, mounts = mounts })
   ngx.header.content_type = "application/json"
   ngx.header.content_length = #text
   ngx.print(text)

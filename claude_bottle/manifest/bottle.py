@@ -17,6 +17,7 @@ from claude_bottle.manifest.validation import ManifestContext, Value, file_path,
 
 _MOST_FILES = 16  # of certificates: each may have 1 MiB, and all are held in memory
 _KEYS = ("env", "credentials", "api", "ssh", "git", "egress", "ca_certs", "limits", "image")
+_NONE = "none"  # in the place of a limit that the user does without
 _MOST_REQUESTS = 1_000_000
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}")
@@ -27,12 +28,12 @@ _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
 class Limits:
     """What a bottle may use of the engine: cpus, memory in bytes, processes and threads together.
 
-    `requests` is how many messages it may send to the API, retries included; None: no limit.
+    `requests` is how many messages it may send to the API, retries included. None: no limit.
     """
 
-    cpus: float = 2
-    memory: int = 4096 * MIB
-    pids: int = 1024
+    cpus: float | None = 2
+    memory: int | None = 4096 * MIB
+    pids: int | None = 1024
     requests: int | None = None
 
 
@@ -62,6 +63,11 @@ class Bottle:
     def readable(self) -> tuple[str, ...]:
         """Return the variables whose values come from the host: the agent can read them."""
         return tuple(variable.name for variable in self.env if variable.source)
+
+    @property
+    def unlimited(self) -> tuple[str, ...]:
+        """Return the keys of the limits that its manifest does without."""
+        return tuple(key for key in ("cpus", "memory", "pids") if getattr(self.limits, key) is None)
 
 
 def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
@@ -124,17 +130,21 @@ def _limits(section: Value) -> Limits:
     )
 
 
-def _cpus(value: Value) -> float:
+def _cpus(value: Value) -> float | None:
+    if value.data == _NONE:
+        return None
     number = value.number()
     if number is not None and not 0.01 <= number <= 4096:  # the kernel's least quota is 1 ms of a period of 100 ms
         value.fail("must be from 0.01 to 4096")
     return number or 0
 
 
-def _memory(value: Value) -> int:
+def _memory(value: Value) -> int | None:
+    if value.data == _NONE:
+        return None
     size = _bytes(value.data)
     if size is None:
-        value.expected("a size such as 4g, 512m or a number of bytes")
+        value.expected("a size such as 4g, 512m or a number of bytes, or none")
     elif not 512 * MIB <= size <= 1024**5:  # claude alone takes about 275 MB when idle
         value.fail("must be from 512m (claude needs that much) to 1024t")
     return size or 0
@@ -147,7 +157,9 @@ def _bytes(data: object) -> int | None:
     return int(float(match[1]) * _UNITS[match[2].lower()]) if match and len(match[1]) < 20 else None
 
 
-def _pids(value: Value) -> int:
+def _pids(value: Value) -> int | None:
+    if value.data == _NONE:
+        return None
     number = value.number()
     if number is not None and not (isinstance(number, int) and 64 <= number <= 4194304):  # the kernel's pid_max at most
         value.fail("must be a whole number, from 64 (claude and its tools need some) to 4194304")

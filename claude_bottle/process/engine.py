@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import escape_control_chars
@@ -24,7 +25,8 @@ _TIMEOUT = 30  # seconds for a query; an engine that hangs is one that cannot be
 _COMPONENTS = "{{range .Server.Components}}{{.Name}} {{end}}"
 _VERSIONS = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}} " + _COMPONENTS)
 _PODMAN = "podman is not supported: bottles need Docker Engine, 20.10 or newer"
-_INFO = ("docker", "info", "--format", "{{.Debug}} {{.ServerVersion}}")
+_INFO = ("docker", "info", "--format", "{{json .}}")
+_DEBUG = ("docker", "info", "--format", "{{.Debug}} {{.ServerVersion}}")
 DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the values of the bottle's variables"
 _SOCKET = "unix:///var/run/docker.sock"  # of docker's default context
 _UNIX = "unix://"
@@ -145,7 +147,7 @@ class Engine:
         EngineError as `versions` does.
         """
         names = tuple(dict.fromkeys(images))
-        network, together, info = self._ask_all([network_query(chosen or EGRESS), image_query(*names), _INFO])
+        network, together, info = self._ask_all([network_query(chosen or EGRESS), image_query(*names), _DEBUG])
         debug, _, version = info.stdout.decode(errors="replace").strip().partition(" ")
         if _numbers(version) < _OLDEST:
             self.versions()  # says what it is
@@ -161,6 +163,17 @@ class Engine:
         if chosen:
             return replace(facts, egress=_egress(chosen, network))
         return replace(facts, present=facts.present | {EGRESS}) if _exists(EGRESS, network) else facts
+
+    def info(self) -> dict[str, Any]:
+        """Return what `docker info` says; DockerError if it cannot be read."""
+        result = self.ask(*_INFO[1:])
+        try:
+            found = json.loads(result.stdout)
+            if result.ok and isinstance(found, dict):
+                return found
+        except ValueError:
+            pass
+        raise DockerError(f"what docker info prints cannot be read: {result.reason}")
 
     def egress(self, chosen: str) -> Egress:
         """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""

@@ -8,7 +8,7 @@ from claude_bottle.bottle.plan import PROXY_UID, Plan
 from claude_bottle.egress.allowlist import API, Host
 from claude_bottle.egress.credential_proxy import REQUESTS, SELF_TEST, Signed
 from claude_bottle.host.machine import TOKEN_SHAPE, TOKEN_VARIABLE
-from claude_bottle.selftest import inspect_checks
+from claude_bottle.selftest import inspect_checks, limit_checks
 from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
 from claude_bottle.selftest.search import digests
 
@@ -118,7 +118,8 @@ def authority(seen: Evidence) -> Iterator[str]:
 def credential_proxy(seen: Evidence) -> Iterator[str]:
     """The proxy's container, and every process in it, by its own account and by the engine's."""
     config = seen.gate["HostConfig"]
-    yield from _processes(json.loads(seen.probe["signed"][API][RIGHT][1])["processes"])
+    answer = json.loads(seen.probe["signed"][API][RIGHT][1])
+    yield from _processes(answer["processes"])
     if seen.gate["Config"]["Image"] != seen.plan.base.tag:
         yield f"its image is {seen.gate['Config']['Image']}"
     if config["NetworkMode"] != f"container:{seen.sidecar['Id']}":
@@ -127,11 +128,17 @@ def credential_proxy(seen: Evidence) -> Iterator[str]:
         yield "its file system is writable"
     yield from inspect_checks.confinement(seen.gate, added=container.CAPABILITIES)
     yield from (f"{mount['Type']} at {mount['Destination']}" for mount in seen.gate["Mounts"])
+    places = inspect_checks.mounted(answer["mounts"])
+    yield from inspect_checks.unplanned(places, (container.PLACE,))
+    if not inspect_checks.read_only(places["/"]):
+        yield "its file system is writable, by the kernel"
     yield from (f"{name} is in its environment" for name in filter(inspect_checks.SECRET.search, _names(seen)))
     if config["RestartPolicy"]["Name"] not in ("", "no"):
         yield f"its restart policy is {config['RestartPolicy']['Name']}"
-    unless = "so the credentials in the proxy may be swapped out"
-    yield from inspect_checks.limited(seen.gate, {}, container.MEMORY, unless)
+    planned = limit_checks.of_container(container.MEMORY, container.PIDS)
+    yield from limit_checks.limited(
+        seen, answer["limits"], planned, "so the credentials in the proxy may be swapped out"
+    )
 
 
 def token(seen: Evidence) -> Iterator[str]:
@@ -172,6 +179,8 @@ def _processes(found: Data) -> Iterator[str]:
             yield f"process {pid} has the users {status['Uid']} and the groups {status['Gid'].split()}"
         if status["NoNewPrivs"] != "1":
             yield f"process {pid} can gain privileges"
+        if status["Seccomp"] != "2":
+            yield f"process {pid} has no seccomp filter"
         yield from (f"process {pid} has {key} {status[key]}" for key in _SETS if int(status[key], 16))
 
 

@@ -1,12 +1,15 @@
 """What a self-test saw: the probe's answers and what `docker inspect` shows, as they came."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.host.addresses import Addresses
 
+_FILE = re.compile(r"([a-z0-9_.]+)=([^;]*);")
 Data = Any  # of JSON that others wrote: a check that trips over its shape has failed
 
 
@@ -26,6 +29,7 @@ class Seen:
     inspect: bytes
     processes: bytes  # `docker top`
     home: bytes  # the search of the bottle as the agent
+    key_holder: bytes = b""  # its first line, which has the kernel's files in it; empty without one
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Evidence:
     bottle: Data = field(repr=False)
     sidecar: Data = field(repr=False)
     key_holder: Data = field(repr=False)
+    holder: Mapping[str, str] = field(repr=False)  # the kernel's files in the key-holder, by their names
     gate: Data = field(repr=False)
     image: Data = field(repr=False)
     base: Data = field(repr=False)
@@ -57,6 +62,9 @@ class Evidence:
             bottle=_only([each for each in objects if each.get("Name") == f"/{plan.name}"]),
             sidecar=_only([each for each in objects if each.get("Name") == f"/{plan.sidecar}"]),
             key_holder=_only([each for each in objects if each.get("Name") == f"/{plan.key_holder}"]),
+            holder={
+                name: text.replace("|", "\n") for name, text in _FILE.findall(seen.key_holder.decode(errors="replace"))
+            },
             gate=_only([each for each in objects if each.get("Name") == f"/{plan.gate}"]),
             image=_tagged(objects, plan.image.tag),
             base=_tagged(objects, plan.base.tag),

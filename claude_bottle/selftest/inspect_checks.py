@@ -1,4 +1,4 @@
-"""Judge what was really built, from `docker inspect`, against the plan."""
+"""Judge what was really built, against the plan: from `docker inspect`, and from the kernel where it can be asked."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +7,8 @@ from claude_bottle.bottle import agent
 from claude_bottle.bottle import key_holder as keyholder
 from claude_bottle.bottle.plan import SIDECAR_UID
 from claude_bottle.manifest.ssh_hosts import FOLDER
-from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
+from claude_bottle.selftest import limit_checks, network_checks
+from claude_bottle.selftest.evidence import Data, Evidence
 
 # Named like a secret: API_KEY, apikey, DB_PASSWORD, GH_PAT; not KEYBOARD, PATH, MAX_TOKENS or TOKENIZERS_PARALLELISM.
 SECRET = re.compile(
@@ -23,6 +24,32 @@ LOADS_CODE = re.compile(
 )
 _UNSHARED = {"PidMode": (), "UTSMode": (), "UsernsMode": (), "IpcMode": ("private", "shareable", "none")}
 _ADDED = ("Devices", "DeviceRequests", "DeviceCgroupRules", "GroupAdd", "Links", "VolumesFrom")
+
+
+# What the engine mounts in every container, and device nodes, which are mounts if users are mapped; its init, in one.
+_MOUNTS = re.compile(
+    r"/|/(proc|sys)(/.*)?|/etc/(resolv\.conf|hostname|hosts)|(/usr)?/sbin/docker-init|"
+    r"/dev(/(pts|mqueue|shm|console|null|zero|full|tty|u?random))?"
+)
+_DEVICES = frozenset(
+    (
+        "core",
+        "fd",
+        "full",
+        "mqueue",
+        "null",
+        "ptmx",
+        "pts",
+        "random",
+        "shm",
+        "stderr",
+        "stdin",
+        "stdout",
+        "tty",
+        "urandom",
+    )
+) | {"zero"}
+_INITIAL = ("ipc:[4026531839]", "uts:[4026531838]")  # the numbers of a machine's first ones (linux/proc_ns.h)
 
 
 def secrets(seen: Evidence) -> Iterator[str]:
@@ -44,6 +71,10 @@ def environment(seen: Evidence) -> Iterator[str]:
         if wanted.get(name) != found.get(name):
             verb = "is missing" if name not in found else "differs" if name in wanted else "was not planned"
             yield f"{name} {verb}"
+    first = set(seen.processes["1"]["names"])  # the kernel's account; docker itself sets the last ones
+    yield from (
+        f"process 1 has {name}" for name in sorted(first - wanted.keys() - {"HOME", "HOSTNAME", "PATH", "TERM"})
+    )
     given = _variables(seen.base)
     for name, value in _variables(seen.image).items():
         if LOADS_CODE.match(name) and given.get(name) != value:
@@ -58,6 +89,8 @@ def network(seen: Evidence) -> Iterator[str]:
     yield from (f"also on network {name}" for name in joined if name != seen.plan.name)
     if joined[seen.plan.name]["IPAddress"] != str(seen.plan.bottle_address):
         yield f"address {joined[seen.plan.name]['IPAddress']}"
+    for address in set(seen.probe["addresses"]) ^ {str(seen.plan.bottle_address)}:
+        yield f"address {address}, by the kernel"
     yield from (f"port {port} is published" for port in seen.bottle["HostConfig"]["PortBindings"] or ())
 
 
@@ -69,21 +102,24 @@ def mounts(seen: Evidence) -> Iterator[str]:
     if planned and planned not in found:
         yield f"the key-holder's socket is not mounted at {FOLDER}, read-only"
     yield from (f"tmpfs at {path}" for path in seen.bottle["HostConfig"].get("Tmpfs") or ())
+    places = mounted(seen.probe["mounts"])
+    yield from unplanned(places, (FOLDER,) if planned else ())
+    if planned and not read_only(places.get(FOLDER, "")):
+        yield f"{FOLDER} is writable, by the kernel"
 
 
 def privileges(seen: Evidence) -> Iterator[str]:
     """What `docker run` can add to the bottle."""
     yield from confinement(seen.bottle)
+    yield from (f"the device {name} is there" for name in seen.probe["devices"] if name not in _DEVICES)
+    yield from (
+        f"the {name} namespace is the host's" for name, at in seen.probe["namespaces"].items() if at in _INITIAL
+    )
+    for pid, status in seen.processes.items():
+        yield from (f"process {pid} is in group {group}" for group in set(status["Groups"]) - set(status["Gid"]))
     mode = seen.bottle["HostConfig"].get("CgroupnsMode")
     if mode == "host" and seen.probe["cgroup2"]:  # version 1 has no other default
         yield "CgroupnsMode is host"
-
-
-def limits(seen: Evidence) -> Iterator[str]:
-    """The bottle's limits, as the manifest has them."""
-    wanted = seen.plan.agent.bottle.limits
-    pairs = {"PidsLimit": wanted.pids, "CpuQuota": int(wanted.cpus * 100_000), "CpuPeriod": 100_000}
-    yield from limited(seen.bottle, pairs, wanted.memory, "so the bottle may use more memory than planned")
 
 
 def restart(seen: Evidence) -> Iterator[str]:
@@ -126,16 +162,46 @@ def key_holder(seen: Evidence) -> Iterator[str]:
     if config["LogConfig"]["Type"] != "none":
         yield f"its log driver is {config['LogConfig']['Type']}"
     yield from (f"{name} is in its environment" for name in filter(SECRET.search, _variables(seen.key_holder)))
-    yield from limited(seen.key_holder, {}, keyholder.MEMORY, "so the ssh keys in the key-holder may be swapped out")
+    yield from _within_key_holder(seen.holder)
+    planned = limit_checks.of_container(keyholder.MEMORY, keyholder.PIDS)
+    unless = "so the ssh keys in the key-holder may be swapped out"
+    yield from limit_checks.limited(seen, seen.holder, planned, unless)
 
 
-def limited(container: Data, others: Mapping[str, int], memory: int, unless: str) -> Iterator[str]:
-    """Yield limits that are not as planned; raise Inconclusive(`unless`) if the engine cannot limit swap."""
-    config, pairs = container["HostConfig"], {**others, "Memory": memory, "MemorySwap": memory}
-    wrong = {key: config[key] for key, value in pairs.items() if config[key] != value}
-    if wrong == {"MemorySwap": -1}:  # what the engine makes of it where the kernel does not count swap
-        raise Inconclusive(f"the engine's kernel does not limit swap, {unless}")
-    yield from (f"{key} is {value}, not {pairs[key]}" for key, value in wrong.items())
+def _within_key_holder(files: Mapping[str, str]) -> Iterator[str]:
+    """Yield what the kernel says otherwise of the key-holder's first process."""
+    status = {key: value.split() for key, _, value in (line.partition(":") for line in files["status"].splitlines())}
+    yield from (f"it has {key} {status[key][0]}" for key in network_checks.CAPABILITIES if int(status[key][0], 16))
+    if {f"{user}:{group}" for user, group in zip(status["Uid"], status["Gid"], strict=True)} != {keyholder.USER}:
+        yield f"its users are {', '.join(status['Uid'])}, by the kernel"
+    if status["NoNewPrivs"] != ["1"]:
+        yield "it can gain privileges"
+    if status["Seccomp"] != ["2"]:
+        yield "it has no seccomp filter"
+    ways = [line.split()[0] for line in files["route"].splitlines()[1:]]
+    ways += [line.split()[-1] for line in files.get("if_inet6", "").splitlines() if line.split()[-1] != "lo"]
+    yield from (f"it has an address on {name}" for name in dict.fromkeys(ways))
+    places = mounted(files["mountinfo"])
+    yield from unplanned(places, (FOLDER, "/tmp"))  # noqa: S108  (a tmpfs of its own)
+    if not read_only(places["/"]):
+        yield "its file system is writable, by the kernel"
+
+
+def mounted(text: str) -> dict[str, str]:
+    """Return the options of each mount of a mountinfo, by its place."""
+    return {words[4]: words[5] for words in map(str.split, text.splitlines())}
+
+
+def unplanned(places: Iterable[str], planned: Iterable[str]) -> Iterator[str]:
+    """Yield the mounts that are neither the engine's own nor planned."""
+    for place in places:
+        if not (_MOUNTS.fullmatch(place) or place in planned):
+            yield f"a mount at {place}, by the kernel"
+
+
+def read_only(options: str) -> bool:
+    """Return whether a mount's options have it read-only."""
+    return "ro" in options.split(",")
 
 
 def _socket(seen: Evidence, *, writable: bool) -> tuple[str, str, str, bool | None]:

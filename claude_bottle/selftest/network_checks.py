@@ -18,7 +18,7 @@ _EVERYBODY = ("255.255.255.255", "224.0.0.251", "ff02::1")
 # silence: the packet may have left.
 _CLOSED = frozenset(("ENETUNREACH", "EHOSTUNREACH", "EPERM", "EACCES"))
 _NO_IPV6 = frozenset(("EADDRNOTAVAIL", "EAFNOSUPPORT"))  # no address to send from, or not in this kernel
-_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
 def question(plan: Plan, known: Addresses) -> dict[str, object]:
@@ -114,7 +114,7 @@ def capabilities(seen: Evidence) -> Iterable[str]:
     """The five sets of every process."""
 
     def faults(status: Data) -> list[str]:
-        return [f"has {key} {status[key][0]}" for key in _CAPABILITIES if int(status[key][0], 16) != 0]
+        return [f"has {key} {status[key][0]}" for key in CAPABILITIES if int(status[key][0], 16) != 0]
 
     return _each_process(seen, faults)
 

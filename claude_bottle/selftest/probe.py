@@ -39,7 +39,14 @@ _SOCKETS = (
     *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"),
     *("/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock", "/run/crio/crio.sock", "/docker.sock"),
 )
-_STATUS = ("PPid", "Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
+# The files with a cgroup's limits, by its controller; "" is version 2.
+_LIMIT_FILES = {
+    "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+    "pids": ("pids.max",),
+    "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    "": ("memory.max", "memory.swap.max", "pids.max", "cpu.max"),
+}
+_STATUS = ("PPid", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
 
 def main(question: dict[str, Any], authority: str, search: Callable[[str, str, str], object]) -> None:
@@ -65,7 +72,7 @@ def main(question: dict[str, Any], authority: str, search: Callable[[str, str, s
         "tokens": lambda: search(question["shape"], question["digest_key"], _ROOT),
         "shell": lambda: _within("", "/bin/bash"),
         "userland": lambda: _userland(question["programs"], question["files"], question["modules"]),
-        "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        **_of_the_kernel(),
     }
     answers: dict[str, object] = {}
     threads = [
@@ -81,6 +88,19 @@ def main(question: dict[str, Any], authority: str, search: Callable[[str, str, s
         thread.join(_LISTENING + _SIDECAR_LIMIT + 1)
     print(json.dumps(dict(answers)), flush=True)
     os._exit(0)  # not waiting for a resolver that hangs
+
+
+def _of_the_kernel() -> dict[str, Callable[[], object]]:
+    """Return the looks at what the kernel says of the bottle's first process."""
+    return {
+        "limits": _limits,
+        "core": lambda: re.findall(r"^Max core file size +(\S+) +(\S+)", _read("/proc/1/limits"), re.MULTILINE)[0],
+        "mounts": lambda: _read("/proc/1/mountinfo"),
+        "devices": lambda: sorted(os.listdir(_within(_ROOT, "/dev"))),
+        "namespaces": lambda: {name: os.readlink(f"/proc/1/ns/{name}") for name in ("ipc", "uts")},
+        "addresses": _addresses,
+        "cgroup2": lambda: os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+    }
 
 
 def _note(answers: dict[str, object], name: str, look: Callable[[], object]) -> None:
@@ -282,6 +302,12 @@ def _ipv6() -> list[str]:
     return [f"{row[0]} {row[5]}" for row in rows if row[5] != "lo"]
 
 
+def _addresses() -> list[str]:
+    """Return every IPv4 address that is not the loopback interface's."""
+    own = re.findall(r"\|-- (\S+)\n +/32 host LOCAL", _read("/proc/net/fib_trie"))
+    return sorted({address for address in own if not address.startswith("127.")})
+
+
 def _processes() -> dict[str, object]:
     """Return what the kernel says of every process, and where they can be read its program and its variables' names."""
     found: dict[str, object] = {"self": str(os.getpid())}
@@ -308,6 +334,22 @@ def _sockets() -> list[str]:
     os.stat(f"{_ROOT}/")
     there = [path for path in _SOCKETS if os.path.lexists(_placed(path))]
     return sorted({*there, *(path for path in mounted if path.endswith(".sock"))})
+
+
+def _limits() -> dict[str, str]:
+    """Return the files with the limits of the bottle's first process, of its own cgroup alone, where it is mounted."""
+    rows = [line.split(":", 2) for line in _read("/proc/1/cgroup").splitlines()]
+    cgroups = {name: path for _, names, path in rows for name in names.split(",")}
+    found: dict[str, str] = {}
+    for line in _read("/proc/1/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        root, place = left.split()[3:5]
+        kind, _, options = right.split(" ", 2)
+        for name in {"cgroup": options.split(","), "cgroup2": [""]}.get(kind, ()):
+            for file in _LIMIT_FILES.get(name, ()) if cgroups.get(name) == root else ():
+                with suppress(OSError):
+                    found[file] = _read(_within(_ROOT, f"{place}/{file}"))
+    return found
 
 
 def _placed(path: str) -> str:

@@ -11,7 +11,7 @@ from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress.allowlist import API
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.process import container
-from claude_bottle.selftest import credential_checks, inspect_checks, network_checks, userland_checks
+from claude_bottle.selftest import credential_checks, inspect_checks, limit_checks, network_checks, userland_checks
 from claude_bottle.selftest.evidence import Evidence, Inconclusive, NotApplicable, Seen
 
 Argv = tuple[str, ...]
@@ -110,7 +110,7 @@ RULES = (
     _Rule("network", "the container is on its own network alone", inspect_checks.network),
     _Rule("mounts", "nothing is mounted, or the key-holder's socket alone", inspect_checks.mounts),
     _Rule("privileges", "nothing was added and no namespace is shared", inspect_checks.privileges),
-    _Rule("limits", "cpus, memory and processes are limited", inspect_checks.limits),
+    _Rule("limits", "cpus, memory and processes are limited", limit_checks.limits),
     _Rule("restart", "nothing restarts, which would lose the lock", inspect_checks.restart),
     _Rule("sidecar", "the sidecar is confined as planned", inspect_checks.sidecar),
 )

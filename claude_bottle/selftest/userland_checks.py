@@ -6,6 +6,7 @@ from pathlib import Path
 
 from claude_bottle import repository
 from claude_bottle.process.container import AGENT, GUARD
+from claude_bottle.selftest import inspect_checks
 from claude_bottle.selftest.evidence import Data, Evidence, Inconclusive
 
 SHELL = "/bin/bash"
@@ -52,6 +53,8 @@ def guard(seen: Evidence) -> Iterator[str]:
         yield f"the first process runs as {seen.bottle['Config']['User'] or 'root'}"
     if seen.bottle["HostConfig"].get("Init") is not True:
         yield "the first process is the image's"
+    elif seen.processes["1"].get("exe") not in inspect_checks.mounted(seen.probe["mounts"]):
+        yield "the first process is not the engine's, by the kernel"
     others = {pid: status for pid, status in seen.processes.items() if pid != seen.probe["processes"]["self"]}
     theirs = {pid: status for pid, status in others.items() if str(_GUARD) in (*status["Uid"], *status["Gid"])}
     if {user for key in ("Uid", "Gid") for user in others["1"][key]} != {str(_GUARD)}:

@@ -136,7 +136,10 @@ def limits(of: Limits) -> str:
     """Return limits as people read them, which may round a size."""
     many = "" if of.requests == 1 else "s"
     requests = "" if of.requests is None else f", {of.requests} request{many} to the API"
-    return f"{of.cpus:g} cpus, {_size(of.memory)} memory, {of.pids} processes{requests}"
+    cpus = "cpus not limited" if of.cpus is None else f"{of.cpus:g} cpus"
+    memory = "memory not limited" if of.memory is None else f"{_size(of.memory)} memory"
+    pids = "processes not limited" if of.pids is None else f"{of.pids} processes"
+    return f"{cpus}, {memory}, {pids}{requests}"
 
 
 def _ssh(host: SshHost) -> str:

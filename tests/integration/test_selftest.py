@@ -200,9 +200,17 @@ ORDINARY = both(instead(("--internal",)), instead(INHIBITED))
 DOCKER0 = {"network": ORDINARY, "lock": rule(f"ip daddr {HERE.docker0} tcp dport 443 accept")}
 DROP, NO_NEW = ("--cap-drop", "ALL"), ("--security-opt", "no-new-privileges")
 PROXY = ("--env", "https_proxy=http://pipelock:8888")
-MEMORY = ("--memory", str(4 << 30), "--memory-swap", str(4 << 30))
+
+
+def memory(limit: int, swap: int) -> tuple[str, ...]:
+    """Return the flags of a limit."""
+    return ("--memory", str(limit), "--memory-swap", str(swap))
+
+
+MEMORY, HOLDERS, PROXYS = (memory(limit, limit) for limit in (4 << 30, 64 << 20, 1 << 30))
 GUARD = ("--user", "65532:65532")
-UNSEEN = {"guard", "userland", "docker-socket"}  # what the probe does not see if the first process is another user's
+# What the probe does not see if the first process is another user's.
+UNSEEN = {"guard", "userland", "docker-socket", "limits", "privileges", "environment"}
 ROOT = ("exec", "--user", "0", "{plan.name}")
 # Newer engines (28.5.2 and 29.7.2 were seen) close IPv6 of an interface to which they give no such address: opened as
 # older ones leave it.
@@ -213,6 +221,15 @@ OPEN_IPV6 = (
 )  # fmt: skip
 SOCKET = "type=bind,src=/var/run/docker.sock,dst=/tmp/docker.sock"
 SIDECAR = "{plan.name}-sidecar"
+# Takes a limit away where the engine does not see it, in either version of cgroups.
+UNBOUND = """
+if one=$(grep ^0:: /proc/1/cgroup) && [[ -e /cgroups/${{one#0::}}/memory.max ]]; then
+    echo max > "/cgroups/${{one#0::}}/memory.max"
+else
+    cd "/cgroups/memory/$(sed -n 's/^[0-9]*:memory://p' /proc/1/cgroup)"
+    echo -1 > memory.memsw.limit_in_bytes && echo -1 > memory.limit_in_bytes
+fi
+"""
 SIGNED = {"signing", "upstream", "credential-proxy"}  # what nobody answers for if the proxy cannot be reached
 
 CASES = {
@@ -279,7 +296,9 @@ CASES = {
     ),
     # What holds it.
     "the agent's": Case(UNSEEN, "runs as 1000:1000", {"bottle": instead(GUARD, "--user", "1000:1000")}),
-    "the image's": Case({"guard"}, "first process is the image's", {"bottle": instead(("--init",))}),
+    "the image's": Case(
+        {"guard", "environment"}, "first process is the image's", {"bottle": instead(("--init",))}
+    ),
     "not alone": Case({"guard"}, "has the guard's user", more=("exec", "--detach", "{plan.name}", "sleep", "99")),
     "another's process": Case(
         {"guard"}, "has another user", more=("exec", "--detach", "--user", "7:7", "{plan.name}", "sleep", "99")
@@ -302,10 +321,35 @@ CASES = {
     "no proxy": Case({"environment"}, "https_proxy is missing", {"bottle": instead(PROXY)}),
     "second network": Case({"network"}, "also on network bridge", more=("network", "connect", "bridge", "{plan.name}")),
     "volume": Case({"mounts"}, "volume at /data", {"bottle": plus("--volume", "/data")}),
+    "tmpfs": Case({"mounts"}, "a mount at /data, by the kernel", {"bottle": plus("--tmpfs", "/data")}),
+    "device": Case({"privileges"}, "the device x is there", {"bottle": plus("--device", "/dev/null:/dev/x")}),
+    "group": Case({"privileges"}, "is in group 7", {"bottle": plus("--group-add", "7")}),
+    "host's name": Case(
+        {"privileges"}, "the uts namespace is the host's",
+        {"bottle": both(plus("--uts", "host"), instead(("--hostname", "bottle")))},
+    ),
+    "core dumps": Case({"limits"}, "core dumps: limited to 1 and 1", {"bottle": instead(("core=0",), "core=1:1")}),
     "host's memory": Case({"privileges"}, "IpcMode is host", {"bottle": plus("--ipc", "host")}),
-    "processes": Case({"limits"}, "PidsLimit is", {"bottle": instead(("--pids-limit", "1024"), "--pids-limit", "999")}),
-    "memory and swap": Case({"limits"}, "Memory is", {"bottle": instead(MEMORY, "--memory-reservation", str(4 << 30))}),
-    "cpus": Case({"limits"}, "CpuQuota is 0", {"bottle": instead(("--cpu-quota", "200000"))}),
+    "processes": Case({"limits"}, "processes: limited to 1025", {"bottle": instead(("1024",), "1025")}),
+    "any processes": Case({"limits"}, "processes: not limited", {"bottle": instead(("--pids-limit", "1024"))}),
+    "memory and swap": Case(
+        {"limits"}, "memory: not limited", {"bottle": instead(MEMORY, "--memory-reservation", str(4 << 30))}
+    ),
+    "more memory": Case({"limits"}, "memory: limited to", {"bottle": instead(MEMORY, *memory(5 << 30, 5 << 30))}),
+    "swap": Case({"limits"}, "memory and swap: limited to", {"bottle": instead(MEMORY, *memory(4 << 30, 5 << 30))}),
+    "cpus": Case({"limits"}, "cpus: not limited", {"bottle": instead(("--cpu-quota", "200000"))}),
+    "more cpus": Case(
+        {"limits"}, "cpus: limited to 4", {"bottle": instead(("--cpu-period", "100000"), "--cpu-period", "50000")}
+    ),
+    "behind the engine's back": Case(
+        {"limits"}, "memory: not limited",
+        more=("run", "--rm", "--user", "0", "--network", "none", "--pid", "container:{plan.name}",
+              "--cgroupns", "host", "--volume", "/sys/fs/cgroup:/cgroups", "{plan.base.tag}", "bash", "-c", UNBOUND),
+    ),
+    "no cgroup": Case(
+        {"limits", "mounts"}, "memory: the limit in force cannot be read",
+        {"bottle": plus("--mount", "type=tmpfs,dst=/sys/fs/cgroup")},
+    ),
     "restarts": Case({"restart"}, "bottle's policy", {"bottle": instead(("--rm",), "--restart", "on-failure")}),
 }  # fmt: skip
 
@@ -365,8 +409,13 @@ PROXY_CASES = {
     "writable proxy": Case({"credential-proxy"}, "is writable", {"gate": instead(("--read-only",))}),
     "proxy's volume": Case({"credential-proxy"}, "volume at /data", {"gate": plus("--volume", "/data")}),
     "proxy that swaps": Case(
-        {"credential-proxy"}, "MemorySwap is",
-        {"gate": instead(("--memory-swap", str(1 << 30)), "--memory-swap", str(1 << 31))},
+        {"credential-proxy"}, "memory and swap: limited to",
+        {"gate": instead(PROXYS, *memory(1 << 30, 1 << 31))},
+    ),
+    "proxy with any memory": Case({"credential-proxy"}, "memory: not limited", {"gate": instead(PROXYS)}),
+    "proxy with more processes": Case(
+        {"credential-proxy"}, "processes: limited to 33",
+        {"gate": instead(("--pids-limit", "32"), "--pids-limit", "33")},
     ),
     "proxy restarts": Case(
         {"credential-proxy"}, "restart policy is on-failure", {"gate": instead(("--rm",), "--restart", "on-failure")}
@@ -475,7 +524,17 @@ HOLDER = {
     "networked": Case({"key-holder"}, "on network bridge", {"key-holder": instead(("--network", "none"))}),
     "writable": Case({"key-holder"}, "is writable", {"key-holder": instead(("--read-only",))}),
     "capable": Case({"key-holder"}, "CapDrop is None", {"key-holder": instead(DROP)}),
+    "gaining": Case({"key-holder"}, "it can gain privileges", {"key-holder": instead(NO_NEW)}),
+    "without seccomp": Case(
+        {"key-holder"}, "no seccomp filter", {"key-holder": plus("--security-opt", "seccomp=unconfined")}
+    ),
+    "with a volume": Case({"key-holder"}, "a mount at /data, by", {"key-holder": plus("--volume", "/data")}),
     "another's": Case({"key-holder"}, "runs as 1000", {"key-holder": instead(("1000:1000",), "1000")}),
+    "swapping": Case({"key-holder"}, "and swap: limited", {"key-holder": instead(HOLDERS, *memory(64 << 20, 1 << 30))}),
+    "with any memory": Case({"key-holder"}, "memory: not limited", {"key-holder": instead(HOLDERS)}),
+    "with any processes": Case(
+        {"key-holder"}, "processes: not limited", {"key-holder": instead(("--pids-limit", "32"))}
+    ),
     "no socket": Case({"mounts"}, "is not mounted", {"bottle": unmounted}),
     "the bottle's too": Case({"mounts"}, "volume at /run/ssh-agent", {"bottle": writable}),
 }  # fmt: skip
@@ -542,7 +601,8 @@ def receipt(plan: Plan, case: Case) -> Receipt:
         if step.removes_itself and "--rm" not in step.argv:  # it was told to stay
             subprocess.run(step.undo, capture_output=True, check=True)
     assert orphans.listed(os.environ, plan.session) == ()  # however it was edited
-    seen = Seen(*(results[name].stdout for name in ("selftest", "inspect", "processes", "home")))
+    printed = {name: result.stdout for name, result in results.items()}
+    seen = Seen(*(printed.get(name, b"") for name in ("selftest", "inspect", "processes", "home", "key-holder")))
     return selftest.judge(plan, case.known, seen, 0.2)
 
 

@@ -61,7 +61,8 @@ def test_doctor_tells_what_a_start_finds(bench: Bench) -> None:
     version = int(findings["docker engine"]["detail"].partition(".")[0])
     assert [name for name, finding in findings.items() if finding["open"]] == (["AF_VSOCK"] if version < 23 else [])
     wanted = ("token", "docker client", "docker engine", "CVE-2024-29018", "gateway modes", "image", "sidecar image")
-    assert {*wanted, "AF_VSOCK", "debug log", "nf_tables", "subnets", "leftovers"} == findings.keys()
+    abilities = ("limits", "swap", "seccomp", "apparmor", "users")
+    assert {*wanted, *abilities, "AF_VSOCK", "debug log", "nf_tables", "subnets", "leftovers"} == findings.keys()
 
 
 def test_an_engine_that_would_log_the_token_is_warned_of(bench: Bench) -> None:

@@ -84,7 +84,7 @@ def test_without_an_engine_every_command_says_so(scene: Scene, words: tuple[str,
 
 @pytest.mark.parametrize("debug", [True, False])
 def test_doctor_warns_of_a_debug_engine_in_one_line(scene: Scene, *, debug: bool) -> None:
-    scene.rule("info", stdout=f"{debug}\n".lower())
+    scene.rule("info --format {{.Debug}}", stdout=f"{debug}\n".lower())
     _, out, _ = scene.run("doctor")
     assert [line.split()[0] for line in out.splitlines() if " debug log " in line] == ["open" if debug else "ok"]
 

@@ -29,3 +29,9 @@ credentials:
         'the agent can read A, B; "credentials" keeps a secret outside',
         "WebSocket and gRPC do not work with hosts that have credentials: a.test, b.test:8443",
     ]
+
+
+def test_check_notes_what_is_not_limited(scene: Scene) -> None:
+    (scene.agents / "bottles" / "default.yaml").write_text("limits: {pids: none, cpus: none}\n")
+    code, _, err = scene.run("check")
+    assert (code, err) == (0, "claude-bottle: bottle default: not limited: cpus, pids\n")

@@ -1,6 +1,9 @@
 """What keeps a start from working, as lines and as JSON; docker is a fake one."""
 
 import json
+from typing import Any
+
+import pytest
 
 from tests.support.scene import Scene
 
@@ -40,3 +43,67 @@ def test_the_version_of_claude_in_the_image_is_told(scene: Scene) -> None:
     assert told() == "Claude Code of an unknown version"
     scene.rule("image inspect", code=1, stderr="Error: No such image\n")
     assert told() == "built by the first start"
+
+
+ABLE = {
+    "MemoryLimit": True, "SwapLimit": True, "PidsLimit": True, "CpuCfsPeriod": True, "CpuCfsQuota": True,
+    "CgroupVersion": "2", "CgroupDriver": "systemd", "SecurityOptions": ["name=seccomp,profile=builtin"],
+}  # fmt: skip
+NO_CGROUPS = "version 1, driver none; rootless engines need cgroup v2 and systemd"
+CANNOT = "FAULT limits cannot be enforced"
+NONE = dict.fromkeys(("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsPeriod", "CpuCfsQuota"), False)
+# What Engine 20.10.24 says, rootless, on a machine with cgroup v1.
+ROOTLESS = NONE | {
+    "CgroupVersion": "1", "CgroupDriver": "none", "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"]
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "line"),
+    [
+        ({}, "limits", "ok limits enforced (version 2, driver systemd)"),
+        (ROOTLESS, "limits",
+         f"{CANNOT}: memory, pids, cpus ({NO_CGROUPS}); limits: {{memory: none, pids: none, cpus: none}} does without"),
+        ({"CpuCfsQuota": False}, "limits",
+         f"{CANNOT}: cpus (version 2, driver systemd; its kernel lacks them); limits: {{cpus: none}} does without"),
+        ({}, "swap", "ok swap limited"),
+        ({"SwapLimit": False}, "swap",
+         "open swap not limited: secrets may be swapped out; switch swap off, or boot with swapaccount=1"),
+        ({}, "seccomp", "ok seccomp the engine's own profile"),
+        ({"SecurityOptions": ["name=seccomp,profile=/etc/x\033.json"]}, "seccomp",
+         "open seccomp /etc/x\\x1b.json is not the engine's own profile: a bottle may do what that allows"),
+        ({"SecurityOptions": ["name=seccomp,profile=unconfined"]}, "seccomp",
+         "FAULT seccomp off: no bottle starts without; use an engine with its default profile"),
+        ({"SecurityOptions": None}, "seccomp",
+         "FAULT seccomp off: no bottle starts without; use an engine with its default profile"),
+        ({}, "apparmor", "ok apparmor not used by this engine; no promise needs it"),
+        ({"SecurityOptions": ["name=apparmor", "name=seccomp"]}, "apparmor",
+         "ok apparmor a second guard of each container"),
+        (ROOTLESS, "users", "ok users rootless: root in a container is a user without rights here"),
+        ({"SecurityOptions": ["name=seccomp", "name=userns"]}, "users",
+         "ok users mapped: root in a container is a user without rights here"),
+    ],
+)  # fmt: skip
+def test_what_the_engine_cannot_promise_is_a_line(scene: Scene, more: dict[str, Any], name: str, line: str) -> None:
+    scene.rule("info --format {{json .}}", stdout=json.dumps(ABLE | more))
+    code, out, _ = scene.run("doctor")
+    assert [words for words in (" ".join(row.split()) for row in out.splitlines()) if words.split()[1] == name] == [
+        line
+    ]
+    assert (code == 69) == ("FAULT" in out)
+
+
+@pytest.mark.parametrize("said", ["", "true", "[", "null"])
+def test_an_engine_that_says_nothing_of_itself_is_a_fault(scene: Scene, said: str) -> None:
+    scene.rule("info --format {{json .}}", stdout=said)
+    code, out, _ = scene.run("doctor")
+    assert code == 69
+    assert "what docker info prints cannot be read" in out
+
+
+@pytest.mark.parametrize(("version", "word"), [("20.10.24+dfsg1", "open"), ("23.0.0", "ok"), ("29.7.2", "ok")])
+def test_sockets_to_a_hypervisor_are_open_before_23(scene: Scene, version: str, word: str) -> None:
+    scene.rule("version", stdout=f"28.2.2 {version}\n")
+    [line] = [line for line in scene.run("doctor")[1].splitlines() if " AF_VSOCK " in line]
+    assert line.split()[0] == word
+    assert ("engines from 23.0 on do not" in line) == (word == "open")

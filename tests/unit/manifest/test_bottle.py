@@ -2,16 +2,18 @@
 
 import os
 import re
+from dataclasses import replace
 
 import pytest
 
+from claude_bottle.manifest.bottle import Limits
 from tests.support import keys
 from tests.support.manifests import CERTIFICATE, Place, bottle_faults
 from tests.support.scene import ROOT
 
 PIDS = "must be a whole number, from 64 (claude and its tools need some) to 4194304"
 REQUESTS = "must be a whole number, from 1 to 1000000"
-SIZE = "expected a size such as 4g, 512m or a number of bytes"
+SIZE = "expected a size such as 4g, 512m or a number of bytes, or none"
 NAME = "a host name must not be empty or contain spaces or control characters"
 
 
@@ -98,6 +100,14 @@ def test_messages_to_the_api_are_limited_if_asked_for(place: Place, text: str, r
 def test_no_host_may_front_for_the_api(place: Place, host: str, reason: str) -> None:
     (fault,) = bottle_faults(place, f"egress: {{allow: [a.test, '{host}']}}")
     assert fault.startswith(f'bottles/default.yaml:1:26: egress.allow: "{host}": {reason}')
+
+
+@pytest.mark.parametrize("key", ["cpus", "memory", "pids"])
+def test_a_limit_may_be_done_without(place: Place, key: str) -> None:
+    place.write("agents/bottles/default.yaml", f"limits: {{{key}: none}}")
+    bottle = place.load().bottle
+    assert bottle.limits == replace(Limits(), **{key: None})
+    assert bottle.unlimited == (key,)
 
 
 @pytest.mark.parametrize("memory", ["511m", "6m", "536870911", "0", "-4", "2000t", '"536870911b"'])

@@ -15,7 +15,7 @@ from claude_bottle.selftest import credential_checks
 from claude_bottle.selftest.credential_checks import RIGHT, WRONG
 from claude_bottle.selftest.receipt import Receipt, Verdict
 from tests.support import plans
-from tests.support.receipts import GATE, IMAGE, SEARCH, SIDECAR, answers, authority, judged, put, shown
+from tests.support.receipts import GATE, IMAGE, SEARCH, SIDECAR, answers, authority, cgroup, judged, put, shown
 
 NEW = ("signing", "upstream", "authority", "credential-proxy", "token")
 TOKEN = plans.TOKEN
@@ -301,8 +301,6 @@ def test_processes_of_the_proxy_that_were_not_seen_are_told(plan: Plan, pids: tu
         (("HostConfig", "PidMode"), "host", "PidMode is host"),
         (("HostConfig", "IpcMode"), "host", "IpcMode is host"),
         (("HostConfig", "RestartPolicy", "Name"), "always", "its restart policy is always"),
-        (("HostConfig", "Memory"), 0, "Memory is 0, not 1073741824"),
-        (("HostConfig", "MemorySwap"), 2 << 30, "MemorySwap is 2147483648, not 1073741824"),
         (("Mounts",), [{"Type": "bind", "Destination": "/x"}], "bind at /x"),
         (("Name",), "/another", "did not run (KeyError: 'HostConfig')"),
     ],
@@ -319,10 +317,37 @@ def test_a_proxy_beside_another_sidecar_is_told(plan: Plan) -> None:
     assert told(judged(plan, answers(plan), seen)) == [("credential-proxy", "network mode container:51deca4")]
 
 
+WITHOUT = "see ./cli.py doctor; limits: {memory: none} in the bottle does without"
+
+
+def limited(plan: Plan, files: dict[str, str]) -> dict[str, Any]:
+    """What the probe says if these are the limits in force on the proxy."""
+    said = answers(plan)
+    right = said["signed"][API][RIGHT]
+    right[1] = json.dumps(json.loads(right[1]) | {"limits": files})
+    return said
+
+
+@pytest.mark.parametrize(
+    ("files", "detail"),
+    [
+        (cgroup(1 << 30, 33), "processes: limited to 33, not 32"),
+        (cgroup(1 << 31, 32), "memory: limited to 2147483648, not 1073741824"),
+        (cgroup(1 << 30, 32) | {"memory.memsw.limit_in_bytes": "2147483648\n"},
+         "memory and swap: limited to 2147483648, not 1073741824"),
+        (cgroup((1 << 63) - 4096, 32),
+         f"memory: not limited; {WITHOUT}"),
+        ({"pids.max": "32\n"}, f"memory: the limit in force cannot be read; {WITHOUT}"),
+    ],
+)  # fmt: skip
+def test_limits_in_force_on_the_proxy_are_told(plan: Plan, files: dict[str, str], detail: str) -> None:
+    assert told(judged(plan, limited(plan, files), shown(plan))) == [("credential-proxy", detail)]
+
+
 def test_a_kernel_that_does_not_limit_the_proxys_swap_is_a_warning(plan: Plan) -> None:
-    seen = shown(plan)
-    seen[GATE]["HostConfig"]["MemorySwap"] = -1
-    receipt = judged(plan, answers(plan), seen)
+    files = cgroup(1 << 30, 32)
+    del files["memory.memsw.limit_in_bytes"]
+    receipt = judged(plan, limited(plan, files), shown(plan))
     assert receipt.failed == ()
     assert receipt.line().splitlines()[1].split()[:2] == ["warning", "credential-proxy"]
 

@@ -24,7 +24,6 @@ from tests.support.receipts import BOTTLE, IMAGE, IMAGE_ENV, SIDECAR, answers, j
         ((BOTTLE, "HostConfig", "IpcMode"), "container:x", "privileges", "IpcMode is container:x"),
         ((BOTTLE, "HostConfig", "CgroupnsMode"), "host", "privileges", "CgroupnsMode is host"),
         ((BOTTLE, "HostConfig", "GroupAdd"), ["docker"], "privileges", "GroupAdd is ['docker']"),
-        ((BOTTLE, "HostConfig", "MemorySwap"), 8 << 30, "limits", f"MemorySwap is {8 << 30}, not {4 << 30}"),
         ((BOTTLE, "HostConfig", "RestartPolicy", "Name"), "always", "restart", "the bottle's policy is always"),
         ((SIDECAR, "HostConfig", "ReadonlyRootfs"), False, "sidecar", "its file system is writable"),
         ((SIDECAR, "Mounts"), [{"Type": "bind", "Destination": "/config"}], "sidecar", "bind at /config"),
@@ -37,14 +36,6 @@ def test_what_was_built_is_told(plan: Plan, path: tuple[Any, ...], value: object
     seen = shown(plan)
     put(seen, path, value)
     assert [(check.name, check.detail) for check in judged(plan, answers(plan), seen).failed] == [(name, detail)]
-
-
-def test_a_kernel_that_does_not_limit_swap_is_a_warning(plan: Plan) -> None:
-    seen = shown(plan)
-    seen[BOTTLE]["HostConfig"]["MemorySwap"] = -1
-    told = judged(plan, answers(plan), seen).line().splitlines()
-    assert told[0] == "isolation  30 checks passed in 0.3 s"
-    assert told[1].split()[:3] == ["warning", "limits", "the"]
 
 
 def _names(plan: Plan, *names: str) -> set[str]:

@@ -5,7 +5,7 @@ import pytest
 from claude_bottle import REFUSED
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.selftest.receipt import Verdict
-from tests.support.receipts import NO_DNS, REFUSAL, answers, judged, put, shown
+from tests.support.receipts import MOUNTS, NO_DNS, REFUSAL, answers, judged, put, shown
 
 
 def test_an_address_that_was_not_tried_is_a_failure(plan: Plan) -> None:
@@ -37,7 +37,16 @@ CRLF = "\r\n"
         (("processes", "1", "NoNewPrivs"), ["0"], "no-new-privileges", "process 1 can gain privileges"),
         (("processes", "9", "Seccomp"), ["0"], "seccomp", "process 9 has no seccomp filter"),
         (("processes", "9", "Uid"), ["65532", "0", "0", "0"], "user", "process 9 is root's"),
-        (("processes", "1", "names"), ["GH_TOKEN"], "secrets", "process 1 has GH_TOKEN"),
+        (("processes", "7", "names"), ["GH_TOKEN"], "secrets", "process 7 has GH_TOKEN"),
+        (("processes", "1", "names"), ["PATH", "MORE"], "environment", "process 1 has MORE"),
+        (("processes", "9", "Groups"), ["65532", "0"], "privileges", "process 9 is in group 0"),
+        (("devices",), ["null", "kvm"], "privileges", "the device kvm is there"),
+        (("namespaces", "ipc"), "ipc:[4026531839]", "privileges", "the ipc namespace is the host's"),
+        (("namespaces", "uts"), "uts:[4026531838]", "privileges", "the uts namespace is the host's"),
+        (("mounts",), f"{MOUNTS}1 1 0:1 / /data rw - ext4 x rw\n", "mounts", "a mount at /data, by the kernel"),
+        (("mounts",), f"{MOUNTS}1 1 0:1 / /run/ssh-agent ro - tmpfs x rw\n", "mounts",
+         "a mount at /run/ssh-agent, by the kernel"),
+        (("core",), ["0", "unlimited"], "limits", "core dumps: limited to 0 and unlimited bytes, not switched off"),
         (("sockets",), ["/run/docker.sock"], "docker-socket", "/run/docker.sock"),
     ],
 )  # fmt: skip

@@ -234,3 +234,27 @@ def test_the_loaders_cache_is_read(tmp_path: Path) -> None:
         ("libz.so.1", 0x0303): ["/lib/libz.so.1", "/x/libz.so.1"],
         ("libz.so.1", 3): ["/lib/libz.so.1"],
     }
+
+
+CGROUPS = "4:memory:/docker/1\n3:cpu,cpuacct:/docker/1\n2:pids:/docker/1\n1:name=systemd:/\n0::/docker/1\n"
+MOUNTED = (
+    "30 29 0:1 {root} /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
+    "31 29 0:2 {root} /sys/fs/cgroup/cpu,cpuacct ro shared:4 - cgroup cgroup rw,cpu,cpuacct\n"
+    "32 29 0:3 {root} /sys/fs/cgroup/unified ro - cgroup2 cgroup rw\n"
+)
+
+
+@pytest.mark.parametrize("root", ["/docker/1", "/docker"])
+def test_limits_are_read_of_the_processs_own_cgroup_alone(
+    tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"/proc/1/cgroup": CGROUPS, "/proc/1/mountinfo": MOUNTED.format(root=root)}
+    for path in ("memory/memory.limit_in_bytes", "cpu,cpuacct/cpu.cfs_quota_us", "pids/pids.max", "unified/cpu.max"):
+        (tmp_path / "sys/fs/cgroup" / path).parent.mkdir(parents=True)
+        (tmp_path / "sys/fs/cgroup" / path).write_text(path)
+    (tmp_path / "sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").symlink_to("/etc/shadow")
+    monkeypatch.setattr(probe, "_ROOT", str(tmp_path))
+    monkeypatch.setattr(probe, "_read", lambda path: files.get(path) or Path(path).read_text())
+    names = {"memory.limit_in_bytes": "memory", "cpu.cfs_quota_us": "cpu,cpuacct", "cpu.max": "unified"}
+    found = {name: f"{folder}/{name}" for name, folder in names.items()}
+    assert probe._limits() == (found if root == "/docker/1" else {})  # pids is not mounted, whatever lies there

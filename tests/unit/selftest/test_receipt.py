@@ -38,7 +38,8 @@ def test_half_of_the_answers_is_none(plan: Plan) -> None:
     without_probe = failed(probe_said[:-9], inspected, LISTED)
     without_inspect = failed(probe_said, inspected[:-9], LISTED)
     assert len(without_probe | without_inspect) == 31
-    assert without_probe & without_inspect == {"secrets", "user", "guard", "credential-proxy"}
+    both = {"secrets", "user", "guard", "credential-proxy", "mounts", "privileges", "environment", "network"}
+    assert without_probe & without_inspect == both
     assert failed(probe_said, inspected, b"") == set()  # a warning, see test_userland_checks
     assert failed(probe_said, inspected, LISTED[: LISTED.rindex(b"4799")]) == {"guard"}
 
@@ -52,6 +53,12 @@ def test_half_of_the_answers_is_none(plan: Plan) -> None:
         "allowed",
         "signed",
         "authority",
+        "limits",
+        "core",
+        "mounts",
+        "devices",
+        "namespaces",
+        "addresses",
         "tokens",
         "tcp",
         "udp",

@@ -14,7 +14,8 @@ from tests.support import plans
 from tests.support.receipts import BOTTLE, IMAGE_ENV, LISTED, answers, judged, put, shown
 
 REMAPPED = b"PID RUID EUID SUID\n4711 165532 165532 165532\n4799 165532 165532 165532\n"
-AGENTS = {"PPid": ["0"], "Uid": ["1000"] * 4, "Gid": ["1000"] * 4}
+INIT = {"exe": "/usr/sbin/docker-init"}
+AGENTS = {"Groups": ["1000"], "PPid": ["0"], "Uid": ["1000"] * 4, "Gid": ["1000"] * 4}
 OTHER = ["/usr/bin/git 0123", "/usr/bin/git 4567"]
 
 
@@ -36,8 +37,9 @@ def process(said: Any, **changes: object) -> dict[str, object]:
         ("7", AGENTS, {"guard": "nothing reads the lifeline"}),
         ("7", {"PPid": ["1"], "exe": "/usr/local/bin/bash"},
          {"guard": "process 7 has the guard's user; nothing reads the lifeline"}),
-        ("1", {"Uid": ["65532", "65532", "1000", "65532"]}, {"guard": "process 1 is not the guard's alone"}),
-        ("1", AGENTS, {"guard": "process 1 is not the guard's alone"}),
+        ("1", {**INIT, "Uid": ["65532", "65532", "1000", "65532"]}, {"guard": "process 1 is not the guard's alone"}),
+        ("1", {**INIT, **AGENTS}, {"guard": "process 1 is not the guard's alone"}),
+        ("1", {"exe": "/usr/sbin/init"}, {"guard": "the first process is not the engine's, by the kernel"}),
     ],
 )  # fmt: skip
 def test_processes_are_told(plan: Plan, pid: str, changes: dict[str, object], failed: dict[str, str]) -> None:

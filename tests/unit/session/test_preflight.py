@@ -71,6 +71,18 @@ def test_the_limits_line_counts_requests(tmp_path: Path, number: int, line: str)
     assert line in _summary(plan, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("limits", "line"),
+    [
+        ("memory: none", "2 cpus, memory not limited, 1024 processes"),
+        ("cpus: none, pids: none", "cpus not limited, 4 GiB memory, processes not limited"),
+    ],
+)
+def test_the_limits_line_says_what_is_not_limited(tmp_path: Path, limits: str, line: str) -> None:
+    plan = plans.plan(plans.manifests(tmp_path, bottle=f"limits: {{{limits}}}\n"), Run(terminal=True))
+    assert f"\n  limits  {line}\n" in _summary(plan, tmp_path)
+
+
 def test_nothing_that_a_manifest_says_can_steer_the_terminal(tmp_path: Path) -> None:
     folder = plans.manifests(tmp_path, agent=HOSTILE)
     text = _summary(plans.plan(folder, Run(terminal=True, arguments=("\x1b[2J",))), tmp_path)

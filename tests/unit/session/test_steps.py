@@ -120,3 +120,15 @@ def test_a_repository(tmp_path: Path) -> None:
     assert "clone" in _step(plan, "selftest").quote_after
     shown = preflight.command(_step(plan, "clone"))
     golden.same("repository", f"{preflight.summary(plan, '')}{_changed(plan, ('bottle', 'clone', 'claude'))}{shown}")
+
+
+def test_a_limit_that_is_done_without_is_no_flag(tmp_path: Path) -> None:
+    def argv(limits: str) -> tuple[str, ...]:
+        folder = plans.manifests(tmp_path / limits, bottle=f"limits: {limits}\n")
+        [bottle] = [step for step in steps.table(plans.plan(folder, Run(terminal=True))).setup if step.name == "bottle"]
+        return bottle.argv
+
+    flags = {"--pids-limit", "--memory", "--memory-swap", "--cpu-period", "--cpu-quota"}
+    assert flags <= set(argv("{}"))
+    assert flags.isdisjoint(argv("{cpus: none, memory: none, pids: none}"))
+    assert flags.difference(argv("{memory: none}")) == {"--memory", "--memory-swap"}
