@@ -27,7 +27,17 @@ IRRELEVANT = {
     *("EngineFacts.present", "EngineFacts.taken", "EngineFacts.icc_off", "EngineFacts.ipv6_off", "EngineFacts.debug"),
     *("EngineFacts.paths", "EngineFacts.claude", "Egress.subnet", "Egress.gateway"),
     # made of what is recorded: the hosts, the inputs of the image's tag, the ssh hosts, the skill's content
-    *("Plan.config", "Plan.base", "Image.argv", "Image.context", "Key.step", "Key.file", "Key.hosts", "Skill.notes"),
+    *(
+        "Plan.config",
+        "Plan.reach",
+        "Plan.base",
+        "Image.argv",
+        "Image.context",
+        "Key.step",
+        "Key.file",
+        "Key.hosts",
+        "Skill.notes",
+    ),
     *("Bottle.git", "Bottle.claude", "Agent.repo"),  # the plan has its own identity, image and repository
     *("Agent.name", "Agent.path", "Bottle.path"),  # a record is its file's, and has what the files say
     # the repository's own state, which each commit changes
