@@ -95,7 +95,7 @@ def engine(name: str) -> Iterator[Engine]:
             assert first.stdout
             try:
                 daemon = _await(first.stdout, folder)
-                yield Engine(name, _prefix(first.pid, daemon))
+                yield Engine(name, _prefix(first.pid, daemon, folder.name))
             finally:  # Popen itself would not wait after a Ctrl-C
                 first.stdin.close()
                 first.wait()
@@ -128,20 +128,18 @@ def _await(said: IO[str], folder: Path) -> str:
     raise WorldError("\n  ".join(("not run: the engine cannot be made; its last lines:", *log[-15:])))
 
 
-def _prefix(outer: int, daemon: str) -> tuple[str, ...]:
+def _prefix(outer: int, daemon: str, cgroup: str) -> tuple[str, ...]:
     """Return what runs a command as the engine sees the world: in its first process's namespaces, then in dockerd's."""
     first = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0]
     enter = ("nsenter", "--target", first, "--mount", "--pid", "--uts", "--ipc", "--")
     inner = ("nsenter", "--target", daemon, "--mount", "--net", "--root", "--wdns=/src", "--")
-    return (*enter, *inner, "env", "--ignore-environment", *(f"{name}={value}" for name, value in _environment()))
+    return (*enter, *inner, "env", "--ignore-environment", *_environment(), f"TEST_CGROUP=/{cgroup}")
 
 
-def _environment() -> Iterator[tuple[str, str]]:
+def _environment() -> Iterator[str]:
     """Yield the variables of a login there, and those that lead to registries and images as on this machine."""
-    yield "HOME", "/root"
-    yield "LANG", "C.UTF-8"
-    yield "PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    yield from ("HOME=/root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     for name, value in os.environ.items():
         kept = ("CI", "CLAUDE_BOTTLE_BASE_IMAGE", "CLAUDE_BOTTLE_PIPELOCK_IMAGE", "TERM")
         if name in kept or name.startswith("PIP_") or name.lower().endswith("_proxy"):
-            yield name, value
+            yield f"{name}={value}"

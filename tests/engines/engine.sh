@@ -98,20 +98,20 @@ start() {
 hostname "$name"
 start "$@" &
 read -r || true
+set +e # whatever fails, the rest is to be removed
 if [ -e "$folder/daemon" ]; then
     daemon=$(<"$folder/daemon")
-    docker() { nsenter --target "$daemon" --mount --net --root docker "$@"; }
-    docker ps --all --quiet | xargs --no-run-if-empty nsenter --target "$daemon" --mount --net --root \
-        docker rm --force --volumes >/dev/null || true
-    kill "$daemon" || true
+    nsenter --target "$daemon" --mount --net --root bash -c \
+        'docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes' >&2
+    kill "$daemon"
     for _ in $(seq 100); do
         kill -0 "$daemon" 2>/dev/null || break
         sleep 0.1
     done
 fi
 kill -KILL -1
-wait || true
+wait
 while rules --delete 2>/dev/null; do :; done
-find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} + || true
-awk -v root="$root/" 'index($2, root) == 1 { print $2 }' /proc/mounts | tac | xargs --no-run-if-empty umount --lazy || true
+find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} +
+awk -v root="$root/" 'index($2, root) == 1 { print $2 }' /proc/mounts | tac | xargs --no-run-if-empty umount --lazy
 rm -rf --one-file-system "$folder"
