@@ -140,6 +140,6 @@ def _environment() -> Iterator[str]:
     """Yield the variables of a login there, and those that lead to registries and images as on this machine."""
     yield from ("HOME=/root", "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     for name, value in os.environ.items():
-        kept = ("CI", "CLAUDE_BOTTLE_BASE_IMAGE", "CLAUDE_BOTTLE_PIPELOCK_IMAGE", "TERM")
+        kept = ("CI", "CLAUDE_BOTTLE_BASE_IMAGE", "CLAUDE_BOTTLE_PIPELOCK_IMAGE", "PYTEST_ADDOPTS", "TERM")
         if name in kept or name.startswith("PIP_") or name.lower().endswith("_proxy"):
             yield f"{name}={value}"

@@ -85,9 +85,12 @@ start() {
     way=$(ip route show default | sed -nE '1s/.* dev ([^ ]+).*/\1/p')
     unshare --net --mount bash -c 'enter "$@"' bash "$way" "$@" </dev/null >&2 &
     daemon=$!
-    for _ in $(seq 600); do
-        nsenter --target $daemon --mount --net --root docker version >/dev/null 2>&1 && break
+    local end=$((SECONDS + 300))
+    # Until it is dockerd it is in this machine's root, where another engine may answer.
+    until [ "$(<"/proc/$daemon/comm")" = dockerd ] &&
+        nsenter --target $daemon --mount --net --root docker version >/dev/null 2>&1; do
         kill -0 $daemon
+        ((SECONDS < end))
         sleep 0.1
     done
     echo $daemon >"$folder/daemon"
