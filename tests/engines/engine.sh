@@ -14,6 +14,7 @@ exec 2>>"$folder/engine.log"
 make_root() {
     debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$mirror" >&2
     apt-config dump Acquire >"$root/etc/apt/apt.conf.d/machine"
+    echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io" # it is thrown away
     printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
     chmod 755 "$root/usr/sbin/policy-rc.d"
     # What this machine trusts and where it finds Python packages, the root must as well.
@@ -47,6 +48,7 @@ rules() {
 }
 
 # Runs in the engine's network and mount namespaces, and becomes dockerd.
+# shellcheck disable=SC2329 # by the name that another bash gets
 enter() {
     set -euo pipefail
     local mtu
@@ -98,23 +100,31 @@ start() {
     echo "up $daemon"
 }
 
-hostname "$name"
-start "$@" &
-read -r || true
-set +e # whatever fails, the rest is to be removed
-if [ -e "$folder/daemon" ]; then
-    daemon=$(<"$folder/daemon")
-    nsenter --target "$daemon" --mount --net --root bash -c \
-        'docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes' >&2
-    kill "$daemon"
-    for _ in $(seq 100); do
-        kill -0 "$daemon" 2>/dev/null || break
-        sleep 0.1
-    done
-fi
-kill -KILL -1
-wait
-while rules --delete 2>/dev/null; do :; done
-find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} +
-awk -v root="$root/" 'index($2, root) == 1 { print $2 }' /proc/mounts | tac | xargs --no-run-if-empty umount --lazy
-rm -rf --one-file-system "$folder"
+finish() {
+    set +e # whatever fails, the rest is to be removed
+    if [ -e "$folder/daemon" ]; then
+        daemon=$(<"$folder/daemon")
+        nsenter --target "$daemon" --mount --net --root bash -c \
+            'docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes' >&2
+        kill "$daemon"
+        for _ in $(seq 100); do
+            kill -0 "$daemon" 2>/dev/null || break
+            sleep 0.1
+        done
+    fi
+    kill -KILL -1
+    wait
+    while rules --delete 2>/dev/null; do :; done
+    find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} +
+    awk -v root="$root/" 'index($2, root) == 1 { print $2 }' /proc/mounts | tac | xargs --no-run-if-empty umount --lazy
+    rm -rf --one-file-system "$folder"
+}
+
+# As one command, which bash has read whole: an edit of this file meanwhile changes nothing.
+{
+    hostname "$name"
+    start "$@" &
+    read -r || true
+    finish
+    exit
+}
