@@ -30,7 +30,7 @@ def main() -> None:
         sys.exit(f"engines: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(all(row.passed for row in rows) - 1)
+    sys.exit(not all(row.passed for row in rows))
 
 
 def _run(names: Sequence[str], only: Sequence[str]) -> list[report.Row]:
