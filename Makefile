@@ -6,7 +6,7 @@ DEV := .venv-dev/bin/python -m
 SHELL_FILES := find * .ci -type f ! -name '*.py*' -exec awk \
 	'FNR == 1 && (/^\#!.*[\/ ](ba|da)?sh( |$$)/ || FILENAME ~ /\.sh$$/) { print FILENAME }' {} +
 
-.PHONY: help demo test lint contract bench picture clean ensurepip
+.PHONY: help demo test lint contract matrix bench picture clean ensurepip
 
 help: ## Show this help
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -28,6 +28,9 @@ lint: .venv-dev/stamp ## Check style, types and shell
 contract: .venv-dev/stamp ## Test the required behaviour of pipelock: CLAUDE_BOTTLE_PIPELOCK_IMAGE, else the stand-in
 	$(PYTHON) -m tests.world up
 	$(DEV) pytest -n 4 tests/contract
+
+matrix: .venv-dev/stamp ## Test on the engines of Debian's releases, MATRIX="NAME..." or all; write docs/platforms.md
+	$(DEV) tests.engines $(MATRIX)
 
 bench: .venv-dev/stamp ## Measure start, teardown, memory and many sessions at once; write docs/performance.md
 	$(PYTHON) -m tests.world up

@@ -1,20 +1,15 @@
 """Fixtures of the tests that need an engine."""
 
-import fcntl
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from claude_bottle.bottle import image as bottle_image
-from claude_bottle.host.machine import Machine
-from claude_bottle.process.liveness import this_process
-from claude_bottle.session.planning import images
 from tests import world as test_world
+from tests.support import images
 from tests.support.matrix import Matrix
-from tests.support.sessions import PUPPET, Bench
-from tests.world import World, certificates
+from tests.support.sessions import Bench
+from tests.world import World
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,14 +47,8 @@ def world() -> World:
 
 @pytest.fixture(scope="session", autouse=True)
 def image(world: World) -> str:
-    """The agent's image; it and the puppet's are built by one worker, and not by four at once."""
-    base, _ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
-    with (certificates.cache() / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for one in (base, bottle_image.for_bottle(PUPPET / "Dockerfile", base)):
-            if subprocess.run(("docker", "image", "inspect", one.tag), capture_output=True, check=False).returncode:
-                subprocess.run(one.argv, input=one.context, capture_output=True, check=True)
-    return base.tag
+    """The agent's image, which is there, as the puppet's is."""
+    return images.ensure(world)[0]
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 #!/bin/bash
 # PID 1 of the battery's own machine: `unshare --net --mount --pid --fork --kill-child --mount-proc machine.sh FOLDER PYTHON`.
 # It has no way to the real network. A second namespace plays all that is beyond it, the LAN and the internet; the
-# default route leads there, so that every packet that leaves is seen. The machine ends when its stdin does.
+# default route leads there, so that every packet that leaves is seen. The machine ends when its stdin does. TEST_CGROUP
+# is the control group of an engine that is itself removed afterwards.
 set -euo pipefail
 folder=$1 python=$2 here=$(dirname "$0")
 exec 2>>"$folder/machine.log" # stdout is the pipe that says "up"
@@ -45,7 +46,7 @@ beyond "$python" "$here/inside/receiver.py" --tcp 22,25,53,80,8443,8888,9000 --u
 beyond "$python" "$here/api.py" "$folder" >>"$folder/api.log" &
 
 dockerd --data-root "$folder/docker" --exec-root /run/docker --pidfile /run/docker.pid --host "unix://$folder/docker.sock" \
-    --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${folder##*/}" --log-level warn >&2 </dev/null &
+    --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "${TEST_CGROUP:-}/${folder##*/}" --log-level warn >&2 </dev/null &
 daemon=$!
 export DOCKER_HOST=unix://$folder/docker.sock
 for _ in $(seq 300); do
