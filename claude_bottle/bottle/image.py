@@ -17,6 +17,7 @@ from claude_bottle.host import installation
 
 _MOST_FILES, _MOST_BYTES = 100_000, 1 << 30  # of a build context, which is read whole at each start
 DOCKERFILE = installation.DATA / "Dockerfile"
+PRESETS = installation.DATA / "presets"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ def base(*, base_image: str | None, ca: bytes, pull: bool = False, no_cache: boo
     args = _base_arg(base_image)
     tag = _tag(*args, hashlib.sha256(context).hexdigest())
     return Image(tag, (*_build(tag, no_cache), *_pull(pull), *args, "-"), context)
+
+
+def for_preset(name: str, base: Image, *, no_cache: bool = False) -> Image:
+    """Describe the image with a language's tools, one of `manifest.bottle.PRESETS`, built on `base` without a pull."""
+    context = _tar(("Dockerfile", (PRESETS / f"{name}.Dockerfile").read_bytes()))
+    args = _base_arg(base.tag)
+    tag = _tag(*args, hashlib.sha256(context).hexdigest())
+    return Image(tag, (*_build(tag, no_cache), *args, "-"), context)
 
 
 def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Image:

@@ -67,7 +67,8 @@ class Request:
     agent: Agent
     run: Run
     base: Image
-    image: Image  # the base itself, or built on it
+    preset: Image  # the base itself, or with a language's tools on it
+    image: Image  # the preset's itself, or built on it
     token: str  # 8 random hex digits, which make the session unique
     digest_key: bytes = field(repr=False)  # random, of the credential proxy's answer to the self-test
     identity: Identity = field(default_factory=Identity)  # git's, inside the bottle
@@ -95,7 +96,8 @@ class Plan:
     agent: Agent
     run: Run
     base: Image
-    image: Image  # the base itself, or built on it
+    preset: Image  # the base itself, or with a language's tools on it
+    image: Image  # the preset's itself, or built on it
     sidecar_image: str
     facts: EngineFacts
     addresses: IPv4Network
@@ -267,6 +269,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         agent=agent,
         run=run,
         base=request.base,
+        preset=request.preset,
         image=request.image,
         sidecar_image=request.sidecar_image,
         facts=facts,

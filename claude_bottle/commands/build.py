@@ -17,8 +17,9 @@ def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bo
 
     Raises EngineError, before any build, if docker cannot be used.
     """
-    pairs = [planning.images(machine, agent.bottle.dockerfile, pull=pull, no_cache=no_cache) for agent in agents]
-    every = {one.tag: one for base, own in pairs for one in (base, own)}
+    bottles = [agent.bottle for agent in agents]
+    chains = [planning.images(machine, b.dockerfile, b.preset, pull=pull, no_cache=no_cache) for b in bottles]
+    every = {one.tag: one for chain in chains for one in chain}
     env = planning.client_environment(machine)
     engine = Engine(env)
     with Teardown() as undo:

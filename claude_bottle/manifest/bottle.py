@@ -13,11 +13,12 @@ from claude_bottle.manifest.credentials import Credential, read_credentials
 from claude_bottle.manifest.environment import EnvVar, read_variable
 from claude_bottle.manifest.git_identity import Identity, read_identity
 from claude_bottle.manifest.ssh_hosts import SshHost, read_hosts
-from claude_bottle.manifest.validation import ManifestContext, Value, file_path, file_problem, inside
+from claude_bottle.manifest.validation import ManifestContext, Value, file_path, file_problem, inside, nearest
 
 _MOST_FILES = 16  # of certificates: each may have 1 MiB, and all are held in memory
 _KEYS = ("env", "credentials", "api", "ssh", "git", "egress", "ca_certs", "limits", "image")
 _MOST_REQUESTS = 1_000_000
+PRESETS = ("go", "java", "node", "python", "rust")  # each has a Dockerfile below presets/
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
 
@@ -45,6 +46,7 @@ class Bottle:
     allow: tuple[allowlist.Host, ...] = ()
     ca_certs: tuple[Path, ...] = ()
     limits: Limits = Limits()
+    preset: str | None = None  # one of PRESETS
     dockerfile: Path | None = None
     ssh: tuple[SshHost, ...] = ()
     git: Identity | None = None  # None: not set by the manifest
@@ -79,6 +81,7 @@ def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
         allow=_egress(egress) if egress else (),
         ca_certs=_ca_certs(certs, context.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
+        preset=_preset(image) if image else None,
         dockerfile=_dockerfile(image, context) if image else None,
         ssh=ssh_hosts,
         git=read_identity(git) if git else None,
@@ -184,12 +187,20 @@ def _ca_cert(item: Value, home: Path) -> Path | None:
     return path
 
 
+def _preset(section: Value) -> str | None:
+    section.keys(("preset", "dockerfile"))
+    if section.data == {}:
+        section.fail('missing key "preset" or "dockerfile"')
+    value = section.get("preset")
+    name = value.text() if value else None
+    if value and name is not None and name not in PRESETS:
+        value.fail(f'no preset "{name}"{nearest(name, PRESETS) or "; there are " + ", ".join(PRESETS)}')
+    return name
+
+
 def _dockerfile(section: Value, context: ManifestContext) -> Path | None:
-    section.keys(("dockerfile",))
     value = section.get("dockerfile")
     if value is None:
-        if section.data == {}:
-            section.fail('missing required key "dockerfile"')
         return None
     path = file_path(value, context.home)
     if path is None:

@@ -30,9 +30,9 @@ def client_environment(machine: Machine) -> dict[str, str]:
 
 
 def images(
-    machine: Machine, dockerfile: Path | None, *, pull: bool = False, no_cache: bool = False
-) -> tuple[Image, Image]:
-    """Return the base image and the bottle's image, which are the same if the bottle has no Dockerfile.
+    machine: Machine, dockerfile: Path | None, preset: str | None = None, *, pull: bool = False, no_cache: bool = False
+) -> tuple[Image, Image, Image]:
+    """Return the base image, the preset's and the bottle's, each built on the one before or the same.
 
     Raises ManifestError if the file in CLAUDE_BOTTLE_BUILD_CA cannot be read.
     """
@@ -42,7 +42,8 @@ def images(
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
     base = image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
-    return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
+    tools = image.for_preset(preset, base, no_cache=no_cache) if preset else base
+    return base, tools, image.for_bottle(dockerfile, tools, no_cache=no_cache) if dockerfile else tools
 
 
 def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
@@ -53,13 +54,14 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
     """
     check_values(machine, (TOKEN_VARIABLE, *passed_on.NAMES))
     _check_words(run)
-    base, own = images(machine, agent.bottle.dockerfile)
+    base, preset, own = images(machine, agent.bottle.dockerfile, agent.bottle.preset)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
     return Request(
         machine=machine,
         agent=agent,
         run=run,
         base=base,
+        preset=preset,
         image=own,
         token=os.urandom(4).hex(),
         digest_key=os.urandom(20),
@@ -92,12 +94,12 @@ def offline_plan(requested: Request) -> Plan:
 
 def resolve(requested: Request, engine: Engine) -> Plan:
     """Query the engine and return the plan of a session on it; raises ManifestError or EngineError."""
-    images = (requested.base.tag, requested.image.tag, requested.sidecar_image)
+    images = (requested.base.tag, requested.preset.tag, requested.image.tag, requested.sidecar_image)
     return plan.make(requested, engine.facts(images, requested.chosen_network))
 
 
 def refreshed(made: Plan, engine: Engine) -> Plan:
     """Return the plan with the images and networks that exist now; raises EngineError if the engine is unreachable."""
-    images = (made.base.tag, made.image.tag, made.sidecar_image)
+    images = (made.base.tag, made.preset.tag, made.image.tag, made.sidecar_image)
     now = engine.facts(images, None if made.egress.name == EGRESS else made.egress.name)
     return made.on(replace(made.facts, egress=now.egress, present=now.present))

@@ -116,10 +116,12 @@ def _images(plan: Plan) -> tuple[Step, ...]:
         skip_if = image_query(image)
         return Step(name, argv, Kind.PROGRESS, stdin=context, needs=needs, skip_if=skip_if, present=present)
 
-    base, own, pull = plan.base, plan.image, ("docker", "pull", plan.sidecar_image)
+    base, preset, own, pull = plan.base, plan.preset, plan.image, ("docker", "pull", plan.sidecar_image)
+    under = "image" if preset == base else "preset-image"
     return (
         step("image", base.tag, base.argv, base.context),
-        *((step("bottle-image", own.tag, own.argv, own.context, needs=("image",)),) if own != base else ()),
+        *((step(under, preset.tag, preset.argv, preset.context, needs=("image",)),) if preset != base else ()),
+        *((step("bottle-image", own.tag, own.argv, own.context, needs=(under,)),) if own != preset else ()),
         step("sidecar-image", plan.sidecar_image, pull, b""),
     )
 

@@ -55,7 +55,7 @@ class Ground(Bench):
         # The default bottle but for its image: what it would trust of the test world, this claude has no use for.
         (self.agents / "bottles" / f"{self.name}.yaml").write_text("image: {dockerfile: ../clock/Dockerfile}\n")
         self.launches: list[Launch] = []
-        self.image = images(self.machine, self.agents / "clock" / "Dockerfile")[1].tag
+        self.image = images(self.machine, self.agents / "clock" / "Dockerfile")[-1].tag
         self._kept = self._has_image()
 
     @property

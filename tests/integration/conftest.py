@@ -53,7 +53,7 @@ def world() -> World:
 @pytest.fixture(scope="session", autouse=True)
 def image(world: World) -> str:
     """The agent's image; it and the puppet's are built by one worker, and not by four at once."""
-    base, _ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
+    base, *_ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
     with (certificates.cache() / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for one in (base, bottle_image.for_bottle(PUPPET / "Dockerfile", base)):

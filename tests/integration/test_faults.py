@@ -82,7 +82,7 @@ def test_build_is_interrupted(bench: Bench) -> None:
         ended = run.end()
     assert (ended.code, ended.out) == (130, b""), ended
     machine = Machine(bench.environ, Path.home(), interactive=False, owner=this_process())
-    _, own = planning.images(machine, folder / "Dockerfile")
+    *_, own = planning.images(machine, folder / "Dockerfile")
     assert docker("image", "ls", "--quiet", own.tag) == ""
     end = time.monotonic() + GUARD
     while any(
