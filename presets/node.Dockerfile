@@ -43,3 +43,10 @@ COPY --from=fetch /opt/fetch/local /usr/local/
 ENV NODE_USE_ENV_PROXY=1 \
     NPM_CONFIG_PREFIX=/home/agent/.local \
     PATH=$PATH:/home/agent/.local/bin
+USER root
+# The hosts of npm's registry, as its clients know them: they are written nowhere else.
+RUN mkdir -p /usr/local/share/claude-bottle \
+ && { npm config get registry && yarn config get registry && npm view --cache /tmp/npm npm dist.tarball; } > /tmp/urls \
+ && sed 's/^/npm /' /tmp/urls >> /usr/local/share/claude-bottle/registries \
+ && rm -rf /root/.npm /root/.yarn* /tmp/*
+USER agent

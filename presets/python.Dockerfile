@@ -16,4 +16,8 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     UV_PYTHON_DOWNLOADS=never \
     PATH=$PATH:/home/agent/.local/bin
+# The hosts of PyPI, as pip knows them: they are written nowhere else.
+RUN mkdir -p /usr/local/share/claude-bottle \
+ && python3 -c 'from pip._internal.models.index import PyPI; print("pypi", PyPI.simple_url); print("pypi", PyPI.file_storage_domain)' \
+      >> /usr/local/share/claude-bottle/registries
 USER agent

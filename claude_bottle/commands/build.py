@@ -18,7 +18,7 @@ def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bo
     Raises EngineError, before any build, if docker cannot be used.
     """
     bottles = [agent.bottle for agent in agents]
-    chains = [planning.images(machine, b.dockerfile, b.preset, pull=pull, no_cache=no_cache) for b in bottles]
+    chains = [planning.images(machine, b.dockerfile, b.presets, pull=pull, no_cache=no_cache) for b in bottles]
     every = {one.tag: one for chain in chains for one in chain}
     env = planning.client_environment(machine)
     engine = Engine(env)

@@ -46,7 +46,7 @@ class Bottle:
     allow: tuple[allowlist.Host, ...] = ()
     ca_certs: tuple[Path, ...] = ()
     limits: Limits = Limits()
-    preset: str | None = None  # one of PRESETS
+    presets: tuple[str, ...] = ()  # of PRESETS
     dockerfile: Path | None = None
     ssh: tuple[SshHost, ...] = ()
     git: Identity | None = None  # None: not set by the manifest
@@ -81,7 +81,7 @@ def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
         allow=_egress(egress) if egress else (),
         ca_certs=_ca_certs(certs, context.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
-        preset=_preset(image) if image else None,
+        presets=_presets(image) if image else (),
         dockerfile=_dockerfile(image, context) if image else None,
         ssh=ssh_hosts,
         git=read_identity(git) if git else None,
@@ -187,15 +187,18 @@ def _ca_cert(item: Value, home: Path) -> Path | None:
     return path
 
 
-def _preset(section: Value) -> str | None:
+def _presets(section: Value) -> tuple[str, ...]:
+    """Read one preset or a list; they are built in one order, so that bottles with the same ones share an image."""
     section.keys(("preset", "dockerfile"))
     if section.data == {}:
         section.fail('missing key "preset" or "dockerfile"')
     value = section.get("preset")
-    name = value.text() if value else None
-    if value and name is not None and name not in PRESETS:
-        value.fail(f'no preset "{name}"{nearest(name, PRESETS) or "; there are " + ", ".join(PRESETS)}')
-    return name
+    items = (value.items() if isinstance(value.data, list) else (value,)) if value else ()
+    found = [(item, item.text()) for item in items]
+    for item, name in found:
+        if name is not None and name not in PRESETS:
+            item.fail(f'no preset "{name}"{nearest(name, PRESETS) or "; there are " + ", ".join(PRESETS)}')
+    return tuple(sorted({name for _, name in found if name}))
 
 
 def _dockerfile(section: Value, context: ManifestContext) -> Path | None:

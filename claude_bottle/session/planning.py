@@ -30,9 +30,14 @@ def client_environment(machine: Machine) -> dict[str, str]:
 
 
 def images(
-    machine: Machine, dockerfile: Path | None, preset: str | None = None, *, pull: bool = False, no_cache: bool = False
-) -> tuple[Image, Image, Image]:
-    """Return the base image, the preset's and the bottle's, each built on the one before or the same.
+    machine: Machine,
+    dockerfile: Path | None,
+    presets: Iterable[str] = (),
+    *,
+    pull: bool = False,
+    no_cache: bool = False,
+) -> tuple[Image, ...]:
+    """Return the images of a bottle, each built on the one before: the base's, the presets', that of its Dockerfile.
 
     Raises ManifestError if the file in CLAUDE_BOTTLE_BUILD_CA cannot be read.
     """
@@ -41,9 +46,12 @@ def images(
         ca = files.read(machine.path(file)) if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
-    base = image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)
-    tools = image.for_preset(preset, base, no_cache=no_cache) if preset else base
-    return base, tools, image.for_bottle(dockerfile, tools, no_cache=no_cache) if dockerfile else tools
+    chain = [image.base(base_image=machine.setting("BASE_IMAGE"), ca=ca, pull=pull, no_cache=no_cache)]
+    for preset in presets:
+        chain.append(image.for_preset(preset, chain[-1], no_cache=no_cache))
+    if dockerfile:
+        chain.append(image.for_bottle(dockerfile, chain[-1], no_cache=no_cache))
+    return tuple(chain)
 
 
 def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
@@ -54,15 +62,12 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
     """
     check_values(machine, (TOKEN_VARIABLE, *passed_on.NAMES))
     _check_words(run)
-    base, preset, own = images(machine, agent.bottle.dockerfile, agent.bottle.preset)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
     return Request(
         machine=machine,
         agent=agent,
         run=run,
-        base=base,
-        preset=preset,
-        image=own,
+        images=images(machine, agent.bottle.dockerfile, agent.bottle.presets),
         token=os.urandom(4).hex(),
         digest_key=os.urandom(20),
         identity=identity if run.login else git_identity.completed_by_host(identity, client_environment(machine)),
@@ -94,12 +99,12 @@ def offline_plan(requested: Request) -> Plan:
 
 def resolve(requested: Request, engine: Engine) -> Plan:
     """Query the engine and return the plan of a session on it; raises ManifestError or EngineError."""
-    images = (requested.base.tag, requested.preset.tag, requested.image.tag, requested.sidecar_image)
+    images = (*(each.tag for each in requested.images), requested.sidecar_image)
     return plan.make(requested, engine.facts(images, requested.chosen_network))
 
 
 def refreshed(made: Plan, engine: Engine) -> Plan:
     """Return the plan with the images and networks that exist now; raises EngineError if the engine is unreachable."""
-    images = (made.base.tag, made.preset.tag, made.image.tag, made.sidecar_image)
+    images = (*(each.tag for each in made.images), made.sidecar_image)
     now = engine.facts(images, None if made.egress.name == EGRESS else made.egress.name)
     return made.on(replace(made.facts, egress=now.egress, present=now.present))

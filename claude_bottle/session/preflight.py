@@ -80,7 +80,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield "  trusts  " + escape_control_chars(", ".join(str(path) for path in bottle.ca_certs))
     yield f"  limits  {_limits(bottle.limits)}"
     yield f"image   {plan.image.tag} {building}"
-    yield from (f"  preset  {preset}" for preset in (bottle.preset,) if preset)
+    yield from (f"  preset  {preset}" for preset in bottle.presets)
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
     own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))

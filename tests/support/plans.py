@@ -15,7 +15,6 @@ from claude_bottle.repository.clone import Repository, Work
 from tests.support import keys
 
 BASE = Image("claude-bottle:ba5e00000000", ("docker", "build", "--tag", "claude-bottle:ba5e00000000", "-"), b"context")
-TOOLS = Image("claude-bottle:700150000000", ("docker", "build", "--tag", "claude-bottle:700150000000", "-"), b"tools")
 OWN = Image("claude-bottle:b0771e000000", ("docker", "build", "--tag", "claude-bottle:b0771e000000", "own"), b"")
 CHOSEN = Egress("vpn", IPv4Network("198.51.100.0/26"), IPv4Address("198.51.100.1"))
 
@@ -40,7 +39,7 @@ ssh:
   - {host: git.example.org, port: 2222, user: deploy, alias: second, key: ssh/plain}
   - {host: code.example.net, key: ssh/locked, known_host: PINNED}
 git: {name: Ada "L", email: ada@example.org}
-image: {preset: node, dockerfile: Dockerfile.own}
+image: {preset: [python, node], dockerfile: Dockerfile.own}
 """.replace("PINNED", keys.public("pinned"))
 TOKEN = "sk-ant-oat01-planted-0123456789-AA"
 AGENT = """\
@@ -98,9 +97,9 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
     """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
     here = machine(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
     agent = manifest.load_agent(folder, name, environ=here.environ, home=folder / "bottles")
-    preset = TOOLS if agent.bottle.preset else BASE
-    image = OWN if agent.bottle.dockerfile else preset
-    asked = Request(here, agent, run, BASE, preset, image, "0a1b2c3d", bytes(20), agent.bottle.git or Identity())
+    presets = tuple(Image(f"claude-bottle:{name}", ("docker", "build", name), b"") for name in agent.bottle.presets)
+    images = (BASE, *presets, *((OWN,) if agent.bottle.dockerfile else ()))
+    asked = Request(here, agent, run, images, "0a1b2c3d", bytes(20), agent.bottle.git or Identity())
     return make(asked, EngineFacts(egress or Egress(EGRESS)))
 
 

@@ -50,7 +50,7 @@ image: {preset: go, dockerfile: Dockerfile.x}
             allow=(Host("b.com"), Host("a.com", 22), Host("b.com", 22), Host("*.c.com")),
             ca_certs=(bottle.parent / "../certs/ca.pem", place.root / "home/ca.pem"),
             limits=Limits(0.5, 1536 * 1024**2, 64),
-            preset="go",
+            presets=("go",),
             dockerfile=bottle.parent / "Dockerfile.x",
         ),
         skills=(

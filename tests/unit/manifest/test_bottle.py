@@ -34,6 +34,7 @@ NAME = "a host name must not be empty or contain spaces or control characters"
         ("image: {}", '1:8: image: missing key "preset" or "dockerfile"'),
         ("image: {preset: nod}", '1:17: image.preset: no preset "nod"; did you mean "node"?'),
         ("image: {preset: zzz}", '1:17: image.preset: no preset "zzz"; there are go, java, node, python, rust'),
+        ("image: {preset: [go, pythn]}", '1:22: image.preset: no preset "pythn"; did you mean "python"?'),
         ("image: {preset: 1}", "1:17: image.preset: expected a string, got a number (add quotes)"),
         ("egress: {alow: []}", '1:10: unknown key "egress.alow"; did you mean "allow"?'),
         ("limits: {requests: 0}", f"1:20: limits.requests: {REQUESTS}"),

@@ -1,0 +1,99 @@
+"""The presets' images, and a project in each language: installed, built and tested by Claude Code inside a bottle."""
+
+import fcntl
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from claude_bottle.bottle.image import Image
+from claude_bottle.host.machine import Machine
+from claude_bottle.manifest.bottle import PRESETS
+from claude_bottle.process.liveness import this_process
+from claude_bottle.session import planning
+from tests.support.registries import relayed
+from tests.support.repos import users
+from tests.support.sessions import Bench, docker
+from tests.world import World, certificates
+
+PROJECTS = Path(__file__).parents[1] / "support" / "projects"
+RECORDED = "/usr/local/share/claude-bottle/registries"
+MB = 1_000_000
+MOST = dict.fromkeys(PRESETS, 500 * MB) | {"rust": 800 * MB}
+LOOK = """
+echo "user: $(id -un) $PWD"
+echo "setuid:$(find / -xdev -type f -perm /6000 2> /dev/null)"
+echo "writable:$(find / -xdev -type f -perm /022 2> /dev/null)"
+echo "lists:$(find /var/lib/apt/lists -type f)"
+"""
+LEFT = "find /root /tmp -mindepth 1 ! -name .bashrc ! -name .profile"
+#: of each language: what its check.sh prints if the tests of the project passed
+PASSED = {
+    "node": ("pass 1", "fail 0", "fetched 200"),
+    "python": ("Ran 1 test", "OK", "+ markupsafe==3.0.4"),
+    "go": ("--- PASS: TestWord",),
+    "rust": ("test result: ok. 1 passed",),
+    "java": ("Tests run: 1, Failures: 0",),
+}
+IN_CI = ("node", "python")  # each of the others takes minutes
+LANGUAGES = [pytest.param(name, marks=() if name in IN_CI else pytest.mark.presets) for name in PRESETS]
+
+pytestmark = pytest.mark.xdist_group("presets")  # one build at a time
+
+
+def images(world: World, name: str) -> tuple[Image, Image]:
+    """Return the base image and a preset's, which is built if it is not there."""
+    machine = Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process())
+    base, preset = planning.images(machine, None, (name,))
+    with (certificates.cache() / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if subprocess.run(("docker", "image", "inspect", preset.tag), capture_output=True, check=False).returncode:
+            done = subprocess.run(preset.argv, input=preset.context, capture_output=True, check=False)
+            assert done.returncode == 0, (done.stdout + done.stderr).decode()[-4000:]
+    return base, preset
+
+
+def recorded(tag: str) -> list[str]:
+    """Return the hosts that the tools of an image use, as its build has recorded them."""
+    lines = docker("run", "--rm", "--network", "none", tag, "cat", RECORDED).splitlines()
+    assert lines
+    return [re.sub(r"^[a-z]+://", "", line.split()[1]).split("/")[0] for line in lines]
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_a_preset_is_small_and_adds_nothing_but_its_tools(world: World, name: str) -> None:
+    base, preset = images(world, name)
+    sizes = [int(docker("image", "inspect", "--format", "{{.Size}}", one.tag)) for one in (base, preset)]
+    assert sizes[1] - sizes[0] <= MOST[name]
+    seen = docker("run", "--rm", "--network", "none", preset.tag, "bash", "-c", LOOK)
+    assert seen.splitlines() == ["user: agent /work", "setuid:", "writable:", "lists:"]
+    assert docker("run", "--rm", "--network", "none", "--user", "0", preset.tag, "bash", "-c", LEFT) == ""
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_claude_installs_builds_and_tests_a_project(world: World, bench: Bench, name: str) -> None:
+    base, preset = images(world, name)
+    repository = users(bench.folder / "project", bench.environ)
+    shutil.copytree(PROJECTS / name, repository.path, dirs_exist_ok=True)
+    repository.git("add", ".")
+    repository.commit("Add a project")
+    hosts = recorded(preset.tag)
+    bench.write({"image": {"preset": name}, "egress": {"allow": hosts}}, repo=str(repository.path))
+    with relayed(world, base.tag, hosts):
+        said = bench.ask("RUN: bash check.sh 2>&1; echo exit $?")
+    assert said.strip().endswith("exit 0"), said
+    assert [text for text in PASSED[name] if text not in said] == [], said
+
+
+def test_a_bottle_of_its_own_begins_with_a_preset(world: World, bench: Bench) -> None:
+    images(world, "python")
+    folder = bench.agents / "own"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM $BASE_IMAGE\nRUN uv --version > /home/agent/version\n")
+    bench.write({"image": {"preset": "python", "dockerfile": "../own/Dockerfile"}})
+    assert "uv 0." in bench.ask("RUN: cat ~/version")
+    shown = bench.start("--dry-run")
+    steps = re.findall(r"^# ([a-z-]*image)\b", shown.out.decode(), re.MULTILINE)
+    assert steps == ["image", "python-image", "bottle-image", "sidecar-image"]
