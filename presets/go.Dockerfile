@@ -24,9 +24,10 @@ COPY --from=fetch /opt/fetch/go /usr/local/go/
 ENV GOBIN=/home/agent/.local/bin \
     PATH=$PATH:/usr/local/go/bin:/home/agent/.local/bin
 USER root
-# The hosts of Go's module proxy and of its sums, as go knows them: they are written nowhere else.
+# The hosts of Go's module proxy and of its sums, as go knows them: they are written nowhere else. Without a home, go keeps
+# no telemetry there.
 RUN mkdir -p /usr/local/share/claude-bottle \
- && go env GOPROXY GOSUMDB > /tmp/urls \
+ && env -u HOME go env GOPROXY GOSUMDB > /tmp/urls \
  && tr ',|' '\n\n' < /tmp/urls | sed -n 's/^[a-z]*[.:]/go &/p' >> /usr/local/share/claude-bottle/registries \
- && rm -rf /root/.cache /root/.config /tmp/*
+ && rm /tmp/urls
 USER agent
