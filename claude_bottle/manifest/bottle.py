@@ -12,6 +12,7 @@ from claude_bottle.manifest.api import Api, read_api
 from claude_bottle.manifest.credentials import Credential, read_credentials
 from claude_bottle.manifest.environment import EnvVar, read_variable
 from claude_bottle.manifest.git_identity import Identity, read_identity
+from claude_bottle.manifest.registries import Registry, read_registries, with_mirrors
 from claude_bottle.manifest.ssh_hosts import SshHost, read_hosts
 from claude_bottle.manifest.validation import ManifestContext, Value, file_path, file_problem, inside, nearest
 
@@ -44,6 +45,7 @@ class Bottle:
     path: Path
     env: tuple[EnvVar, ...] = ()
     allow: tuple[allowlist.Host, ...] = ()
+    registries: tuple[Registry, ...] = ()
     ca_certs: tuple[Path, ...] = ()
     limits: Limits = Limits()
     presets: tuple[str, ...] = ()  # of PRESETS
@@ -56,7 +58,9 @@ class Bottle:
     @property
     def reach(self) -> tuple[allowlist.Host, ...]:
         """Return every host that it may reach besides the default ones."""
-        return (*self.allow, *(host.reach for host in self.ssh), *(each.host for each in self.credentials))
+        registries = (host for registry in self.registries for host in registry.hosts)
+        signed = (each.host for each in self.credentials)
+        return (*self.allow, *registries, *(host.reach for host in self.ssh), *signed)
 
     @property
     def readable(self) -> tuple[str, ...]:
@@ -73,15 +77,20 @@ def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
     if ssh and socket:
         socket.fail("is set by claude-bottle itself if the bottle has ssh hosts", key=True)
     ssh_hosts = read_hosts(ssh, context) if ssh else ()
+    presets = _presets(image) if image else ()
+    variables = _env(env, context) if env else ()
+    registries = egress.get("registries") if egress else None
+    wanted = read_registries(registries, presets) if registries else ()
     signed = read_credentials(credentials, context, [host.reach for host in ssh_hosts]) if credentials else ()
     return Bottle(
         name,
         top.path,
-        env=_env(env, context) if env else (),
+        env=variables,
+        registries=with_mirrors(wanted, env, variables, context.environ) if env else wanted,
         allow=_egress(egress) if egress else (),
         ca_certs=_ca_certs(certs, context.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
-        presets=_presets(image) if image else (),
+        presets=presets,
         dockerfile=_dockerfile(image, context) if image else None,
         ssh=ssh_hosts,
         git=read_identity(git) if git else None,
@@ -96,7 +105,7 @@ def _env(section: Value, context: ManifestContext) -> tuple[EnvVar, ...]:
 
 
 def _egress(section: Value) -> tuple[allowlist.Host, ...]:
-    section.keys(("allow",))
+    section.keys(("allow", "registries"))
     allow = section.get("allow")
     found = [_host(item) for item in allow.items()] if allow else []
     return tuple(dict.fromkeys(host for host in found if host))

@@ -24,8 +24,8 @@ from claude_bottle.repository.fetch import Bottle, HandBack
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import planning, preflight, steps, token_store
-from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
+from claude_bottle.session import planning, preflight, registries, steps, token_store
+from claude_bottle.session.bring_up import SessionContext, bring_up, build_shared, stage, unlock, unproven
 from claude_bottle.session.monitor import Heart, Monitor
 from claude_bottle.session.runner import Runner
 
@@ -109,14 +109,20 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     """Return the plan, once shown to the user and, without --yes, confirmed; raises RefusedError if it is not."""
     repository = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
     local = context.engine.is_local()
+    agent = registries.learned(machine, agent, context.engine)
     requested = planning.request(machine, agent, options.run, local=local, repository=repository)
     plan = planning.resolve(requested, context.engine)
     if not plan.run.login:
         console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
-    if options.yes:
-        return plan
-    preflight.ask("Start this session?")
-    return planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
+    if not options.yes:
+        preflight.ask("Start this session?")
+        plan = planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
+    if registries.unbuilt(machine, agent, plan.facts.present):
+        build_shared(plan, context)
+        if registries.learned(machine, agent, context.engine) != agent:
+            return _agreed(machine, agent, options, context)  # the user has not seen these hosts yet
+        plan = planning.refreshed(plan, context.engine)
+    return plan
 
 
 def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> HandBack | None:
@@ -173,8 +179,17 @@ def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     machine = _with_key(machine)
     with _context(machine, verbose=verbose) as context:
         local = context.engine.is_local()
-        requested = planning.request(_made_up(machine, agent), agent, Run(terminal=False), local=local)
-        receipt = _proven(planning.resolve(requested, context.engine), context)[1]
+
+        def planned() -> Plan:
+            known = registries.learned(machine, agent, context.engine)
+            requested = planning.request(_made_up(machine, agent), known, Run(terminal=False), local=local)
+            return planning.resolve(requested, context.engine)
+
+        plan = planned()
+        if registries.unbuilt(machine, agent, plan.facts.present):
+            build_shared(plan, context)
+            plan = planned()
+        receipt = _proven(plan, context)[1]
     if context.undo.late:  # a signal ends the whole loop, not only this agent
         raise SystemExit(128 + context.undo.late)
     return receipt

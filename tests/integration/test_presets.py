@@ -12,14 +12,13 @@ from claude_bottle.bottle.image import Image
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.bottle import PRESETS
 from claude_bottle.process.liveness import this_process
-from claude_bottle.session import planning
+from claude_bottle.session import planning, registries
 from tests.support.registries import relayed
 from tests.support.repos import users
 from tests.support.sessions import Bench, docker
 from tests.world import World, certificates
 
 PROJECTS = Path(__file__).parents[1] / "support" / "projects"
-RECORDED = "/usr/local/share/claude-bottle/registries"
 MB = 1_000_000
 MOST = dict.fromkeys(PRESETS, 500 * MB) | {"rust": 800 * MB}
 LOOK = """
@@ -55,11 +54,10 @@ def images(world: World, name: str) -> tuple[Image, Image]:
     return base, preset
 
 
-def recorded(tag: str) -> list[str]:
+def recorded(tag: str) -> dict[str, list[str]]:
     """Return the hosts that the tools of an image use, as its build has recorded them."""
-    lines = docker("run", "--rm", "--network", "none", tag, "cat", RECORDED).splitlines()
-    assert lines
-    return [re.sub(r"^[a-z]+://", "", line.split()[1]).split("/")[0] for line in lines]
+    found = registries.parse(docker("run", "--rm", "--network", "none", tag, "cat", registries.FILE).encode())
+    return {name: [host.name for host in hosts] for name, hosts in found.items()}
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
@@ -79,10 +77,14 @@ def test_claude_installs_builds_and_tests_a_project(world: World, bench: Bench, 
     shutil.copytree(PROJECTS / name, repository.path, dirs_exist_ok=True)
     repository.git("add", ".")
     repository.commit("Add a project")
-    hosts = recorded(preset.tag)
-    bench.write({"image": {"preset": name}, "egress": {"allow": hosts}}, repo=str(repository.path))
+    [(registry, hosts)] = recorded(preset.tag).items()
+    bench.write({"image": {"preset": name}, "egress": {"registries": [registry]}}, repo=str(repository.path))
+    assert f"{registry}'s registry, known once the image is built" in bench.start("--dry-run").err
     with relayed(world, base.tag, hosts):
-        said = bench.ask("RUN: bash check.sh 2>&1; echo exit $?")
+        ended = bench.start("--yes", "--print", "RUN: bash check.sh 2>&1; echo exit $?")
+    said = ended.out.decode()
+    assert f"  {registry:<7} {', '.join(hosts)}\n          anyone can publish here: data can leave\n" in ended.err
+    assert f"  {registry:<7} {', '.join(hosts)}\n" in bench.start("--dry-run").err
     assert said.strip().endswith("exit 0"), said
     assert [text for text in PASSED[name] if text not in said] == [], said
 
@@ -97,3 +99,35 @@ def test_a_bottle_of_its_own_begins_with_a_preset(world: World, bench: Bench) ->
     shown = bench.start("--dry-run")
     steps = re.findall(r"^# ([a-z-]*image)\b", shown.out.decode(), re.MULTILINE)
     assert steps == ["image", "python-image", "bottle-image", "sidecar-image"]
+
+
+FORGED = {
+    "label": (
+        "LABEL claude-bottle.registries='npm example.org' claude-bottle.role=image",
+        "it has no list of its registries",
+    ),
+    "password": ("RUN echo npm https://a:b@example.org/", "its list of registries cannot be used"),
+    "wildcard": ("RUN echo 'npm *.example.org'", "its list of registries cannot be used"),
+    "private": ("RUN echo npm 10.1.2.3", "its list of registries cannot be used"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_presets_image_that_says_something_else_is_refused(world: World, bench: Bench, image: str, kind: str) -> None:
+    line, why = FORGED[kind]
+    bench.environ["CLAUDE_BOTTLE_BASE_IMAGE"] = (
+        f"{world.base_image}-{bench.name}"  # so that no other test meets the image
+    )
+    machine = Machine(bench.environ, bench.folder, interactive=False, owner=this_process())
+    base, preset = planning.images(machine, None, ("node",))
+    echoed = f" > {registries.FILE}" if line.startswith("RUN") else ""
+    text = f"FROM {image}\nUSER root\nRUN mkdir -p {Path(registries.FILE).parent}\n{line}{echoed}\nUSER agent\n"
+    bench.write({"image": {"preset": "node"}, "egress": {"registries": ["npm"]}})
+    try:
+        docker("tag", image, base.tag)
+        docker("build", "--force-rm", "--tag", preset.tag, "-", stdin=text.encode())
+        ended = bench.start("--yes", "--print", "SAY: no")
+        assert (ended.code, ended.out) == (70, b"")
+        assert f"{preset.tag}: {why}: " in ended.err
+    finally:
+        docker("image", "rm", base.tag, preset.tag)

@@ -23,6 +23,7 @@ env:
   LITERAL: "1"
   API_KEY: ${HOST_KEY}
   GH_TOKEN: {placeholder: true}
+  NPM_CONFIG_REGISTRY: https://npm.example.org:8443/all/
 credentials:
   - host: api.example.net
     header: {Authorization: "Bearer ${HOST_KEY}", X-Team: "7-${HOST_KEY}"}
@@ -32,6 +33,7 @@ credentials:
 api: {paths: [POST /v1/files, /v1/skills/], server_side_fetch: true}
 egress:
   allow: ["*.example.com", "git.example.org:22"]
+  registries: [npm, pypi]
 ca_certs: [ca.pem]
 limits: {cpus: 0.5, memory: 1g, pids: 64, requests: 800}
 ssh:
