@@ -111,6 +111,13 @@ def test_the_list_is_read_once_without_a_network_from_the_presets_image_and_not_
     assert "9 hosts" in npm.run("agents")[1]
 
 
+def test_a_build_reads_the_list_as_well(npm: Scene) -> None:
+    image(npm)
+    assert npm.run("build")[0] == 0
+    assert kept(npm).read_text() == f"sha256:one\n{RECORDED}"
+    assert KNOWN in npm.run("start", "demo", "--dry-run")[2]
+
+
 def test_another_image_of_the_same_tag_is_read_again(npm: Scene) -> None:
     image(npm, times=1)
     npm.rule(ID, stdout="sha256:two\n")
