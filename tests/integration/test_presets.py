@@ -101,6 +101,26 @@ def test_a_bottle_of_its_own_begins_with_a_preset(world: World, bench: Bench) ->
     assert steps == ["image", "python-image", "bottle-image", "sidecar-image"]
 
 
+def test_a_start_whose_build_makes_the_hosts_known_asks_again(world: World, bench: Bench, image: str) -> None:
+    images(world, "python")  # so that the build finds each step done
+    bench.environ["CLAUDE_BOTTLE_BASE_IMAGE"] = f"{world.base_image}-{bench.name}"  # an image that no other test meets
+    machine = Machine(bench.environ, bench.folder, interactive=False, owner=this_process())
+    base, preset = planning.images(machine, None, ("python",))
+    bench.write({"image": {"preset": "python"}, "egress": {"registries": ["pypi"]}})
+    docker("tag", image, base.tag)
+    try:
+        with bench.terminal(screen=False) as terminal:
+            assert b"pypi's registry, known once the image is built" in terminal.until_bytes(b"[y/N] ")
+            terminal.type(b"y\r")
+            shown = terminal.until_bytes(b"[y/N] ").decode()
+            assert f"  pypi    {', '.join(recorded(preset.tag)['pypi'])}\r\n" in shown
+            terminal.type(b"n\r")
+            assert terminal.code() == 65
+        assert bench.sessions() == []
+    finally:
+        docker("image", "rm", base.tag, preset.tag)
+
+
 FORGED = {
     "label": (
         "LABEL claude-bottle.registries='npm example.org' claude-bottle.role=image",
