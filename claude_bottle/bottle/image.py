@@ -17,6 +17,7 @@ from claude_bottle.host import installation
 
 _MOST_FILES, _MOST_BYTES = 100_000, 1 << 30  # of a build context, which is read whole at each start
 DOCKERFILE = installation.DATA / "Dockerfile"
+PRESETS = installation.DATA / "presets"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ def base(
     args = (*_arg("BASE_IMAGE", base_image), *_arg("CLAUDE_CODE_VERSION", claude))
     tag = _tag(*args, hashlib.sha256(context).hexdigest())
     return Image(tag, (*_build(tag, no_cache), *_pull(pull), *args, "-"), context, claude)
+
+
+def for_preset(name: str, base: Image, *, no_cache: bool = False) -> Image:
+    """Describe the image with a language's tools, one of `manifest.bottle.PRESETS`, built on `base` without a pull."""
+    context = _tar(("Dockerfile", (PRESETS / f"{name}.Dockerfile").read_bytes()))
+    args = _arg("BASE_IMAGE", base.tag)
+    tag = _tag(*args, hashlib.sha256(context).hexdigest())
+    return Image(tag, (*_build(tag, no_cache), *args, "-"), context, base.claude)
 
 
 def for_bottle(dockerfile: Path, base: Image, *, no_cache: bool = False) -> Image:

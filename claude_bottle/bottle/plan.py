@@ -66,8 +66,7 @@ class Request:
     machine: Machine
     agent: Agent
     run: Run
-    base: Image
-    image: Image  # the base itself, or built on it
+    images: tuple[Image, ...]  # each built on the one before, from the base to the bottle's
     token: str  # 8 random hex digits, which make the session unique
     digest_key: bytes = field(repr=False)  # random, of the credential proxy's answer to the self-test
     identity: Identity = field(default_factory=Identity)  # git's, inside the bottle
@@ -94,8 +93,7 @@ class Plan:
     owner: Owner
     agent: Agent
     run: Run
-    base: Image
-    image: Image  # the base itself, or built on it
+    images: tuple[Image, ...]  # each built on the one before, from the base to the bottle's
     sidecar_image: str
     facts: EngineFacts
     addresses: IPv4Network
@@ -126,6 +124,16 @@ class Plan:
             if not any(addresses.overlaps(subnet) for subnet in facts.taken):
                 return replace(self, facts=facts, addresses=addresses)
         raise DockerError(f"no free /29 is left in {self.range}: end a session, or set CLAUDE_BOTTLE_SUBNET")
+
+    @property
+    def base(self) -> Image:
+        """Return the image that every bottle begins with."""
+        return self.images[0]
+
+    @property
+    def image(self) -> Image:
+        """Return the bottle's own image, which may be the base."""
+        return self.images[-1]
 
     @property
     def egress(self) -> Egress:
@@ -270,8 +278,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         owner=machine.owner,
         agent=agent,
         run=run,
-        base=request.base,
-        image=request.image,
+        images=request.images,
         sidecar_image=request.sidecar_image,
         facts=facts,
         addresses=next(candidates(addresses, int(request.token, 16))),

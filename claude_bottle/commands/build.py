@@ -7,19 +7,20 @@ from claude_bottle.errors import DockerError
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process.engine import Engine
-from claude_bottle.session import planning
+from claude_bottle.session import planning, registries
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Step
 
 
 def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bool) -> None:
-    """Build the base image and every bottle's own, whether they exist or not; DockerError if a build fails.
+    """Build the base image and every bottle's own, whether they exist or not, and read the hosts of their registries.
 
-    Raises EngineError, before any build, if docker cannot be used.
+    Raises EngineError, before any build, if docker cannot be used, and DockerError if a build fails or an image has no
+    list of registries that can be used.
     """
     bottles = [agent.bottle for agent in agents]
-    pairs = [planning.images(machine, one.dockerfile, one.claude, pull=pull, no_cache=no_cache) for one in bottles]
-    every = {one.tag: one for base, own in pairs for one in (base, own)}
+    chains = [planning.images(machine, bottle, pull=pull, no_cache=no_cache) for bottle in bottles]
+    every = {one.tag: one for chain in chains for one in chain}
     env = planning.client_environment(machine)
     engine = Engine(env)
     with Teardown() as undo:
@@ -31,3 +32,5 @@ def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bo
             except StepError as error:
                 engine.checked(error.result)
                 raise DockerError(f"{one.tag}: docker build failed, see above") from error
+        for agent in agents:
+            registries.learned(machine, agent, engine)  # for a dry run and `check`, which call no docker

@@ -134,7 +134,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _asked(machine: Machine, engine: Engine) -> Iterator[Finding]:
-    base, _ = planning.images(machine, None)
+    base, *_ = planning.images(machine, None)
     sidecar = machine.setting("PIPELOCK_IMAGE") or allowlist.image()
     facts = engine.facts((base.tag, sidecar))
     yield Finding("debug log", DEBUG_LOG if facts.debug else "off: the engine logs no secret", open=facts.debug)

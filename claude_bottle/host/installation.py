@@ -10,7 +10,7 @@ _PACKED = _PACKAGE / "data"  # made by the build of the wheel; a checkout has no
 
 INSTALLED = _PACKED.is_dir()
 IMPORTS = _PACKAGE.parent  # the folder from which `claude_bottle` is imported
-DATA = _PACKED if INSTALLED else IMPORTS  # Dockerfile, pipelock/ and agents/ are here
+DATA = _PACKED if INSTALLED else IMPORTS  # Dockerfile, presets/, pipelock/ and agents/ are here
 NAME = "claude-bottle" if INSTALLED else "cli.py"  # of the program's file
 
 

@@ -12,13 +12,15 @@ from claude_bottle.manifest.api import Api, read_api
 from claude_bottle.manifest.credentials import Credential, read_credentials
 from claude_bottle.manifest.environment import EnvVar, read_variable
 from claude_bottle.manifest.git_identity import Identity, read_identity
+from claude_bottle.manifest.registries import Registry, read_registries, with_mirrors
 from claude_bottle.manifest.ssh_hosts import SshHost, read_hosts
-from claude_bottle.manifest.validation import ManifestContext, Value, file_path, file_problem, inside
+from claude_bottle.manifest.validation import ManifestContext, Value, file_path, file_problem, inside, nearest
 
 _MOST_FILES = 16  # of certificates: each may have 1 MiB, and all are held in memory
 _KEYS = ("env", "credentials", "api", "ssh", "git", "egress", "ca_certs", "limits", "image")
 _NONE = "none"  # in the place of a limit that the user does without
 _MOST_REQUESTS = 1_000_000
+PRESETS = ("go", "java", "node", "python", "rust")  # each has a Dockerfile below presets/
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}")
 _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
@@ -45,8 +47,10 @@ class Bottle:
     path: Path
     env: tuple[EnvVar, ...] = ()
     allow: tuple[allowlist.Host, ...] = ()
+    registries: tuple[Registry, ...] = ()
     ca_certs: tuple[Path, ...] = ()
     limits: Limits = Limits()
+    presets: tuple[str, ...] = ()  # of PRESETS
     dockerfile: Path | None = None
     claude: str | None = None  # the version of Claude Code; None: the base image's pin
     ssh: tuple[SshHost, ...] = ()
@@ -57,7 +61,9 @@ class Bottle:
     @property
     def reach(self) -> tuple[allowlist.Host, ...]:
         """Return every host that it may reach besides the default ones."""
-        return (*self.allow, *(host.reach for host in self.ssh), *(each.host for each in self.credentials))
+        registries = (host for registry in self.registries for host in registry.hosts)
+        signed = (each.host for each in self.credentials)
+        return (*self.allow, *registries, *(host.reach for host in self.ssh), *signed)
 
     @property
     def readable(self) -> tuple[str, ...]:
@@ -79,14 +85,20 @@ def read_bottle(name: str, top: Value, context: ManifestContext) -> Bottle:
     if ssh and socket:
         socket.fail("is set by claude-bottle itself if the bottle has ssh hosts", key=True)
     ssh_hosts = read_hosts(ssh, context) if ssh else ()
+    presets = _presets(image) if image else ()
+    variables = _env(env, context) if env else ()
+    registries = egress.get("registries") if egress else None
+    wanted = read_registries(registries, presets) if registries else ()
     signed = read_credentials(credentials, context, [host.reach for host in ssh_hosts]) if credentials else ()
     return Bottle(
         name,
         top.path,
-        env=_env(env, context) if env else (),
+        env=variables,
+        registries=with_mirrors(wanted, env, variables, context.environ) if env else wanted,
         allow=_egress(egress) if egress else (),
         ca_certs=_ca_certs(certs, context.home) if certs else (),
         limits=_limits(limits) if limits else Limits(),
+        presets=presets,
         dockerfile=_dockerfile(image, context) if image else None,
         claude=_claude(image) if image else None,
         ssh=ssh_hosts,
@@ -102,7 +114,7 @@ def _env(section: Value, context: ManifestContext) -> tuple[EnvVar, ...]:
 
 
 def _egress(section: Value) -> tuple[allowlist.Host, ...]:
-    section.keys(("allow",))
+    section.keys(("allow", "registries"))
     allow = section.get("allow")
     found = [_host(item) for item in allow.items()] if allow else []
     return tuple(dict.fromkeys(host for host in found if host))
@@ -212,12 +224,23 @@ def _claude(section: Value) -> str | None:
     return text
 
 
+def _presets(section: Value) -> tuple[str, ...]:
+    """Read one preset or a list; they are built in one order, so that bottles with the same ones share an image."""
+    section.keys(("preset", "dockerfile", "claude"))
+    if section.data == {}:
+        section.fail('missing key "preset", "dockerfile" or "claude"')
+    value = section.get("preset")
+    items = (value.items() if isinstance(value.data, list) else (value,)) if value else ()
+    found = [(item, item.text()) for item in items]
+    for item, name in found:
+        if name is not None and name not in PRESETS:
+            item.fail(f'no preset "{name}"{nearest(name, PRESETS) or "; there are " + ", ".join(PRESETS)}')
+    return tuple(sorted({name for _, name in found if name}))
+
+
 def _dockerfile(section: Value, context: ManifestContext) -> Path | None:
-    section.keys(("dockerfile", "claude"))
     value = section.get("dockerfile")
     if value is None:
-        if section.data == {}:
-            section.fail('missing required key "dockerfile" or "claude"')
         return None
     path = file_path(value, context.home)
     if path is None:

@@ -1,6 +1,6 @@
 """The lines of a bottle's manifest, and of the list of default hosts, that open hosts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.documents.yaml_document import Data, Document, Place
 from claude_bottle.egress import allowlist
 from claude_bottle.egress.allowlist import Host
+from claude_bottle.manifest.registries import Registry
 
 _SSH = 22
 
@@ -28,10 +29,13 @@ class HostLine:
         return escape_control_chars(f"{self.path}:{self.line}:{self.column}: {self.key}: {self.host}")
 
 
-def of_manifest(path: Path) -> tuple[HostLine, ...]:
-    """Return the lines of a bottle's manifest, leaving out what is no host; raises YamlError if it cannot be read."""
+def of_manifest(path: Path, registries: Iterable[Registry] = ()) -> tuple[HostLine, ...]:
+    """Return the lines of a bottle's manifest, leaving out what is no host; raises YamlError if it cannot be read.
+
+    `registries` are those of the bottle, as far as their hosts are known.
+    """
     document = yaml_document.load(path)
-    return tuple(_lines(path, document))
+    return (*_lines(path, document), *_registries(path, document, registries))
 
 
 def of_defaults() -> tuple[HostLine, ...]:
@@ -56,6 +60,14 @@ def _lines(path: Path, document: Document) -> Iterator[HostLine]:
             if key == "ssh" and isinstance(port, int):
                 host = Host(host.name, port)
             yield HostLine(host, key, path, *document.where(place))
+
+
+def _registries(path: Path, document: Document, registries: Iterable[Registry]) -> Iterator[HostLine]:
+    hosts = {each.name: each.hosts for each in registries}
+    key = ("egress", "registries")
+    for index, item in enumerate(_items(document.data, list(key))):
+        place = document.where((*key, index))
+        yield from (HostLine(host, ".".join(key), path, *place) for host in hosts.get(str(item), ()))
 
 
 def _items(data: Data, keys: list[str]) -> list[Data]:

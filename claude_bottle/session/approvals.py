@@ -111,7 +111,7 @@ def _file(machine: Machine, agent: Path) -> Path:
 
 
 def _real(agent: Path) -> str:
-    return str(agent.resolve())
+    return str(agent.parent.resolve() / agent.name)  # a link of the file's own may be gone by now
 
 
 # Group, name, what is shown, and the content; what a code covers need not be shown, but not the other way round.
@@ -145,6 +145,9 @@ def _bottle(plan: Plan) -> Iterator[_Part]:
     yield from (("ssh", host.alias, preflight.ssh(host), (host, private.get(host.alias))) for host in bottle.ssh)
     yield "git", "", str(plan.identity) or "nobody", plan.identity
     yield from (("egress", str(host), "", "") for host in sorted({*allowlist.defaults(), *bottle.allow}))
+    # A mirror's path may be a secret of the host's.
+    reached = ((each.name, ", ".join(map(str, each.hosts)), (each.hosts, each.recorded)) for each in bottle.registries)
+    yield from (("registry", *each) for each in reached)
     yield "network", "", plan.egress.name, plan.egress.name
     if bottle.ca_certs:
         yield "trusts", "", ", ".join(map(str, bottle.ca_certs)), (bottle.ca_certs, plan.certificates)
@@ -158,7 +161,8 @@ def _signed(credential: Credential) -> str:
 
 
 def _image(plan: Plan) -> Iterator[_Part]:
-    yield "image", "", plan.image.tag, plan.image.tag  # a hash of all that it is built from
+    yield "image", "", plan.image.tag, tuple(each.tag for each in plan.images)  # each a hash of what it is built from
+    yield from (("image", f"preset {name}", "", "") for name in plan.agent.bottle.presets)
     if plan.agent.bottle.dockerfile:
         yield "image", "Dockerfile", str(plan.agent.bottle.dockerfile), plan.agent.bottle.dockerfile
     if plan.image.claude:

@@ -55,6 +55,16 @@ def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Resul
         plan = planning.refreshed(plan, context.engine)
 
 
+def build_shared(plan: Plan, context: SessionContext) -> None:
+    """Build the images that a bottle's own is built on; raises DockerError if that fails, EngineError."""
+    names = ("image", *(f"{preset}-image" for preset in plan.agent.bottle.presets))
+    building = [step for step in steps.table(plan).setup if step.name in names]
+    try:
+        context.runner.run(building)
+    except StepError as error:
+        raise _explained(plan, error, context.engine) from None
+
+
 def unlock(plan: Plan, context: SessionContext) -> None:
     """Prompt for the passphrase of each encrypted key, on the terminal, by ssh-add in the key-holder.
 

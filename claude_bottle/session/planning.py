@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from claude_bottle.bottle import image, passed_on, plan
 from claude_bottle.bottle.image import Image
@@ -15,7 +14,7 @@ from claude_bottle.host import addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
-from claude_bottle.manifest.bottle import version_problem
+from claude_bottle.manifest.bottle import Bottle, version_problem
 from claude_bottle.manifest.git_identity import Identity
 from claude_bottle.process.engine import EGRESS, Egress, Engine, EngineFacts
 from claude_bottle.repository.clone import Repository
@@ -31,12 +30,12 @@ def client_environment(machine: Machine) -> dict[str, str]:
 
 
 def images(
-    machine: Machine, dockerfile: Path | None, claude: str | None = None, *, pull: bool = False, no_cache: bool = False
-) -> tuple[Image, Image]:
-    """Return the base image and the bottle's image, which are the same if the bottle has no Dockerfile.
+    machine: Machine, bottle: Bottle | None = None, *, pull: bool = False, no_cache: bool = False
+) -> tuple[Image, ...]:
+    """Return the images of a bottle, each built on the one before: the base's, the presets', that of its Dockerfile.
 
-    `claude` is the version in the bottle's manifest, which the user's own setting overrides. Raises ManifestError if
-    that is no version, or if the file in CLAUDE_BOTTLE_BUILD_CA cannot be read.
+    Without a bottle: the base's alone. The user's own setting of Claude Code's version overrides the manifest's. Raises
+    ManifestError if that is no version, or if the file in CLAUDE_BOTTLE_BUILD_CA cannot be read.
     """
     chosen = machine.setting("CLAUDE_VERSION")
     if chosen and (problem := version_problem(chosen)):
@@ -46,9 +45,14 @@ def images(
         ca = files.read(machine.path(file)) if file else b""
     except OSError as error:
         raise ManifestError(f"CLAUDE_BOTTLE_BUILD_CA: {file}: {error.strerror}") from None
-    base_image, claude = machine.setting("BASE_IMAGE"), chosen or claude
-    base = image.base(base_image=base_image, ca=ca, claude=claude, pull=pull, no_cache=no_cache)
-    return base, image.for_bottle(dockerfile, base, no_cache=no_cache) if dockerfile else base
+    version = chosen or (bottle.claude if bottle else None)
+    base_image = machine.setting("BASE_IMAGE")
+    chain = [image.base(base_image=base_image, ca=ca, claude=version, pull=pull, no_cache=no_cache)]
+    for preset in bottle.presets if bottle else ():
+        chain.append(image.for_preset(preset, chain[-1], no_cache=no_cache))
+    if bottle and bottle.dockerfile:
+        chain.append(image.for_bottle(bottle.dockerfile, chain[-1], no_cache=no_cache))
+    return tuple(chain)
 
 
 def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
@@ -59,14 +63,12 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
     """
     check_values(machine, (TOKEN_VARIABLE, *passed_on.NAMES))
     _check_words(run)
-    base, own = images(machine, agent.bottle.dockerfile, agent.bottle.claude)
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
     return Request(
         machine=machine,
         agent=agent,
         run=run,
-        base=base,
-        image=own,
+        images=images(machine, agent.bottle),
         token=os.urandom(4).hex(),
         digest_key=os.urandom(20),
         identity=identity if run.login else git_identity.completed_by_host(identity, client_environment(machine)),
@@ -98,12 +100,12 @@ def offline_plan(requested: Request) -> Plan:
 
 def resolve(requested: Request, engine: Engine) -> Plan:
     """Query the engine and return the plan of a session on it; raises ManifestError or EngineError."""
-    images = (requested.base.tag, requested.image.tag, requested.sidecar_image)
+    images = (*(each.tag for each in requested.images), requested.sidecar_image)
     return plan.make(requested, engine.facts(images, requested.chosen_network))
 
 
 def refreshed(made: Plan, engine: Engine) -> Plan:
     """Return the plan with the images and networks that exist now; raises EngineError if the engine is unreachable."""
-    images = (made.base.tag, made.image.tag, made.sidecar_image)
+    images = (*(each.tag for each in made.images), made.sidecar_image)
     now = engine.facts(images, None if made.egress.name == EGRESS else made.egress.name)
     return made.on(replace(made.facts, egress=now.egress, present=now.present))

@@ -74,6 +74,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     yield from (f"  git     {escape_control_chars(who)}" for who in (str(plan.identity),) if who)
     yield "  egress  " + allowlist.summary(plan.allow)
     yield from (f"          {name}: any host under {name[2:]}" for name in plan.allow if name.startswith("*."))
+    yield from _registries(bottle)
     if len(plan.ports) > 1:
         yield f"  ports   {', '.join(map(str, plan.ports))}, each open on every allowed host"
     if plan.certificates:
@@ -81,6 +82,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     yield f"  limits  {limits(bottle.limits)}"
     claude = f", Claude Code {plan.image.claude}" if plan.image.claude else ""
     yield f"image   {plan.image.tag}{claude} {building}"
+    yield from (f"  preset  {preset}" for preset in bottle.presets)
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
     own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
@@ -100,6 +102,12 @@ def _environment(bottle: Bottle) -> Iterator[str]:
         yield f"  env     {', '.join(map(_variable, bottle.env))}"
     if bottle.readable:
         yield f"  note    the agent can read {', '.join(bottle.readable)}"
+
+
+def _registries(bottle: Bottle) -> Iterator[str]:
+    yield from (f"  {each.name:<7} {escape_control_chars(each.where)}" for each in bottle.registries)
+    if bottle.registries:
+        yield "          anyone can publish here: data can leave"
 
 
 def _variable(variable: EnvVar) -> str:

@@ -25,9 +25,9 @@ from claude_bottle.repository.fetch import Bottle, HandBack
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import approvals, planning, preflight, steps, token_store
+from claude_bottle.session import approvals, planning, preflight, registries, steps, token_store
 from claude_bottle.session.approvals import Approval, Entry
-from claude_bottle.session.bring_up import SessionContext, bring_up, stage, unlock, unproven
+from claude_bottle.session.bring_up import SessionContext, bring_up, build_shared, stage, unlock, unproven
 from claude_bottle.session.monitor import Heart, Monitor
 from claude_bottle.session.runner import Runner
 
@@ -115,23 +115,35 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     """
     repository = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
     local = context.engine.is_local()
+    agent = registries.learned(machine, agent, context.engine)
     requested = planning.request(machine, agent, options.run, local=local, repository=repository)
     plan = planning.resolve(requested, context.engine)
     if not plan.run.login:
         console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
-    if options.yes:
-        return plan
-    before, now = approvals.read(machine, agent.path), approvals.entries(plan)
+    if not options.yes:
+        _confirmed(machine, plan, options)
+        plan = planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
+    if registries.unbuilt(machine, agent, plan.facts.present):
+        build_shared(plan, context)
+        if registries.learned(machine, agent, context.engine) != agent:
+            return _agreed(machine, agent, options, context)  # the user has not seen these hosts yet
+        plan = planning.refreshed(plan, context.engine)
+    return plan
+
+
+def _confirmed(machine: Machine, plan: Plan, options: Options) -> None:
+    """Show what changed since the last yes, and ask for another one, or refuse; raises RefusedError without a yes."""
+    path, now = plan.agent.path, approvals.entries(plan)
+    before = approvals.read(machine, path)
     console.show(approvals.compared(before, now))
     if options.yes_if_unchanged:
         _refuse_what_changed(before, now)
-        return plan
+        return
     preflight.ask("Start this session?")
     try:
-        approvals.write(machine, agent.path, now)
+        approvals.write(machine, path, now)
     except OSError as error:
         console.say(escape_control_chars(f"your yes is not recorded: {machine_fault(error)}"))
-    return planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
 
 
 def _refuse_what_changed(before: Approval | None, now: tuple[Entry, ...]) -> None:
@@ -196,8 +208,17 @@ def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     machine = _with_key(machine)
     with _context(machine, verbose=verbose) as context:
         local = context.engine.is_local()
-        requested = planning.request(_made_up(machine, agent), agent, Run(terminal=False), local=local)
-        receipt = _proven(planning.resolve(requested, context.engine), context)[1]
+
+        def planned() -> Plan:
+            known = registries.learned(machine, agent, context.engine)
+            requested = planning.request(_made_up(machine, agent), known, Run(terminal=False), local=local)
+            return planning.resolve(requested, context.engine)
+
+        plan = planned()
+        if registries.unbuilt(machine, agent, plan.facts.present):
+            build_shared(plan, context)
+            plan = planned()
+        receipt = _proven(plan, context)[1]
     if context.undo.late:  # a signal ends the whole loop, not only this agent
         raise SystemExit(128 + context.undo.late)
     return receipt
@@ -224,7 +245,8 @@ def _with_key(machine: Machine) -> Machine:
         return replace(machine, key=proof.make_key(machine.key_file))
     except OSError as error:
         why = f"{error.filename or machine.key_file}: {error.strerror}"
-        console.say(f"no key for proofs, {why}; without it `stop` loses a session's work, and `fetch` refuses")
+        lost = "`stop` loses a session's work, `fetch` refuses, and no yes is recorded"
+        console.say(f"no key for proofs, {why}; without it {lost}")
         return machine
 
 

@@ -127,12 +127,13 @@ def _images(plan: Plan) -> tuple[Step, ...]:
         skip_if = image_query(image)
         return Step(name, argv, Kind.PROGRESS, stdin=context, needs=needs, skip_if=skip_if, present=present)
 
-    base, own, pull = plan.base, plan.image, ("docker", "pull", plan.sidecar_image)
-    return (
-        step("image", base.tag, base.argv, base.context),
-        *((step("bottle-image", own.tag, own.argv, own.context, needs=("image",)),) if own != base else ()),
-        step("sidecar-image", plan.sidecar_image, pull, b""),
+    names = ("image", *(f"{preset}-image" for preset in plan.agent.bottle.presets), "bottle-image")
+    under = ((), *((name,) for name in names))
+    built = (
+        step(n, each.tag, each.argv, each.context, u) for n, u, each in zip(names, under, plan.images, strict=False)
     )
+    pull = ("docker", "pull", plan.sidecar_image)
+    return (*built, step("sidecar-image", plan.sidecar_image, pull, b""))
 
 
 def _egress(plan: Plan) -> tuple[Step, ...]:

@@ -13,6 +13,7 @@ from typing import Self
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest.agent import Agent
+from claude_bottle.manifest.bottle import Bottle
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session.planning import images
 from tests.support.sessions import CLI, Bench
@@ -55,7 +56,7 @@ class Ground(Bench):
         # The default bottle but for its image: what it would trust of the test world, this claude has no use for.
         (self.agents / "bottles" / f"{self.name}.yaml").write_text("image: {dockerfile: ../clock/Dockerfile}\n")
         self.launches: list[Launch] = []
-        self.image = images(self.machine, self.agents / "clock" / "Dockerfile")[1].tag
+        self.image = images(self.machine, Bottle("", Path(), dockerfile=self.agents / "clock" / "Dockerfile"))[-1].tag
         self._kept = self._has_image()
 
     @property

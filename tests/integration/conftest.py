@@ -15,6 +15,7 @@ from tests.world import World
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", "long: waits for minutes, so it starts before the others and runs beside them")
+    config.addinivalue_line("markers", "presets: a language that CI leaves out; -m presets runs these")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

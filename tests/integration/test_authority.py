@@ -29,7 +29,7 @@ def test_clients_take_its_certificates_for_the_ended_hosts_alone(world: World) -
             names = f"subjectAltName = {'IP' if name[0].isdigit() else 'DNS'}:{name}"
             leaf = re.sub("^subjectAltName.*", names, text, flags=re.MULTILINE)
             words.append(f"{kind}={name}={base64.b64encode(leaf.encode()).decode()}")
-    base, _ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
+    base, *_ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()))
     hosts = (word for name in (*ENDED, *OTHERS[:-1]) for word in ("--add-host", f"{name}:127.0.0.1"))
     options = ("--rm", "--network", "none", "--pull", "never", *hosts, "--entrypoint", "/usr/bin/python3")
     found = json.loads(docker("run", *options, base.tag, "-c", PROGRAM.read_text(), *words))

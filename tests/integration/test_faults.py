@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.host.machine import Machine
+from claude_bottle.manifest.bottle import Bottle
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning
 from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
@@ -82,7 +83,7 @@ def test_build_is_interrupted(bench: Bench) -> None:
         ended = run.end()
     assert (ended.code, ended.out) == (130, b""), ended
     machine = Machine(bench.environ, Path.home(), interactive=False, owner=this_process())
-    _, own = planning.images(machine, folder / "Dockerfile")
+    *_, own = planning.images(machine, Bottle("", Path(), dockerfile=folder / "Dockerfile"))
     assert docker("image", "ls", "--quiet", own.tag) == ""
     end = time.monotonic() + GUARD
     while any(

@@ -48,7 +48,7 @@ def build(built: Image, builder: str) -> subprocess.CompletedProcess[str]:
 def base(world: World, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The agent's image, built where it is not there."""
     settings = os.environ | world.environ(tmp_path_factory.getbasetemp())
-    base, _ = planning.images(Machine(settings, Path.home(), interactive=False, owner=this_process()), None)
+    base, *_ = planning.images(Machine(settings, Path.home(), interactive=False, owner=this_process()))
     if docker("image", "inspect", base.tag).returncode != 0:
         subprocess.run(base.argv, input=base.context, check=True)
     return base

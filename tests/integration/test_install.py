@@ -16,7 +16,7 @@ from tests.world import REPOSITORY
 OWN = re.compile(
     r"demo-[0-9a-f]{8}|10\.213\.\d+\.\d+|(?<=--bytes )\d+|(?<= bash )\d+|(?<=owner=)\S+|(?<=manifest=)\S+(?=/agents/)"
 )
-WITH_DATA = ("Dockerfile", "agents", "pipelock")
+WITH_DATA = ("Dockerfile", "agents", "pipelock", "presets")
 pytestmark = pytest.mark.xdist_group("install")  # on one worker, for the sake of `program`
 
 

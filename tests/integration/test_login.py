@@ -24,7 +24,7 @@ VARIABLE = "CLAUDE_BOTTLE_OAUTH_TOKEN"
 def base(**environ: str) -> str:
     """Return the tag of the base image that sessions with these settings have."""
     machine = Machine(environ, Path.home(), interactive=False, owner=this_process())
-    return planning.images(machine, None)[0].tag
+    return planning.images(machine)[0].tag
 
 
 @pytest.fixture

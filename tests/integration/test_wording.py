@@ -104,7 +104,7 @@ def ground(world: World, tmp_path: Path) -> Iterator[Ground]:
     """A place of which nothing is left on the engine."""
     here = Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process())
     name = f"claude-bottle-words-{secrets.token_hex(4)}"
-    yield Ground(tmp_path, planning.images(here, None)[0].tag, name)
+    yield Ground(tmp_path, planning.images(here)[0].tag, name)
     subprocess.run(("docker", "rm", "--force", name), capture_output=True, check=False)
     for suffix in ("one", "two"):
         subprocess.run(("docker", "network", "rm", f"{name}-{suffix}"), capture_output=True, check=False)

@@ -14,7 +14,7 @@ from tests.world import World, api, base, certificates, git
 
 def ensure(world: World) -> tuple[str, str]:
     """Return the tags of the agent's image and the puppet's; they are built by one process, and not by four at once."""
-    agent, _ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()), None)
+    agent, *_ = images(Machine(world.environ(Path()), Path.home(), interactive=False, owner=this_process()))
     puppet = bottle_image.for_bottle(PUPPET / "Dockerfile", agent)
     with (certificates.cache() / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -35,10 +35,10 @@ class Place:
     def load_all(self) -> tuple[Agent, ...]:
         return manifest.load_agents(self.agents, environ={}, home=self.root / "home")
 
-    def faults(self, name: str | None = "a") -> list[str]:
+    def faults(self, name: str | None = "a", environ: Mapping[str, str] | None = None) -> list[str]:
         """Return the lines of the error, each without the folder that all begin with."""
         with pytest.raises(ManifestError) as raised:
-            self.load_all() if name is None else self.load(name)
+            self.load_all() if name is None else self.load(name, environ)
         return [line.replace(f"{self.agents}/", "") for line in str(raised.value).split("\n")]
 
 

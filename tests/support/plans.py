@@ -23,6 +23,7 @@ env:
   LITERAL: "1"
   API_KEY: ${HOST_KEY}
   GH_TOKEN: {placeholder: true}
+  NPM_CONFIG_REGISTRY: https://npm.example.org:8443/all/
 credentials:
   - host: api.example.net
     header: {Authorization: "Bearer ${HOST_KEY}", X-Team: "7-${HOST_KEY}"}
@@ -32,6 +33,7 @@ credentials:
 api: {paths: [POST /v1/files, /v1/skills/], server_side_fetch: true}
 egress:
   allow: ["*.example.com", "git.example.org:22"]
+  registries: [npm, pypi]
 ca_certs: [ca.pem]
 limits: {cpus: 0.5, memory: 1g, pids: 64, requests: 800}
 ssh:
@@ -39,7 +41,7 @@ ssh:
   - {host: git.example.org, port: 2222, user: deploy, alias: second, key: ssh/plain}
   - {host: code.example.net, key: ssh/locked, known_host: PINNED}
 git: {name: Ada "L", email: ada@example.org}
-image: {dockerfile: Dockerfile.own}
+image: {preset: [python, node], dockerfile: Dockerfile.own}
 """.replace("PINNED", keys.public("pinned"))
 TOKEN = "sk-ant-oat01-planted-0123456789-AA"
 AGENT = """\
@@ -97,8 +99,9 @@ def plan(folder: Path, run: Run, *, name: str = "demo", egress: Egress | None = 
     """Plan a session of an agent in `folder`, with fixed images and a fixed session id."""
     here = machine(CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:test", **environ)
     agent = manifest.load_agent(folder, name, environ=here.environ, home=folder / "bottles")
-    image = OWN if agent.bottle.dockerfile else BASE
-    asked = Request(here, agent, run, BASE, image, "0a1b2c3d", bytes(20), agent.bottle.git or Identity())
+    presets = tuple(Image(f"claude-bottle:{name}", ("docker", "build", name), b"") for name in agent.bottle.presets)
+    images = (BASE, *presets, *((OWN,) if agent.bottle.dockerfile else ()))
+    asked = Request(here, agent, run, images, "0a1b2c3d", bytes(20), agent.bottle.git or Identity())
     return make(asked, EngineFacts(egress or Egress(EGRESS)))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from claude_bottle.bottle import image
 from claude_bottle.errors import ManifestError
+from claude_bottle.manifest.bottle import PRESETS
 from tests.support.scene import Scene
 
 CA = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -121,6 +122,19 @@ def as_checked_out(folder: Path, umask: int) -> None:
         if not path.is_symlink():
             executable = path.is_dir() or path.name == "tool"
             path.chmod((0o777 if executable else 0o666) & ~umask)
+
+
+def test_preset_builds_on_the_base_without_a_pull() -> None:
+    assert sorted(image.PRESETS.iterdir()) == [image.PRESETS / f"{name}.Dockerfile" for name in PRESETS]
+    built = image.for_preset("node", BASE, no_cache=True)
+    assert built.argv == (
+        *("docker", "build", "--force-rm", "--label", "claude-bottle.role=image", "--tag", built.tag, "--no-cache"),
+        *("--build-arg", f"BASE_IMAGE={BASE.tag}", "-"),
+    )
+    other = image.base(base_image="other", ca=b"")
+    tags = {image.for_preset(name, base).tag for name in PRESETS for base in (BASE, other)}
+    assert len(tags) == 2 * len(PRESETS)
+    assert built.tag in tags
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o007, 0o027, 0o077])

@@ -29,7 +29,7 @@ env: {ONE: "1", EMPTY: "", HOST: "${FROM}", DOLLAR: $FROM, LD_PRELOAD: x}
 egress: {allow: [B.com, a.com:22, b.com, b.com:22, "*.c.com"]}
 ca_certs: [../certs/ca.pem, ~/ca.pem, ~/ca.pem]
 limits: {cpus: 0.5, memory: 1.5GiB, pids: 64}
-image: {dockerfile: Dockerfile.x}
+image: {preset: go, dockerfile: Dockerfile.x}
 """,
     )
     name = "Größe 1 'x'"
@@ -50,6 +50,7 @@ image: {dockerfile: Dockerfile.x}
             allow=(Host("b.com"), Host("a.com", 22), Host("b.com", 22), Host("*.c.com")),
             ca_certs=(bottle.parent / "../certs/ca.pem", place.root / "home/ca.pem"),
             limits=Limits(0.5, 1536 * 1024**2, 64),
+            presets=("go",),
             dockerfile=bottle.parent / "Dockerfile.x",
         ),
         skills=(

@@ -145,7 +145,7 @@ def test_variables_that_load_code_are_told(
     plan: Plan, image: dict[str, str], base: dict[str, str], told: list[str]
 ) -> None:
     """Of an image that is the bottle's own, unless the base image sets the same."""
-    plan = replace(plan, image=plans.OWN)
+    plan = replace(plan, images=(plans.BASE, plans.OWN))
     bottle, sidecar, gate, own = shown(plan)
     own["Config"]["Env"] = [*IMAGE_ENV, *_pairs(image)]
     bottle["Config"]["Env"] += _pairs(image)
@@ -157,7 +157,7 @@ def test_variables_that_load_code_are_told(
 
 
 def test_an_image_by_two_names_is_one(plan: Plan) -> None:
-    plan = replace(plan, image=plans.OWN)
+    plan = replace(plan, images=(plans.BASE, plans.OWN))
     seen = shown(plan)
     seen[-1]["RepoTags"].append(plan.base.tag)
     assert judged(plan, answers(plan), [*seen, seen[-1]]).failed == ()

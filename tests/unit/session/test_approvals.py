@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.egress.allowlist import Host
 from claude_bottle.host.machine import Machine
+from claude_bottle.manifest.registries import Registry
 from claude_bottle.session import approvals
 from claude_bottle.session.approvals import Approval
 from tests.support import golden, keys, plans
@@ -39,6 +41,7 @@ IRRELEVANT = {
         "Skill.notes",
     ),
     *("Bottle.git", "Bottle.claude", "Agent.repo"),  # the plan has its own identity, image and repository
+    "Mirror.url",  # its host counts, and the variable that it comes from
     *("Agent.name", "Agent.path", "Bottle.path"),  # a record is its file's, and has what the files say
     # the repository's own state, which each commit changes
     *("Work.commit", "Work.start", "Repository.ref", "Repository.shallow", "Repository.origin", "Repository.author"),
@@ -55,8 +58,11 @@ def keyed(plan: Plan) -> Plan:
 def everything(folder: Path, run: Run = RUN) -> Plan:
     """Return a plan in which every field has a value somewhere."""
     made = plans.with_repository(plans.plan(plans.everything(folder), run, HOST_KEY="planted"))
-    bottle = replace(made.agent.bottle, claude="2.1.332")
-    return keyed(replace(made, agent=replace(made.agent, bottle=bottle), image=replace(made.image, claude="2.1.332")))
+    known = Registry("crates", recorded=(Host("index.test"),))
+    registries = (*made.agent.bottle.registries, known)
+    bottle = replace(made.agent.bottle, claude="2.1.332", registries=registries)
+    images = (*made.images[:-1], replace(made.image, claude="2.1.332"))
+    return keyed(replace(made, agent=replace(made.agent, bottle=bottle), images=images))
 
 
 def approval(plan: Plan) -> Approval:
@@ -193,7 +199,8 @@ def test_the_lines_of_what_is_new_other_and_gone(tmp_path: Path) -> None:
     before = plan_of(folder, BEFORE)
     run = Run(terminal=True, question="Why is that?", arguments=("--model", "sonnet"))
     after = plan_of(folder, AFTER, run, "description: Looks around again\n")
-    after = plans.with_repository(replace(after, image=replace(after.image, tag="claude-bottle:0e3000000000")))
+    own = replace(after.image, tag="claude-bottle:0e3000000000")
+    after = plans.with_repository(replace(after, images=(*after.images[:-1], own)))
     text = approvals.compared(approval(before), approvals.entries(after))
     golden.same("preflight-changed", text.replace(str(folder), "FOLDER"))
 
