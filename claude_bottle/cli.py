@@ -420,9 +420,10 @@ def allow(*, session: str, hosts: tuple[str, ...], ask: bool, save: bool) -> Non
         _allow(machine, session, wanted, save=save)
         return
     with closing(allow.refused(machine, session)) as refused:
-        for host in refused:
-            if console.ask(f"{host} was refused. Allow it?", afresh=True):
-                _allow(machine, session, [host], save=save)
+        for found, host in refused:
+            more = "" if host.port == allowlist.HTTPS else ", with its port on every allowed host"
+            if console.ask(f"{host} was refused. Allow it{more}?", afresh=True):
+                _allow(machine, found, [host], save=save)
 
 
 def _allow(machine: Machine, session: str, hosts: "list[Host]", *, save: bool) -> None:

@@ -21,7 +21,7 @@ from claude_bottle.egress import allowlist
 from claude_bottle.egress import log as events
 from claude_bottle.egress.allowlist import Host
 from claude_bottle.errors import BottleError, DockerError, ManifestError, RefusedError, UsageError
-from claude_bottle.host import installation
+from claude_bottle.host import console, installation
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import container, liveness
 from claude_bottle.process.command import Result
@@ -94,8 +94,10 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
     return Allowed(tuple(hosts), new or opened, saving)
 
 
-def refused(machine: Machine, name: str) -> Generator[Host, None, None]:
-    """Yield the hosts that a session was refused and may be allowed, as they come, each once, _ASKED at most.
+def refused(machine: Machine, name: str) -> Generator[tuple[str, Host], None, None]:
+    """Yield a session's id with each host that it was refused and may be allowed, as they come, each once.
+
+    After _ASKED of them it says so, and ends.
 
     A host that is allowed meanwhile is left out. Raises RefusedError without a terminal, UsageError, EngineError or
     DockerError.
@@ -108,9 +110,10 @@ def refused(machine: Machine, name: str) -> Generator[Host, None, None]:
         for event in found:
             host = refusals.first(event)
             if host and not allowlist.further_problem(host) and not _reaches(env, session, host):
-                yield host
+                yield session.id, host
                 asked += 1
             if refusals.full or asked == _ASKED:
+                console.say(f"stopped after {asked} questions; run it again for more")
                 return
 
 

@@ -17,6 +17,7 @@ from claude_bottle.host.machine import Machine, MadeUp
 from claude_bottle.manifest import agent as manifest
 from claude_bottle.manifest import host_lines
 from claude_bottle.manifest.host_lines import HostLine
+from claude_bottle.manifest.registries import Registry
 from claude_bottle.manifest.validation import nearest
 from claude_bottle.process import liveness
 from claude_bottle.session import registry
@@ -116,7 +117,7 @@ def _agents(machine: Machine) -> tuple[str, ...]:
 def _of_agent(machine: Machine, name: str) -> _Reach:
     [agent] = check.check(machine, name, MadeUp())  # values of variables do not matter
     bottle = agent.bottle
-    lines = _lines(bottle.path)
+    lines = _lines(bottle.path, bottle.registries)
     names, ports = allowlist.allowlist(bottle.reach), allowlist.ports(bottle.reach)
     return _Reach(names, ports, tuple(each.host.name for each in bottle.credentials), lines, bottle.path)
 
@@ -148,10 +149,10 @@ def _manifest(machine: Machine, session: Session) -> Path | None:
     return Path(from_utf8(session.manifest)) if here and session.is_proven(machine.key) else None
 
 
-def _lines(path: Path | None) -> tuple[HostLine, ...]:
+def _lines(path: Path | None, registries: tuple[Registry, ...] = ()) -> tuple[HostLine, ...]:
     own: tuple[HostLine, ...] = ()
     with contextlib.suppress(ValueError):  # a session's may have become no YAML; an agent's was checked
-        own = host_lines.of_manifest(path) if path else ()
+        own = host_lines.of_manifest(path, registries) if path else ()
     return (*host_lines.of_defaults(), *own)
 
 
@@ -190,6 +191,10 @@ def _allowed(found: _Reach, host: Host) -> Answer:
         reason = f"by `{reach.allowing('', '').rstrip()}` since the session's start"
     else:
         reason = "by the manifest as it was at the session's start"
-    signed = "the methods and paths of its credential" if host.name in found.signed else ""
-    signed = "what Claude Code needs and api.paths" if host in allowlist.defaults() else signed
+    # Not on its other ports, which are passed on unopened.
+    own = any(line.key == "credentials" and line.host == host for line in found.lines)
+    own = own or bool(found.session and host.port == HTTPS and host.name in found.signed)
+    signed = "what Claude Code needs" if host in allowlist.defaults() else ""
+    signed = "the methods and paths of its credential" if own else signed
+    signed = "what Claude Code needs and api.paths" if host == Host(allowlist.API) else signed
     return Answer(str(host), True, f"{reason}{f'; of its requests, {signed}' if signed else ''}", lines)

@@ -235,14 +235,17 @@ class Refusals:
         return len(self._seen) >= self._most
 
     def first(self, event: Event | None) -> Host | None:
-        """Return the host that an event refuses for the first time; None if it does not, or if its host is no name."""
+        """Return the host that an event refuses for the first time; None if it does not, or if its host is no name.
+
+        An agent can request what looks like a pattern, and a yes to that would open every name that it covers.
+        """
         if event is None or not event.unlisted or event.inner or self.full:
             return None
         try:
             host = parse_host(event.host)
         except ValueError:
             return None
-        if host in self._seen:
+        if host.name.startswith("*.") or host in self._seen:
             return None
         self._seen.add(host)
         return host

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, cast
 
 from claude_bottle.errors import EngineError
@@ -99,8 +99,8 @@ class Client:
             if not (part := os.read(out.fileno(), _CHUNK)):
                 break
             line += part
-        if not line:
-            return self.wait(timeout=timeout)
+        if b"\n" not in line and len(line) < _LONGEST_LINE:  # it has ended in the middle of it
+            return replace(self.wait(timeout=timeout), stdout=line)
         for pipe in (out, self.process.stderr):
             threading.Thread(target=_drain, args=(pipe,), daemon=True).start()
         return Result(0, b"".join(line.partition(b"\n")[:2]))

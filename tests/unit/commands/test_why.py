@@ -29,7 +29,7 @@ credentials:
     header: {Authorization: "Bearer ${TOKEN}"}
 """.replace("PIN", plans.SSH_HOST.partition("known_host: ")[2].removesuffix("}"))
 HOSTS = allowlist.DEFAULTS
-DEFAULT = "; of its requests, what Claude Code needs and api.paths"
+DEFAULT = "; of its requests, what Claude Code needs"
 
 
 NOT_PUBLIC = "is not a public name, and a bottle reaches nothing else; write it in full"
@@ -66,6 +66,11 @@ def wide(scene: Scene) -> Path:
             "by this line; of its requests, the methods and paths of its credential",
             ["11:11: credentials: signed.example.net"],
         ),
+        (  # which is passed on unopened
+            "signed.example.net:8443",
+            "by these lines: each port is open on every host",
+            ["11:11: credentials: signed.example.net", "6:7: egress.allow: git.example.org:8443"],
+        ),
     ],
 )
 def test_what_an_agents_manifest_allows(scene: Scene, host: str, reason: str, lines: list[str]) -> None:
@@ -82,7 +87,8 @@ def named(text: str) -> str:
 @pytest.mark.parametrize("host", ["api.anthropic.com", "platform.claude.com"])
 def test_what_every_bottle_may_reach(scene: Scene, host: str) -> None:
     line = next(number for number, text in enumerate(HOSTS.read_text().splitlines(), 1) if text.startswith(f"{host}:"))
-    expected = f"{host}: allowed, by this line{DEFAULT}\n{HOSTS}:{line}:1: default: {host}\n"
+    more = f"{DEFAULT} and api.paths" if host == allowlist.API else DEFAULT
+    expected = f"{host}: allowed, by this line{more}\n{HOSTS}:{line}:1: default: {host}\n"
     assert scene.run("why", "demo", host) == (0, expected, "")
 
 
@@ -224,3 +230,15 @@ def test_a_name_of_neither_is_one_line(scene: Scene) -> None:
     code, out, err = scene.run("why", "dmo", "a.test")
     assert (code, out) == (2, "")
     assert err == 'claude-bottle: no session "dmo"; none is running; did you mean "demo"?\n'
+
+
+def test_the_line_of_a_registry_is_named_for_each_of_its_hosts(scene: Scene) -> None:
+    path = scene.agents / "bottles" / "default.yaml"
+    path.write_text(
+        "egress: {registries: [npm]}\nimage: {preset: node}\nenv: {NPM_CONFIG_REGISTRY: https://npm.example.org:8443/x}\n"
+    )
+    code, out, _ = scene.run("why", "demo", "npm.example.org:8443")
+    assert (code, out.splitlines()[0]) == (0, "npm.example.org:8443: allowed, by this line")
+    assert out.splitlines()[1].endswith("1:23: egress.registries: npm.example.org:8443")
+    code, out, _ = scene.run("why", "demo", "other.example.org")
+    assert out.startswith("other.example.org: refused, no line allows it\n")
