@@ -20,7 +20,9 @@ from claude_bottle.process.engine import DEBUG_LOG, Engine
 from claude_bottle.session import planning, token_store
 
 _DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
-_VSOCK_CLOSED = (23, 0, 0)  # by the engine's default seccomp profile; no rule of nftables sees it
+# By the engine's default seccomp profile: socket(2) from 23.0 on, io_uring from 25.0 on, never the socketcall(2) of
+# 32-bit programs. No rule of nftables sees such a socket.
+_VSOCK_BLOCKED = (25, 0, 0)
 # What of `docker info` must be true of each limit of a bottle.
 _LIMITED_BY = {"memory": ("MemoryLimit",), "pids": ("PidsLimit",), "cpus": ("CpuCfsPeriod", "CpuCfsQuota")}
 _NO_APPARMOR = "not used by this engine; no promise needs it"
@@ -83,9 +85,9 @@ def _peculiarities(engine: str) -> Iterator[Finding]:
         else "fixed"
     )
     yield Finding("CVE-2024-29018", cve)
-    leak = f"in a virtual machine, {engine} lets a bottle open sockets to the hypervisor; engines from 23.0 on do not"
-    closed = version >= _VSOCK_CLOSED
-    yield Finding("AF_VSOCK", "closed" if closed else leak, open=not closed)
+    leak = f"in a virtual machine, {engine} lets a bottle open sockets to the hypervisor; 25.0 and newer block that"
+    blocked = version >= _VSOCK_BLOCKED
+    yield Finding("AF_VSOCK", "blocked for 64-bit programs" if blocked else leak, open=not blocked)
     known = (
         "supported"
         if version >= _GATEWAY_MODES
@@ -134,7 +136,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _asked(machine: Machine, engine: Engine) -> Iterator[Finding]:
-    base, *_ = planning.images(machine, None)
+    base, *_ = planning.images(machine)
     sidecar = machine.setting("PIPELOCK_IMAGE") or allowlist.image()
     facts = engine.facts((base.tag, sidecar))
     yield Finding("debug log", DEBUG_LOG if facts.debug else "off: the engine logs no secret", open=facts.debug)

@@ -26,10 +26,10 @@ _UNSHARED = {"PidMode": (), "UTSMode": (), "UsernsMode": (), "IpcMode": ("privat
 _ADDED = ("Devices", "DeviceRequests", "DeviceCgroupRules", "GroupAdd", "Links", "VolumesFrom")
 
 
-# What the engine mounts in every container, and device nodes, which are mounts if users are mapped; its init, in one.
+# What the engine mounts in every container; device nodes, which are mounts if users are mapped; its init, in one.
 _MOUNTS = re.compile(
     r"/|/(proc|sys)(/.*)?|/etc/(resolv\.conf|hostname|hosts)|(/usr)?/sbin/docker-init|"
-    r"/dev(/(pts|mqueue|shm|console|null|zero|full|tty|u?random))?"
+    r"/dev(/[^/]+)?"
 )
 _DEVICES = frozenset(
     (
@@ -49,7 +49,9 @@ _DEVICES = frozenset(
         "urandom",
     )
 ) | {"zero"}
-_INITIAL = ("ipc:[4026531839]", "uts:[4026531838]")  # the numbers of a machine's first ones (linux/proc_ns.h)
+# The numbers of a machine's first ones (linux/proc_ns.h). An engine that is itself in others gives a container its own:
+# there only `docker inspect` says so.
+_INITIAL = ("ipc:[4026531839]", "uts:[4026531838]")
 
 
 def secrets(seen: Evidence) -> Iterator[str]:
@@ -182,6 +184,8 @@ def _within_key_holder(files: Mapping[str, str]) -> Iterator[str]:
     ways += [line.split()[-1] for line in files.get("if_inet6", "").splitlines() if line.split()[-1] != "lo"]
     yield from (f"it has an address on {name}" for name in dict.fromkeys(ways))
     places = mounted(files["mountinfo"])
+    if FOLDER not in places:
+        yield "its mounts were not seen"
     yield from unplanned(places, (FOLDER, "/tmp"))  # noqa: S108  (a tmpfs of its own)
     if not read_only(places["/"]):
         yield "its file system is writable, by the kernel"

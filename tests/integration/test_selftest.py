@@ -281,7 +281,7 @@ CASES = {
     ),
     "root": Case({"user", *UNSEEN}, "is root's", {"bottle": instead(GUARD, "--user", "0")}),
     "privileged": Case(
-        {"capabilities", "seccomp", "privileges"}, "is privileged", {"bottle": plus("--privileged")}
+        {"capabilities", "seccomp", "privileges"}, "is privileged", {"bottle": plus("--privileged", "--userns", "host")}
     ),
     "docker's socket": Case(
         {"docker-socket", "mounts"}, "/tmp/docker.sock", {"bottle": plus("--mount", SOCKET)}
@@ -325,7 +325,7 @@ CASES = {
     "device": Case({"privileges"}, "the device x is there", {"bottle": plus("--device", "/dev/null:/dev/x")}),
     "group": Case({"privileges"}, "is in group 7", {"bottle": plus("--group-add", "7")}),
     "host's name": Case(
-        {"privileges"}, "the uts namespace is the host's",
+        {"privileges"}, "UTSMode is host",
         {"bottle": both(plus("--uts", "host"), instead(("--hostname", "bottle")))},
     ),
     "core dumps": Case({"limits"}, "core dumps: limited to 1 and 1", {"bottle": instead(("core=0",), "core=1:1")}),
@@ -343,7 +343,7 @@ CASES = {
     ),
     "behind the engine's back": Case(
         {"limits"}, "memory: not limited",
-        more=("run", "--rm", "--user", "0", "--network", "none", "--pid", "container:{plan.name}",
+        more=("run", "--rm", "--user", "0", "--userns", "host", "--network", "none", "--pid", "container:{plan.name}",
               "--cgroupns", "host", "--volume", "/sys/fs/cgroup:/cgroups", "{plan.base.tag}", "bash", "-c", UNBOUND),
     ),
     "no cgroup": Case(
