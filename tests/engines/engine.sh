@@ -5,6 +5,7 @@
 # and starts that release's dockerd there with each FLAG: in a network and a mount namespace of its own, with a way out
 # through this machine. It prints "made", "up PID", or "failed". When its stdin ends, so does all of it; nothing is left.
 set -euo pipefail
+(($$ == 1)) || { echo "engine.sh: to be started by tests.engines, as PID 1" >&2 && exit 64; }
 export folder=$1 suite=$2 mirror=$3 repository=$4 packages=$5
 shift 5
 export root=$folder/root name=${folder##*/} link=cb-engine mark=claude-bottle-engine
@@ -100,6 +101,12 @@ start() {
     echo "up $daemon"
 }
 
+# Of earlier engines too, whose first process was killed: there is one engine at a time.
+sweep() {
+    while rules --delete 2>/dev/null; do :; done
+    find /sys/fs/cgroup -depth -type d -path '*/engine-*' -exec rmdir {} + 2>/dev/null || true
+}
+
 finish() {
     set +e # whatever fails, the rest is to be removed
     if [ -e "$folder/daemon" ]; then
@@ -114,8 +121,7 @@ finish() {
     fi
     kill -KILL -1
     wait
-    while rules --delete 2>/dev/null; do :; done
-    find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} +
+    sweep
     awk -v root="$root/" 'index($2, root) == 1 { print $2 }' /proc/mounts | tac | xargs --no-run-if-empty umount --lazy
     rm -rf --one-file-system "$folder"
 }
@@ -123,6 +129,7 @@ finish() {
 # As one command, which bash has read whole: an edit of this file meanwhile changes nothing.
 {
     hostname "$name"
+    sweep
     start "$@" &
     read -r || true
     finish

@@ -36,7 +36,7 @@ def counts(lines: Sequence[str], alone: Sequence[str] = ()) -> tuple[str, str, s
     """Read pytest's output, and that of the second run of what failed, if there was one."""
     tests = re.sub(r" in .*|=", "", summary(lines)).strip()
     flaky = sum(line.startswith("flaky: ") for line in alone)
-    attacks = _found(r"leak battery: (\d+ attacks, \d+ leaks?).*", lines)
+    attacks = _found(r"leak battery: (\d+ attacks, \d+ leaks?(?:; \d+ DID NOT RUN)?).*", lines)
     cases = _found(r"(\d+) cases, (\d+) ended with the right code and left nothing", lines)
     return (
         f"{tests}; {flaky} of these passed alone" if flaky else tests,

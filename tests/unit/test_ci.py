@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import systems
 from tests.world import REPOSITORY
+
+pytestmark = systems.needs_linux("bash 4 as /bin/bash")
 
 PYTEST = '#!/bin/bash\nprintf "%s\\n" "${@:7}" >ran\necho "PASSED $7"\nexit "$(<code)"\n'
 
