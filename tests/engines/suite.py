@@ -17,6 +17,7 @@ git --version | cut -d ' ' -f 3
 ssh -V 2>&1 | sed -E 's/^OpenSSH_([^ ,]+).*/\1/'
 python3 --version | cut -d ' ' -f 2
 """
+ALL = ("-m", "presets or not presets")
 PYTEST = (".venv-dev/bin/python", "-m", "pytest", "-n", "4", "--color=no")
 
 
@@ -28,7 +29,7 @@ def tested(engine: Engine, only: Sequence[str]) -> Row:
     receipt = attempt(*engine.argv(".venv-dev/bin/python", "-m", "tests.engines.receipt"))
     checks = (receipt.stdout or b"no receipt").decode().splitlines()[-1]
     say(f"{engine.name}: receipt: {checks}\n{receipt.stderr.decode(errors='replace') if receipt.returncode else ''}")
-    code, lines = _printed(*engine.argv(*PYTEST, *only))
+    code, lines = _printed(*engine.argv(*PYTEST, *(only or ALL)))
     alone: list[str] = []
     if code == 1:  # tests failed; any other code is an error of pytest's own
         code, alone = _printed(*engine.argv("bash", ".ci/again"))

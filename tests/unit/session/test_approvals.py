@@ -32,7 +32,6 @@ IRRELEVANT = {
     *(
         "Plan.config",
         "Plan.reach",
-        "Plan.base",
         "Image.argv",
         "Image.context",
         "Key.step",
