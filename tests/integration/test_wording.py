@@ -243,6 +243,9 @@ CASES: dict[str, tuple[Callable[[Ground], str], set[Wording]]] = {
 def test_what_is_said_is_understood(ground: Ground, case: str) -> None:
     provoke, meant = CASES[case]
     said = provoke(ground)
+    client = subprocess.run(("docker", "version", "--format", "{{.Client.Version}}"), capture_output=True, check=True)
+    if wording.ABSENT in meant and client.stdout.startswith(b"20.10"):
+        meant = meant - {wording.ANSWER}  # that client says it by itself, so the product asks whether an engine answers
     assert {each for each in TABLE if says(each, said)} == meant, said
 
 
