@@ -12,9 +12,10 @@ import pytest
 from tests.support.sessions import CLI, Bench, Running
 from tests.world import REPOSITORY
 
-# What each session has of its own, and each place.
+# What each session has of its own, and each place; the last is how its user starts the program.
 OWN = re.compile(
     r"demo-[0-9a-f]{8}|10\.213\.\d+\.\d+|(?<=--bytes )\d+|(?<= bash )\d+|(?<=owner=)\S+|(?<=manifest=)\S+(?=/agents/)"
+    r"|(?<=run `)\S+(?= allow )"
 )
 WITH_DATA = ("Dockerfile", "agents", "pipelock", "presets")
 pytestmark = pytest.mark.xdist_group("install")  # on one worker, for the sake of `program`
