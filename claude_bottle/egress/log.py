@@ -194,7 +194,8 @@ class Tally:
         found = []
         for name in _by_count(self.refused):
             try:
-                found += [parse_further(name)] if name in self._unlisted else []
+                # A name that looks like a pattern is the agent's idea.
+                found += [parse_further(name)] if name in self._unlisted and not name.startswith("*.") else []
             except ValueError:
                 continue  # no manifest may have it: an address, a name that could front for the API, anything else
         return tuple(found)

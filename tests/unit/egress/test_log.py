@@ -348,9 +348,14 @@ def test_each_unlisted_host_is_refused_for_the_first_time_once_up_to_a_limit() -
         *(refused("a.test:443"), refused("A.test.:443"), refused("a.test:8443"), line("tunnel_open", "c.test:443")),
         *(refused("10.0.0.1:443"), refused("x y.test:443"), refused("\x1b[31m.test:443"), refused("nas:443")),
         *(line("blocked", "priv.test:443", **PRIVATE), inner("blocked", path="/v1/files", unlisted=True)),
-        *(refused("b.test:443"), refused("d.test:443")),
+        *(refused("*.wide.test:443"), refused("b.test:443"), refused("d.test:443")),
     ]
     refusals = Refusals(3)
     assert [str(host) for host in map(refusals.first, map(parse, lines)) if host] == ["a.test", "a.test:8443", "b.test"]
     assert refusals.full
     assert Refusals(0).first(parse(lines[0])) is None
+
+
+def test_a_pattern_that_an_agent_requests_is_not_offered() -> None:
+    told = report(Tally().add_all([refused("*.wide.test:443"), refused("a.test:443")]), "x")
+    assert ("*.wide.test" in told, "allow: [a.test]" in told) == (True, True)

@@ -114,3 +114,9 @@ def test_a_client_that_does_not_end_its_line_is_terminated() -> None:
     assert client.ready(b"", 0.1).timed_out
     assert client.process.returncode == -signal.SIGTERM
     client.close_stdin()
+
+
+def test_a_client_that_ends_within_its_line_is_not_ready() -> None:
+    client = command.start(shell("printf u; echo why >&2; exit 3"), os.environ)
+    result = client.ready(b"", 60)
+    assert (result.returncode, result.stdout, result.stderr) == (3, b"u", "why\n")
