@@ -158,4 +158,4 @@ def test_questions_end_after_twenty_hosts(scene: Scene) -> None:
         child.send("\r")
     rest = child.read()
     child.close()
-    assert (rest.strip(), child.exitstatus) == ("", 0)
+    assert (rest.strip(), child.exitstatus) == ("claude-bottle: stopped after 20 questions; run it again for more", 0)
