@@ -179,6 +179,9 @@ def basic(password: str) -> tuple[str, ...]:
     return ("Basic " + base64.b64encode(f"x-access-token:{password}".encode()).decode(),)
 
 
+ADA = {"name": "Ada", "email": "ada@example.org"}  # this machine's user may have no identity
+
+
 def signed_git(name: str) -> dict[str, Any]:
     """Return the credential for one repository of the world's git host."""
     user = {"user": "x-access-token", "password": "${GIT_PASSWORD}"}
@@ -189,7 +192,7 @@ def test_git_pushes_over_https_and_only_where_the_manifest_says(bench: Bench) ->
     other, password = f"other-{bench.name}", git.account()
     for name in (bench.name, other):
         git.repository(name)
-    bench.write({"credentials": [signed_git(bench.name)]})
+    bench.write({"credentials": [signed_git(bench.name)], "git": ADA})
     answer = bench.ask(
         runs(
             f"git clone -q https://{git.HOST}/{bench.name}.git one && cd one && head -c 3000000 /dev/urandom > big"

@@ -8,7 +8,8 @@ from tests.world import git
 
 def test_push_over_https_needs_an_account_and_arrives_with_it(bench: Bench) -> None:
     git.repository(bench.name)
-    bench.write({"egress": {"allow": [git.HOST]}})
+    ada = {"name": "Ada", "email": "ada@example.org"}  # this machine's user may have no identity
+    bench.write({"egress": {"allow": [git.HOST]}, "git": ada})
     url, word = f"{git.HOST}/{bench.name}.git", git.account()
     answer = bench.ask(
         f"RUN: GIT_TERMINAL_PROMPT=0 git clone -q https://{url} none 2>&1 | grep -c 'could not read Username'\n"
