@@ -67,9 +67,7 @@ def forbidden(host: Signed) -> Iterator[str]:
 
 def signing(seen: Evidence) -> Iterator[str]:
     """What would have left for each host when foreign credentials came, and what of it the manifest forbids."""
-    for host in signed(seen.plan):
-        key = str(host.host)
-        answers = seen.probe["signed"][key]
+    for host, key, answers in _answered(seen):
         status, body = answers[RIGHT]
         if status != 200:
             yield f"the credential proxy answers {status} for {key}"
@@ -83,9 +81,7 @@ def signing(seen: Evidence) -> Iterator[str]:
 
 def upstream(seen: Evidence) -> Iterator[str]:
     """A server of the proxy's own, whose certificate nobody signed; with the right one it answers 200."""
-    for host in signed(seen.plan):
-        key = str(host.host)
-        answers = seen.probe["signed"][key]
+    for _, key, answers in _answered(seen):
         status, _ = answers[WRONG]
         if status != 502:
             yield f"the credential proxy answers {status} for {key}"
@@ -152,6 +148,12 @@ def token(seen: Evidence) -> Iterator[str]:
         raise Inconclusive(f"{TOKEN_VARIABLE} has another shape than a token's, so it cannot be searched for")
     if not all(search["whole"] is True for search in searches):
         raise Inconclusive("the bottle has more files than can be searched for the token in time, or too many tokens")
+
+
+def _answered(seen: Evidence) -> Iterator[tuple[Signed, str, Data]]:
+    """Yield each host with a credential, its name, and what the proxy has answered there, by request."""
+    for host in signed(seen.plan):
+        yield host, str(host.host), seen.probe["signed"][str(host.host)]
 
 
 def _asked(host: Signed) -> tuple[str, str, int, dict[str, str], list[str]]:
