@@ -67,7 +67,7 @@ def test_login_then_start_then_logout(bench: Bench, puppet: str, name: str, titl
     token = f"sk-ant-oat01-{(typed := code())}"
     with bench.on_terminal("login", CLAUDE_BOTTLE_BASE_IMAGE=puppet) as terminal:
         used = sign_in(terminal, b"1", typed)
-        assert terminal.code() == 0
+        assert terminal.code() == 0, terminal.raw[-2000:]
     shown = terminal.raw.decode()
     assert token not in shown  # it was wrapped
     assert f"signed in; the token is in {title}" in shown
@@ -93,7 +93,7 @@ def test_only_a_start_queries_the_keychain(bench: Bench, puppet: str) -> None:
     bench.environ["PATH"] = f"{keychain.folder}:{bench.environ['PATH']}"
     with bench.on_terminal("login", CLAUDE_BOTTLE_BASE_IMAGE=puppet) as terminal:
         sign_in(terminal, b"1", code())
-        assert terminal.code() == 0
+        assert terminal.code() == 0, terminal.raw[-2000:]
     before = keychain.calls
     for words in (("start", bench.name, "--dry-run"), ("check",), ("agents",), ("verify", bench.name), ("doctor",)):
         assert bench.run((str(CLI), *words), {}).code == 0, words
@@ -112,7 +112,7 @@ def test_the_bottle_of_a_login_has_nothing_of_the_users(bench: Bench, puppet: st
         asked = "find ~ /work -type f; cat /proc/$(pgrep --exact claude)/environ"
         inside = docker("exec", "--user", "agent", bottle, "bash", "-c", asked)
         terminal.type(code().encode() + b"\r")
-        assert terminal.code() == 0
+        assert terminal.code() == 0, terminal.raw[-2000:]
     assert ".claude.json" in inside
     assert "PATH=" in inside
     assert not {word for word in ("skills", "prompt", "gitconfig", "OAUTH", bench.token) if word in inside}, inside

@@ -46,6 +46,7 @@ class Side:
             running((*self.before, str(CLI), "start", self.bench.name, "--yes"), self.bench.environ)
         )
         stays(run)
+        self.bench.settled()
         return run
 
     def write(self, prompt: str) -> None:

@@ -267,6 +267,7 @@ def staying(bench: Bench) -> Iterator[tuple[Running, str]]:
     write(bench, "stay")
     with running((str(CLI), "start", bench.name, "--yes"), bench.environ) as run:
         stays(run)
+        bench.settled()
         yield run, bench.sessions()[0]
 
 

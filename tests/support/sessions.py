@@ -152,7 +152,15 @@ class Bench:
     def held(self, guard: float = GUARD) -> str:
         """Wait until the session's claude waits at `HOLD: <the agent's name>`; return the session's id."""
         self.world.wait(self.token, lambda request: request.runs and f"HOLD: {self.name}" in request.prompt, guard)
+        self.settled()
         return self.sessions()[0]
+
+    def settled(self) -> None:
+        """Wait until the probe's container is gone: claude starts before it is removed."""
+        end = time.monotonic() + GUARD
+        while any(one.endswith("-probe") for one in self._labelled("ps", "--all")):
+            assert time.monotonic() < end, "the probe is still there"
+            time.sleep(0.05)
 
     def await_file(self, path: Path) -> None:
         """Wait until a program has made a file."""
