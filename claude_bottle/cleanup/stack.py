@@ -74,6 +74,10 @@ class Teardown:
         """Add an undo under a name; undos run from the highest `place` down."""
         self._undos[name] = (place, undo)
 
+    def disarm(self, name: str) -> None:
+        """Forget an undo: what it would undo is to stay."""
+        self._undos.pop(name, None)
+
     def remove(self, argv: tuple[str, ...], env: Mapping[str, str]) -> str | None:
         """Run an undo's docker command, as the function `remove`; after one without an answer, hurry."""
         reason = remove(argv, env, self._timeout)

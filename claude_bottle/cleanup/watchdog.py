@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Self
+from dataclasses import dataclass, field
+from typing import IO, Any, Self
 
-from claude_bottle.cleanup import orphans
+from claude_bottle.cleanup import builds, orphans
 from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import read_machine
@@ -73,6 +74,10 @@ class Watchdog:
         """Name a docker client, which must not create anything once the launcher is gone."""
         self.tell("client", pid, stamp(pid))
 
+    def built(self, kind: str, *values: object) -> None:
+        """Name what a build that nobody has agreed to yet has made, see `builds.Made.note`; "kept" if it is to stay."""
+        self.tell("built", kind, *values)
+
     def reap(self) -> None:
         """Have it remove what dead launchers have left, a little later."""
         self._reap.start()
@@ -93,26 +98,42 @@ def main(label: str, said: Iterable[str]) -> None:
     owner = Owner.parse(label)
     assert owner  # noqa: S101  (the launcher's own label)
     env = read_machine(owner).environ
-    session, undos = "", []
-    clients: list[tuple[int, str]] = []
+    told = _Told()
     reaper = threading.Thread(target=_reap, args=(env, owner), daemon=True)
     for line in itertools.chain(said, sys.stdin):
         kind, *values = json.loads(line)
-        if kind == "session":
-            session, undos = values
-        elif kind == "client":
-            clients.append((values[0], values[1]))
-        elif kind == "reap" and not reaper.ident:
+        if kind == "reap" and not reaper.ident:
             reaper.start()  # beside the waiting: a launcher's death is to be seen at once
         elif kind == "dismissed":
             if reaper.is_alive():
                 reaper.join()
             return
-    _end(clients)
-    own = (item for item in orphans.stage_dirs(env) if (item.owner or item.session) in (owner, session))
+        told.learn(kind, values)
+    _end(told.clients)
+    own = (item for item in orphans.stage_dirs(env) if (item.owner or item.session) in (owner, told.session))
     orphans.remove(env, own, _unheard)  # not those of a `fetch` that is at work
-    if session:
-        _tear_down(env, session, undos)
+    with contextlib.suppress(BottleError):
+        builds.remove(env, told.made)
+    if told.session:
+        _tear_down(env, told.session, told.undos)
+
+
+@dataclass
+class _Told:
+    """What the launcher has told."""
+
+    session: str = ""
+    undos: list[list[str]] = field(default_factory=list)
+    clients: list[tuple[int, str]] = field(default_factory=list)
+    made: builds.Made = field(default_factory=builds.Made)
+
+    def learn(self, kind: str, values: list[Any]) -> None:
+        if kind == "session":
+            self.session, self.undos = values
+        elif kind == "client":
+            self.clients.append((values[0], values[1]))
+        elif kind == "built":
+            self.made.note(*values)
 
 
 def _reap(env: Mapping[str, str], owner: Owner) -> None:

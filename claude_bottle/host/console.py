@@ -87,6 +87,11 @@ def choose(question: str, choices: Sequence[str]) -> int | None:
     return next((number for number in range(len(choices)) if answer == b"%d" % (number + 1)), None)
 
 
+def on_terminal() -> bool:
+    """Return whether stderr is a terminal, whose line can be renewed."""
+    return _is_terminal(sys.stderr)
+
+
 _thread = threading.local()
 
 
@@ -101,11 +106,17 @@ def without_progress() -> Iterator[None]:
 
 
 class Progress:
-    """Show what takes longer than a second: on a terminal as one line, renewed each second, else once."""
+    """Show what takes longer than a second: on a terminal as one line, renewed each second, else once.
+
+    Of several at once only the first has the terminal's line.
+    """
+
+    _lock, _lines = threading.Lock(), list["Progress"]()
 
     def __init__(self, what: str) -> None:
         """Take the time from now on; nothing is ever shown if `what` is empty."""
         self.what, self.count = what, 0  # bytes so far
+        self.detail = ""  # further text for the terminal's line, in printable characters
         self._start = time.monotonic()
         self._next = self._start + _TICK
         self._shown = False
@@ -119,8 +130,13 @@ class Progress:
         size = f", {self.count / _MIB:.0f} MiB" if self.count >= _MIB else ""
         if _is_terminal(sys.stderr):
             # A line that wraps could not be erased.
-            line = f"{PREFIX}{self.what}: {now - self._start:.0f} s{size}"[: _width(sys.stderr) - 1]
-            _try(sys.stderr, f"\r{line}\x1b[K")
+            more = f", {self.detail}" if self.detail else ""
+            line = f"{PREFIX}{self.what}: {now - self._start:.0f} s{size}{more}"[: _width(sys.stderr) - 1]
+            with self._lock:
+                if self not in self._lines:
+                    self._lines.append(self)
+                if self._lines[0] is self:
+                    _try(sys.stderr, f"\r{line}\x1b[K")
         elif not self._shown:
             say(f"{self.what} ...")
         self._shown = True
@@ -132,8 +148,12 @@ class Progress:
 
     def close(self) -> None:
         """Erase the line."""
-        if self._shown and _is_terminal(sys.stderr):
-            _try(sys.stderr, _ERASE)
+        with self._lock:
+            if self in self._lines:
+                had_it = self._lines[0] is self
+                self._lines.remove(self)
+                if had_it and _is_terminal(sys.stderr):
+                    _try(sys.stderr, _ERASE)
 
 
 def _whole(text: str) -> str:

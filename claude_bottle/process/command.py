@@ -105,9 +105,9 @@ class Client:
             threading.Thread(target=_drain, args=(pipe,), daemon=True).start()
         return Result(0, b"".join(line.partition(b"\n")[:2]))
 
-    def give(self, stdin: bytes) -> None:
-        """Feed the beginning of its stdin, without waiting; `wait` or `ready` feeds the rest."""
-        self._feed(stdin)
+    def give(self, stdin: bytes, *, last: bool = False) -> None:
+        """Feed its stdin, without waiting; unless this is the `last` of it, `wait` or `ready` feeds the rest."""
+        self._feed(stdin, last=last)
 
     def _feed(self, stdin: bytes, *, last: bool = False) -> None:
         """Feed `stdin` in a thread, after what has been fed before, and close the pipe if it is the `last`."""
@@ -183,13 +183,21 @@ def limited(argv: Sequence[str], *, memory: int, seconds: int) -> tuple[str, ...
     return ("/bin/sh", "-c", _LIMITED, "sh", str(memory >> 10), str(seconds), *argv)
 
 
-def start(argv: Sequence[str], env: Mapping[str, str], *, shown: bool = False, inherited: Sequence[int] = ()) -> Client:
+def start(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    shown: bool = False,
+    mixed: bool = False,
+    inherited: Sequence[int] = (),
+) -> Client:
     """Start a docker command with `env` as its whole environment.
 
-    `shown` sends its output to this process's stderr, as progress, instead of collecting it; `inherited` are
-    descriptors that it shares under their numbers. Raises EngineError if there is no docker command.
+    `shown` sends its output to this process's stderr, as progress, instead of collecting it; `mixed` collects its
+    stderr with its stdout, in order; `inherited` are descriptors that it shares under their numbers. Raises EngineError
+    if there is no docker command.
     """
-    pipe = None if shown else subprocess.PIPE
+    pipe = None if shown else subprocess.STDOUT if mixed else subprocess.PIPE
     out = 2 if shown else subprocess.PIPE
     process = _popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe, pass_fds=tuple(inherited))
     return Client(process, tuple(argv))

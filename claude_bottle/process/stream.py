@@ -107,6 +107,23 @@ def piped(client: Client, head: bytes, feed: Feed, env: Mapping[str, str], *, wh
     return result
 
 
+def follow(client: Client, stdin: bytes, take: Taken, tick: Callable[[], None]) -> Result:
+    """Feed a client `stdin` and wait for its end; give `take` its stdout as it comes, and `tick` each second."""
+    client.give(stdin, last=True)
+    with client.process.stdout as out:  # type: ignore[union-attr]  # it is a pipe: see command.start()
+        ended = False
+        while not ended:
+            ended = client.process.poll() is not None  # then the rest is read; another may hold the pipe open
+            while select.select([out], [], [], 0 if ended else _TICK)[0]:
+                if not (data := os.read(out.fileno(), _BLOCK)):
+                    ended = True
+                    break
+                take(data)
+                tick()
+            tick()
+    return Result(client.process.wait())
+
+
 class _Talk:
     """Both directions of one client's pipes, none of which ever waits for the other."""
 

@@ -67,6 +67,10 @@ ANSWER = Wording(
 REMOVAL_UNDER_WAY = Wording(
     "another client is removing it", (Phrase("is already in progress", "dockerd", ("20.10.24",)),)
 )
+IMAGE_IN_USE = Wording(
+    "a container, another image or another tag needs an image",
+    (Phrase("conflict: unable to", "dockerd", ("20.10.24",)),),
+)
 SUBNET_TAKEN = Wording(
     "another network has the subnet, or the bridge's name",
     (
@@ -116,7 +120,7 @@ ANOTHERS = Wording(
 
 TABLE = (
     *(ABSENT, ANSWER, REMOVAL_UNDER_WAY, SUBNET_TAKEN, MADE_MEANWHILE, NO_BR_NETFILTER, NO_IPV6, NO_TARGET),
-    *(CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT, ANOTHERS),
+    *(IMAGE_IN_USE, CONTAINER_ENDED, KEY_FORMAT, EMPTY_BUNDLE, LOCKED, CHECKED_OUT, ANOTHERS),
 )
 
 # How lines begin that are no explanation, and the prefixes of those that are.

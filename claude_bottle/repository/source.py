@@ -107,7 +107,7 @@ def _commit(git_: Git, wanted: Wanted) -> str:
     if named.ok and found.ok and is_oid(git.text(found.stdout)):
         return git.text(found.stdout)
     if wanted.ref == "HEAD":
-        raise RepositoryError(f"{git_.path}: no commits yet")
+        raise RepositoryError(f"{git_.path}: no commits yet; `git commit --allow-empty` makes one")
     raise RepositoryError(f"{git_.path}: unknown revision {wanted.ref!r}")
 
 

@@ -1,7 +1,8 @@
 """Run the steps before claude; if the engine refutes an assumption of the plan, undo the steps and plan again."""
 
+import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from claude_bottle.bottle.plan import Plan
@@ -15,10 +16,11 @@ from claude_bottle.process import terminal, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts, unusable
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import planning, steps
+from claude_bottle.session import ahead, planning, steps
+from claude_bottle.session.building import Shown
 from claude_bottle.session.monitor import KEY_HOLDER_ENDED, Heart
 from claude_bottle.session.runner import Runner, StepError
-from claude_bottle.session.steps import Kind
+from claude_bottle.session.steps import Kind, Step
 
 _KILLED = 128 + 9
 _GRACE = 10.0  # seconds from the end of a process in the key-holder to the end of the key-holder that caused it
@@ -35,6 +37,7 @@ class SessionContext:
     undo: Teardown
     watchdog: Watchdog
     heart: Heart
+    shown: Shown = Shown.ALL  # of builds
 
 
 def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:
@@ -57,12 +60,31 @@ def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Resul
 
 def build_shared(plan: Plan, context: SessionContext) -> None:
     """Build the images that a bottle's own is built on; raises DockerError if that fails, EngineError."""
-    names = ("image", *(f"{preset}-image" for preset in plan.agent.bottle.presets))
-    building = [step for step in steps.table(plan).setup if step.name in names]
     try:
-        context.runner.run(building)
+        context.runner.run([step for step, _ in _shared(plan)])
     except StepError as error:
         raise _explained(plan, error, context.engine) from None
+
+
+@contextlib.contextmanager
+def building_shared(plan: Plan, context: SessionContext) -> Iterator[None]:
+    """Build the same while the block runs, and wait for the end of that; if the block raises, nothing of it is left.
+
+    Raises DockerError if that fails, EngineError.
+    """
+    missing = [(step, tag) for step, tag in _shared(plan) if not step.present]
+    try:
+        with ahead.building(missing, context.env, context.undo, context.watchdog, context.shown):
+            yield
+    except StepError as error:
+        raise _explained(plan, error, context.engine) from None
+
+
+def _shared(plan: Plan) -> Iterator[tuple[Step, str]]:
+    """Yield the step of each image that does not depend on a Dockerfile of the user's, and the image's tag."""
+    names = ("image", *(f"{preset}-image" for preset in plan.agent.bottle.presets))
+    found = {step.name: step for step in steps.table(plan).setup}
+    yield from ((found[name], image.tag) for name, image in zip(names, plan.images, strict=False))
 
 
 def unlock(plan: Plan, context: SessionContext) -> None:

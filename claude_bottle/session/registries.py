@@ -27,6 +27,7 @@ from claude_bottle.session import planning
 
 FILE = "/usr/local/share/claude-bottle/registries"  # each line the name of a registry and a host or a URL
 _MOST = 900  # bytes of it, which fit into a file of the state folder with the id of their image
+_PATIENCE = 120.0  # seconds, as for each step of a session: a container takes longer to start than a query to answer
 
 Hosts = Mapping[str, tuple[Host, ...]]
 
@@ -104,6 +105,7 @@ def _read(machine: Machine, engine: Engine, image: str, tag: str) -> bytes:
         *("run", "--rm", "--name", f"{PREFIX}-registries-{machine.owner.pid}", "--pull", "never", "--network", "none"),
         *("--user", container.GUARD, *docker_flags.unprivileged(), "--read-only", *docker_flags.label_flags(owned)),
         *("--entrypoint", "/usr/bin/head", image, "--bytes", str(_MOST + 1), FILE),
+        timeout=_PATIENCE,
     )
     if not (result.ok and result.stdout):
         raise DockerError(f"{tag}: it has no list of its registries: {result.reason}")

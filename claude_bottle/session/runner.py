@@ -10,6 +10,7 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.process import command, stream, wording
 from claude_bottle.process.command import Client, Result
 from claude_bottle.repository import git
+from claude_bottle.session.building import Build, Shown
 from claude_bottle.session.steps import Kind, Step
 
 _SETTLE = 30.0  # seconds to wait, after a failure, for the steps that still run
@@ -42,11 +43,15 @@ class Runner:
         env: Mapping[str, str],
         note: Callable[[str], None],
         started: Callable[[int], None] = lambda _: None,
+        *,
+        one_line: bool = False,
     ) -> None:
         """Create a runner whose docker clients get `env`.
 
-        `note` is called with a line at the start and the end of each step, `started` with the pid of each client.
+        `note` is called with a line at the start and the end of each step, `started` with the pid of each client. With
+        `one_line` a build is shown as one line of the terminal, and its output only if it fails.
         """
+        self._one_line = one_line
         self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
         self._workers: dict[str, threading.Thread] = {}
@@ -100,7 +105,11 @@ class Runner:
         with self._teardown.shielded():
             if step.undo:
                 self._teardown.arm(place, step.name, lambda: self._undo(step))
-            client = command.start(step.argv, self._env, shown=step.kind is Kind.PROGRESS)
+            shown, line = (
+                step.kind is Kind.PROGRESS and not self._one_line,
+                step.kind is Kind.PROGRESS and self._one_line,
+            )
+            client = command.start(step.argv, self._env, shown=shown, mixed=line)
             self._started(client.pid)
             self._clients[step.name] = client
             self._workers[step.name] = threading.Thread(
@@ -141,9 +150,19 @@ class Runner:
         if step.stdin_from:
             env = git.environment(self._env)
             return stream.piped(client, step.stdin, step.stdin_from, env, what=step.name, seconds=_LONG)
-        result = client.wait(rest, None if step.kind is Kind.PROGRESS else _SILENCE)
+        if step.kind is Kind.PROGRESS and self._one_line:
+            result = self._as_one_line(step, client)
+        else:
+            result = client.wait(rest, None if step.kind is Kind.PROGRESS else _SILENCE)
         if step.skip_if and not result.ok and self._made_by_another(step, result):
             return Result(0)
+        return result
+
+    def _as_one_line(self, step: Step, client: Client) -> Result:
+        build = Build(step.name, Shown.LINE)
+        result = build.run(client, step.stdin)
+        if not (result.ok or self._stopping):
+            build.tell()
         return result
 
     def _made_by_another(self, step: Step, result: Result) -> bool:

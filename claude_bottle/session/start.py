@@ -27,7 +27,16 @@ from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import approvals, planning, preflight, registries, steps, token_store
 from claude_bottle.session.approvals import Approval, Entry
-from claude_bottle.session.bring_up import SessionContext, bring_up, build_shared, stage, unlock, unproven
+from claude_bottle.session.bring_up import (
+    SessionContext,
+    bring_up,
+    build_shared,
+    building_shared,
+    stage,
+    unlock,
+    unproven,
+)
+from claude_bottle.session.building import Shown
 from claude_bottle.session.monitor import Heart, Monitor
 from claude_bottle.session.runner import Runner
 
@@ -120,10 +129,13 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     plan = planning.resolve(requested, context.engine)
     if not plan.run.login:
         console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
+    unbuilt = registries.unbuilt(machine, agent, plan.facts.present)
     if not options.yes:
-        _confirmed(machine, plan, options)
+        # A script that is refused has had nothing built.
+        with contextlib.nullcontext() if options.yes_if_unchanged else building_shared(plan, context):
+            _confirmed(machine, plan, options)
         plan = planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
-    if registries.unbuilt(machine, agent, plan.facts.present):
+    if unbuilt:
         build_shared(plan, context)
         if registries.learned(machine, agent, context.engine) != agent:
             return _agreed(machine, agent, options, context)  # the user has not seen these hosts yet
@@ -255,11 +267,12 @@ def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
     """Yield the context of a session; on exit, undo everything the session created."""
     env = planning.client_environment(machine)
     note = console.say if verbose else _quiet
+    shown = Shown.LINE if console.on_terminal() and not verbose else Shown.ALL
     watchdog, undo = Watchdog.start(env, machine.owner), Teardown(note)
     try:
         with undo:
-            runner = Runner(undo, env, note, watchdog.note)
-            yield SessionContext(env, Engine(env), runner, undo, watchdog, Heart(env))
+            runner = Runner(undo, env, note, watchdog.note, one_line=shown is Shown.LINE)
+            yield SessionContext(env, Engine(env), runner, undo, watchdog, Heart(env), shown)
     finally:
         watchdog.close(clean=undo.clean)
 

@@ -1,9 +1,13 @@
 """The presets' images, and a project in each language: installed, built and tested by Claude Code inside a bottle."""
 
 import fcntl
+import json
 import re
+import secrets
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,7 @@ from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.bottle import PRESETS, Bottle
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning, registries
-from tests.support.registries import relayed
+from tests.support.registries import mirrored, npm_package, relayed, wheel
 from tests.support.repos import users
 from tests.support.sessions import Bench, docker
 from tests.world import World, certificates
@@ -87,6 +91,47 @@ def test_claude_installs_builds_and_tests_a_project(world: World, bench: Bench, 
     assert f"  {registry:<7} {', '.join(hosts)}\n" in bench.start("--dry-run").err
     assert said.strip().endswith("exit 0"), said
     assert [text for text in PASSED[name] if text not in said] == [], said
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """A registry, the variable that gives its tool a mirror, where that is, and how a package is installed and used."""
+
+    registry: str
+    variable: str
+    url: str
+    package: Callable[[str, str, str], dict[str, bytes]]
+    code: str
+    use: str
+
+
+MIRRORED = {
+    "node": Mirrored(
+        *("npm", "NPM_CONFIG_REGISTRY", "https://{}/repository/npm", npm_package, "module.exports = '{}'"),
+        "mkdir p && cd p && npm install {0} 2>&1 && node -p 'require(\"{0}\")'",
+    ),
+    "python": Mirrored(
+        *("pypi", "PIP_INDEX_URL", "https://{}:8443/simple", wheel, "word = '{}'"),
+        "pip install {0} 2>&1 && python3 -c 'import {0}; print({0}.word)'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "literal"), [("node", False), ("python", True)])
+def test_a_mirror_of_the_users_own_has_what_only_it_has(world: World, bench: Bench, name: str, literal: bool) -> None:
+    case, package, word = MIRRORED[name], f"bottleonly{secrets.token_hex(6)}", secrets.token_hex(8)
+    url = case.url.format(f"mirror-{secrets.token_hex(4)}.test")
+    base, _ = images(world, name)
+    bench.environ["THE_MIRROR"] = url
+    env = {case.variable: url if literal else "${THE_MIRROR}"}
+    bottle = {"image": {"preset": name}, "egress": {"registries": [case.registry]}, "env": env}
+    with mirrored(world, base.tag, url, case.package(url, package, case.code.format(word)), bench.folder / "tls") as ca:
+        bench.write(bottle)
+        manifest = bench.agents / "bottles" / f"{bench.name}.yaml"
+        manifest.write_text(manifest.read_text().replace("ca_certs: [", f"ca_certs: [{json.dumps(str(ca))}, "))
+        ended = bench.start("--yes", "--print", f"RUN: {case.use.format(package)}; echo exit $?")
+        assert ended.out.decode().splitlines()[-2:] == [word, "exit 0"], ended
+    assert f"  {case.registry:<7} {url}\n          anyone can publish here: data can leave\n" in ended.err
 
 
 def test_a_bottle_of_its_own_begins_with_a_preset(world: World, bench: Bench) -> None:

@@ -159,6 +159,18 @@ def same_name(ground: Ground) -> str:
     return ground.refused_network("one")
 
 
+def image_in_use(ground: Ground) -> str:
+    """Remove an image of this case's own that a container is made of."""
+    image = f"{ground.name}:used"
+    ground.made("docker", "tag", ground.image, image)
+    ground.made("docker", "create", "--name", ground.name, "--network", "none", image, "true")
+    try:
+        return ground.refused("docker", "image", "rm", "--no-prune", image)
+    finally:
+        ground.made("docker", "rm", "--force", ground.name)
+        ground.made("docker", "image", "rm", "--no-prune", image)
+
+
 def joined(ground: Ground) -> str:
     return ground.refused("docker", "run", "--rm", "--network", f"container:{ground.created()}", ground.image, "true")
 
@@ -224,6 +236,7 @@ CASES: dict[str, tuple[Callable[[Ground], str], set[Wording]]] = {
     "same subnet": (same_subnet, {wording.SUBNET_TAKEN, wording.MADE_MEANWHILE, wording.ANSWER}),
     "same bridge": (same_bridge, {wording.SUBNET_TAKEN, wording.MADE_MEANWHILE, wording.ANSWER}),
     "same name": (same_name, {wording.MADE_MEANWHILE, wording.ANSWER}),
+    "image in use": (image_in_use, {wording.IMAGE_IN_USE, wording.ANSWER}),
     "no IPv6": (without_ipv6, {wording.NO_IPV6, wording.ANSWER}),
     "nobody to join": (joined, {wording.NO_TARGET, wording.ANSWER}),
     "not running": (

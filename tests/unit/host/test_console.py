@@ -172,3 +172,21 @@ progress.say("over")
     child.close()
     line = b"\r" + f"claude-bottle: {'w' * 100}".encode()[: width - 1] + b"\x1b[K"
     assert child.before == line * 2 + b"\r\x1b[K" + b"claude-bottle: " + b"w" * 100 + b": over\r\n"
+
+
+def test_of_several_at_once_the_first_has_the_line() -> None:
+    program = """
+console._TICK = 0.0
+first, second = console.Progress("first"), console.Progress("second")
+first.detail = "step 1/2"
+for each in (first, second, first):
+    each.tick()
+second.close()
+first.tick()
+first.close()
+"""
+    words = ["-c", START + program]
+    child: pexpect.spawn[bytes] = pexpect.spawn(sys.executable, words, cwd=str(ROOT), dimensions=(24, 80))
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.before == b"\rclaude-bottle: first: 0 s, step 1/2\x1b[K" * 3 + b"\r\x1b[K"

@@ -21,6 +21,16 @@ SENTENCES: list[tuple[str, str, set[Wording]]] = [
     ("docker 29.7.2", "error: no such object: x", {wording.ABSENT}),
     ("dockerd 20.10.24", f"{DAEMON}No such container: x", GONE),
     ("dockerd 26.1.5", f"{DAEMON}No such container: x", GONE),
+    (
+        "dockerd 20.10.24",
+        f'{DAEMON}conflict: unable to remove repository reference "x:1" (must force) - container 0a1b is using it',
+        {wording.IMAGE_IN_USE},
+    ),
+    (
+        "dockerd 20.10.24",
+        f"{DAEMON}conflict: unable to delete 2c3d (cannot be forced) - image has dependent child images",
+        {wording.IMAGE_IN_USE},
+    ),
     ("dockerd 28.5.2", f"{DAEMON}No such container: x", GONE),
     ("dockerd 20.10.24", f"{DAEMON}no such image: x: No such image: x:latest", {wording.ABSENT}),
     ("dockerd 20.10.24", f"{DAEMON}network x not found\nexit status 1", {wording.ABSENT}),

@@ -191,7 +191,7 @@ def test_each_fault_is_one_line(ground: Ground) -> None:
         return str(caught.value).removeprefix(f"{path}: ")
 
     user = ground.user.path
-    assert fault(user) == "no commits yet"
+    assert fault(user) == "no commits yet; `git commit --allow-empty` makes one"
     ground.user.commit()
     assert fault(user, "no\x1b") == r"unknown revision 'no\x1b'"
     assert fault(user, "^HEAD") == "unknown revision '^HEAD'"
