@@ -299,6 +299,19 @@ def shell(*, session: str) -> None:
 
 @main.command()
 @click.argument("session", shell_complete=_completer("sessions"))
+@click.argument("ports", metavar="PORT[:LOCAL]")
+def port(*, session: str, ports: str) -> None:
+    """Open a server in the bottle as a port of this machine.
+
+    Runs until Ctrl-C or the session's end. LOCAL, of 127.0.0.1, is the same number unless given.
+    """
+    from claude_bottle.commands import port as forwarding
+
+    forwarding.port(_machine(None), session, forwarding.parse(ports), console.report)
+
+
+@main.command()
+@click.argument("session", shell_complete=_completer("sessions"))
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until the session ends.")
 @click.option("--blocked", is_flag=True, help="Print refused requests only.")
 def logs(*, session: str, follow: bool, blocked: bool) -> None:
