@@ -66,6 +66,12 @@ class LeftBehindError(BottleError):
     exit_code = 75
 
 
+class TimeUpError(BottleError):
+    """A session has reached its limit of time, and was ended in order."""
+
+    exit_code = 124
+
+
 class TokenError(BottleError):
     """There is no OAuth token for claude, something else in its place, or it cannot be kept."""
 
