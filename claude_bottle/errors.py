@@ -66,13 +66,13 @@ class LeftBehindError(BottleError):
     exit_code = 75
 
 
-class TimeUpError(BottleError):
-    """A session has reached its limit of time, and was ended in order."""
-
-    exit_code = 124
-
-
 class TokenError(BottleError):
     """There is no OAuth token for claude, something else in its place, or it cannot be kept."""
 
     exit_code = 78
+
+
+class TimeUpError(BottleError):
+    """A session has reached its limit of time, and was ended in order."""
+
+    exit_code = 124

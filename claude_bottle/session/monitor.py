@@ -58,8 +58,8 @@ class Monitor:
     """Counts a session's requests, and ends the bottle when the sidecar, the credential proxy or the key-holder exits.
 
     `ended` is the error for which the bottle was ended, else None; `last` is called just before that. At the limit of
-    its time only claude is ended, and the session goes on to its own end. Without a
-    terminal, the first refusals are printed as they come.
+    its time only claude is ended, and the session goes on to its own end. Without a terminal, the first refusals are
+    printed as they come, and notice of the limit.
     """
 
     def __init__(

@@ -44,20 +44,29 @@ print("up", flush=True)
 while True:
     threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 """
-# A page whose script opens a WebSocket and shows what comes back from it.
-PAGE = """<!doctype html><title>page</title><style>body{background:#0a5}</style><h1 id="word">waiting</h1><script>
+# A page whose script opens a WebSocket and shows what comes back from it. It is loaded once the server has heard so.
+PAGE = """<!doctype html><title>page</title><style>body{background:#0a5}</style>
+<h1 id="word">waiting</h1><img src="/shown"><script>
 const socket = new WebSocket("ws://" + location.host + "/echo");
 socket.onopen = () => socket.send("WORD");
-socket.onmessage = (event) => { document.getElementById("word").textContent = "heard " + event.data; };
+socket.onmessage = (event) => {
+  document.getElementById("word").textContent = "heard " + event.data;
+  socket.send("shown");
+};
 </script>"""
 WEB = """
-import base64, hashlib, http.server, pathlib, sys
+import base64, hashlib, http.server, threading
+
+shown = threading.Event()
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         key = self.headers.get("Sec-WebSocket-Key")
+        if self.path == "/shown":
+            shown.wait()
+            shown.clear()
         if not key:
             return super().do_GET()
         digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
@@ -72,7 +81,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             mask, data = self.rfile.read(4), self.rfile.read(size)
             if head[0] & 15 == 8:
                 break
-            self.wfile.write(bytes((0x81, size)) + bytes(b ^ mask[n % 4] for n, b in enumerate(data)))
+            data = bytes(byte ^ mask[place % 4] for place, byte in enumerate(data))
+            if data == b"shown":
+                shown.set()
+                continue
+            self.wfile.write(bytes((0x81, size)) + data)
             self.wfile.flush()
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 3000), Handler)
@@ -228,7 +241,7 @@ def chromium(folder: Path, *words: str) -> bytes:
     """Run Debian's Chromium without a window, sandbox (this may be root) or network of its own; return its stdout."""
     flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
     quiet = ("--disable-background-networking", "--disable-component-update", "--no-first-run", "--no-proxy-server")
-    argv = (browser.PROGRAM, *flags, *quiet, f"--user-data-dir={folder}/profile", "--virtual-time-budget=20000", *words)
+    argv = (browser.PROGRAM, *flags, *quiet, f"--user-data-dir={folder}/profile", *words)
     return subprocess.run(argv, capture_output=True, check=True, timeout=GUARD).stdout
 
 

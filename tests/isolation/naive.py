@@ -77,7 +77,9 @@ def _attackers(machine: Machine, image: str) -> None:
         _run(machine, name, image, "-c", "import time; time.sleep(3600)", options=words)
     # A port's relay and its other end, which is the host's there.
     waits = f"python3 -c 'import time; time.sleep(3600)  # main(int(sys.argv[1]))' {RELAYED}"
-    machine.docker("exec", "--detach", "weak", "bash", "-c", f"{waits} | python3 {LIBRARY}/relay.py")
+    machine.docker(
+        "exec", "--detach", "--user", USERS["weak"], "weak", "bash", "-c", f"{waits} | python3 {LIBRARY}/relay.py"
+    )
 
 
 def _places(machine: Machine) -> dict[str, Place]:

@@ -54,8 +54,8 @@ def test_list_shows_what_remains_of_a_limit_of_time(scene: Scene) -> None:
     listed = {one["session"]: one for one in json.loads(scene.run("list", "--json")[1])}
     assert [one["left"] for one in listed.values()] == [0, 99999999 - listed["b-1"]["age"], None, None, None, None]
     first, second, third, *_ = scene.run("list")[1].splitlines()[1:]
-    assert ", 0 s left  headless" in first
-    assert " d left  headless" in second
+    assert "d, 0 s left " in first
+    assert " d left " in second
     assert "left" not in third
 
 
