@@ -17,6 +17,7 @@ demo: ensurepip ## Run the demo agent against a stand-in for Anthropic's API: no
 test: lint ## Run everything that CI runs
 	$(PYTHON) -m tests.world up
 	$(PYTHON) -m tests.world shells
+	$(PYTHON) -m tests.world browser
 	$(DEV) pytest -n 4
 
 lint: .venv-dev/stamp ## Check style, types and shell

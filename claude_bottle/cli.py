@@ -85,6 +85,20 @@ class _Text(click.ParamType[Any]):
         return value if value else self.fail("must not be empty", param, ctx)
 
 
+class _Time(click.ParamType[Any]):
+    """A span of time, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from claude_bottle.manifest import duration
+
+        try:
+            return duration.parse(value)
+        except ValueError as error:
+            return self.fail(str(error), param, ctx)
+
+
 class _Folder(_Text):
     """A path that is not empty: `Path("")` would be the current directory."""
 
@@ -138,10 +152,14 @@ def main() -> None:
     help="Revision to start from, instead of HEAD.",
 )  # fmt: skip
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
+@click.option(
+    "--for", "time", type=_Time(), metavar="TIME", help="End after a time such as 90m, whatever the manifest has."
+)
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
-    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
+    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, time: int | None,
+    agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -150,11 +168,13 @@ def start(
     from claude_bottle.bottle.plan import Run
     from claude_bottle.repository import source
     from claude_bottle.session import start as session
+    from claude_bottle.session import time_limit
 
     if yes and yes_if_unchanged:
         raise click.UsageError("--yes and --yes-if-unchanged exclude each other")
     machine = _machine(agents)
     [loaded] = _check(machine, agent)
+    loaded = time_limit.limited(loaded, time) if time else loaded
     run = Run(terminal=machine.interactive and question is None, question=question, arguments=claude_arguments)
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
@@ -295,6 +315,19 @@ def shell(*, session: str) -> None:
     from claude_bottle.commands import shell
 
     sys.exit(shell.shell(_machine(None), session))
+
+
+@main.command()
+@click.argument("session", shell_complete=_completer("sessions"))
+@click.argument("ports", metavar="PORT[:LOCAL]")
+def port(*, session: str, ports: str) -> None:
+    """Open a server in the bottle as a port of this machine.
+
+    Runs until Ctrl-C or the session's end. LOCAL, of 127.0.0.1, is the same number unless given.
+    """
+    from claude_bottle.commands import port as forwarding
+
+    forwarding.port(_machine(None), session, forwarding.parse(ports), console.report)
 
 
 @main.command()

@@ -70,3 +70,9 @@ class TokenError(BottleError):
     """There is no OAuth token for claude, something else in its place, or it cannot be kept."""
 
     exit_code = 78
+
+
+class TimeUpError(BottleError):
+    """A session has reached its limit of time, and was ended in order."""
+
+    exit_code = 124

@@ -41,6 +41,7 @@ def reach(session: str, bottle: Bottle) -> bytes:
                 "memory_bytes": limits.memory,
                 "processes": limits.pids,
                 "messages_to_the_api": limits.requests,
+                "seconds": limits.time,  # from the start, which is the age of this file
             },
         }
     )

@@ -20,7 +20,7 @@ class Line:
     age: int
     tally: Tally
 
-    def as_json(self) -> dict[str, str | int]:
+    def as_json(self) -> dict[str, str | int | None]:
         """Return the line as data for json.dumps."""
         return {
             "session": self.session.id,
@@ -28,6 +28,7 @@ class Line:
             "bottle": self.session.bottle,
             "started": self.session.started.isoformat(),
             "age": self.age,
+            "left": self.session.left(self.age),
             "mode": self.session.mode,
             "allowed": self.tally.allowed,
             "blocked": self.tally.blocked,
@@ -39,10 +40,15 @@ class Line:
         counts = (str(self.tally.allowed), str(self.tally.blocked))
         return (
             *map(escape_control_chars, names),
-            registry.duration(self.age),
+            self._age(),
             escape_control_chars(self.session.mode),
             *counts,
         )
+
+    def _age(self) -> str:
+        """Return its age and, if it has a limit of time, what remains."""
+        left = self.session.left(self.age)
+        return registry.duration(self.age) + ("" if left is None else f", {registry.duration(left)} left")
 
 
 def sessions(machine: Machine) -> list[Line]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from claude_bottle.documents import files
 from claude_bottle.documents.files import MIB
 from claude_bottle.egress import allowlist
+from claude_bottle.manifest import duration
 from claude_bottle.manifest.api import Api, read_api
 from claude_bottle.manifest.credentials import Credential, read_credentials
 from claude_bottle.manifest.environment import EnvVar, read_variable
@@ -30,13 +31,14 @@ _UNITS = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024**2 * MIB}
 class Limits:
     """What a bottle may use of the engine: cpus, memory in bytes, processes and threads together.
 
-    `requests` is how many messages it may send to the API, retries included. None: no limit.
+    `requests` is how many messages it may send to the API, retries included; `time` is in seconds. None: no limit.
     """
 
     cpus: float | None = 2
     memory: int | None = 4096 * MIB
     pids: int | None = 1024
     requests: int | None = None
+    time: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,16 @@ def _host(item: Value) -> allowlist.Host | None:
 
 
 def _limits(section: Value) -> Limits:
-    keys = ("cpus", "memory", "pids", "requests")
+    keys = ("cpus", "memory", "pids", "requests", "time")
     section.keys(keys)
     usual = Limits()
-    cpus, memory, pids, requests = (section.get(key) for key in keys)
+    cpus, memory, pids, requests, time = (section.get(key) for key in keys)
     return Limits(
         cpus=_cpus(cpus) if cpus else usual.cpus,
         memory=_memory(memory) if memory else usual.memory,
         pids=_pids(pids) if pids else usual.pids,
         requests=_requests(requests) if requests else usual.requests,
+        time=_time(time) if time else usual.time,
     )
 
 
@@ -184,6 +187,17 @@ def _requests(value: Value) -> int | None:
         return number
     value.fail(f"must be a whole number, from 1 to {_MOST_REQUESTS}")
     return None
+
+
+def _time(value: Value) -> int | None:
+    if not isinstance(value.data, str):
+        value.expected(duration.EXPECTED)
+        return None
+    try:
+        return duration.parse(value.data)
+    except ValueError as error:
+        value.fail(str(error))
+        return None
 
 
 def _ca_certs(section: Value, home: Path) -> tuple[Path, ...]:

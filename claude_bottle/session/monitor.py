@@ -1,5 +1,6 @@
-"""Monitor a running session: the logs and liveness of sidecar and credential proxy, the key-holder's, the link."""
+"""Monitor a running session: logs and liveness of its containers, the link, the limit of time."""
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from claude_bottle.host import console, installation
 from claude_bottle.process import command
 from claude_bottle.process.command import Client
 from claude_bottle.process.engine import Engine
+from claude_bottle.session import time_limit
 
 _BEAT = 10.0  # seconds between heartbeats to a remote bottle, whose first process exits after 45 without one
 _LOOK = 1.0  # seconds between checks of the key-holder's client; a check starts no process
@@ -55,8 +57,9 @@ class Heart:
 class Monitor:
     """Counts a session's requests, and ends the bottle when the sidecar, the credential proxy or the key-holder exits.
 
-    `ended` is the error for which the bottle was ended, else None; `last` is called just before that. Without a
-    terminal, the first refusals are printed as they come.
+    `ended` is the error for which the bottle was ended, else None; `last` is called just before that. At the limit of
+    its time only claude is ended, and the session goes on to its own end. Without a terminal, the first refusals are
+    printed as they come, and notice of the limit.
     """
 
     def __init__(
@@ -84,6 +87,9 @@ class Monitor:
         self.ended: BottleError | None = None
         self._env, self._bottle = env, bottle
         self._over = threading.Event()
+        self._claude_ended, self._ending = threading.Event(), threading.Lock()
+        self._container, self._time = plan.name, plan.agent.bottle.limits.time
+        self._notify = (lambda _: None) if plan.run.terminal else console.say
         followed = [(plan.sidecar, "sidecar"), *([(plan.gate, "credential proxy")] if ended else [])]
         self._followers = [threading.Thread(target=self._follow, args=each, daemon=True) for each in followed]
         self._key_holder, self._heart = key_holder, heart
@@ -94,6 +100,13 @@ class Monitor:
             follower.start()
         if self._key_holder:
             threading.Thread(target=self._hold, args=(self._key_holder,), daemon=True).start()
+        if self._time:
+            threading.Thread(target=self._limit, args=(self._time,), daemon=True).start()
+
+    def claude_ended(self) -> None:
+        """Hear that claude has ended, so that no limit of time ends anything any more."""
+        with self._ending:  # a signal that is being sent must not reach what runs after claude
+            self._claude_ended.set()
 
     def end_bottle(self) -> None:
         """End the bottle by its lifeline; the rest of the session remains."""
@@ -102,6 +115,7 @@ class Monitor:
 
     def stop(self) -> None:
         """Stop monitoring: from now on the session itself ends its parts."""
+        self._claude_ended.set()
         self._over.set()
         self._heart.stop()
 
@@ -158,3 +172,19 @@ class Monitor:
                 if not self._bottle.ended_within(_LOOK) and not self._over.is_set():
                     self._end(Engine(self._env).explained(DockerError(KEY_HOLDER_ENDED)))
                 return
+
+    def _limit(self, seconds: int) -> None:
+        """End claude once the time is over; if that fails, the bottle."""
+        reason = time_limit.passed(seconds, self._claude_ended.wait, self._notify)
+        if not reason:
+            return
+        for signal in ("TERM", "KILL"):
+            with self._ending:
+                if self._claude_ended.is_set():
+                    return
+                self.ended = self.ended or reason
+                with contextlib.suppress(BottleError):  # then the bottle's end is all that is left to try
+                    time_limit.end_processes(self._container, self._env, signal)
+            if self._claude_ended.wait(time_limit.GRACE):
+                return
+        self._end(reason)

@@ -7,6 +7,7 @@ from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
 from claude_bottle.host import console
+from claude_bottle.manifest import duration
 from claude_bottle.manifest.api import ANY
 from claude_bottle.manifest.bottle import Bottle, Limits
 from claude_bottle.manifest.credentials import Credential
@@ -147,7 +148,8 @@ def limits(of: Limits) -> str:
     cpus = "cpus not limited" if of.cpus is None else f"{of.cpus:g} cpus"
     memory = "memory not limited" if of.memory is None else f"{_size(of.memory)} memory"
     pids = "processes not limited" if of.pids is None else f"{of.pids} processes"
-    return f"{cpus}, {memory}, {pids}{requests}"
+    time = "" if of.time is None else f", ends after {duration.written(of.time)}"
+    return f"{cpus}, {memory}, {pids}{requests}{time}"
 
 
 def _ssh(host: SshHost) -> str:

@@ -16,7 +16,10 @@ from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
 
 # In the order of the fields of `Session`.
-_KEYS = ("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "proof", "role")
+_KEYS = (
+    *("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "time", "proof"),
+    "role",
+)
 _UNKNOWN = "-"  # while a session has no agent container: not yet, or no longer
 UNPROVEN = "no label proves that this user started {}"
 _READERS = 8  # logs read in parallel
@@ -37,6 +40,7 @@ class Session:
     base: str = _UNKNOWN
     repository: str = _UNKNOWN  # `Work.label`
     signs: str = _UNKNOWN  # the hosts whose TLS its credential proxy ends, joined by commas
+    time: str = _UNKNOWN  # its limit, in seconds
     proof: str = _UNKNOWN
     role: str = "agent"  # of the labelled container
     name: str = ""  # of that container
@@ -73,6 +77,11 @@ class Session:
         """
         stated = ("" if value == _UNKNOWN else value for value in (self.repository, self.manifest))
         return proof.is_proof(self.proof, key, self.id, self.role, self.name, str(self.owner), *stated)
+
+    def left(self, age: int) -> int | None:
+        """Return the seconds until its limit of time, at least 0, at an `age`; None without a limit."""
+        known = self.time.isascii() and self.time.isdigit() and len(self.time) < 9
+        return max(0, int(self.time) - age) if known else None
 
     def age(self) -> int:
         """Return the session's age in seconds, at least 0, as the engine's clock may be ahead of this machine's."""

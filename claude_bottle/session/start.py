@@ -12,7 +12,15 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import log
-from claude_bottle.errors import BottleError, DockerError, EngineError, RefusedError, RepositoryError, TokenError
+from claude_bottle.errors import (
+    BottleError,
+    DockerError,
+    EngineError,
+    RefusedError,
+    RepositoryError,
+    TimeUpError,
+    TokenError,
+)
 from claude_bottle.host import console, proof
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine, MadeUp, machine_fault
 from claude_bottle.manifest.agent import Agent
@@ -99,7 +107,12 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
         if not plan.run.login:  # it has no manifest to name
             context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
         context.undo.note("claude ...")
-        code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, agent)
+        try:
+            code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, agent)
+        finally:
+            monitor.claude_ended()
+        if isinstance(monitor.ended, TimeUpError):
+            raise monitor.ended
         if error := _why_cut(code, plan, context):
             raise monitor.ended or error
     # The hand-back has already printed its own error.

@@ -44,6 +44,11 @@ class Evidence:
     unsigned: tuple[int, str] = (-1, "")
     """The same of the session whose credential proxy was killed."""
 
+    relayed: tuple[int, str] = (-1, "")
+    """The same of the port whose relay was attacked."""
+    honest: int | None = -1
+    """The exit code of the other port, which is None while it runs."""
+
     def arrived(self, row: Row, side: str) -> bool:
         """Tell whether the row's receiver saw the token; KeyError where the command was not run."""
         sought = self.tokens[side][row.name]

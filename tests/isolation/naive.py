@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from claude_bottle.bottle.plan import PROXY_UID, SIDECAR_UID
 from tests.isolation.machine import Machine, until
 from tests.isolation.places import Place
+from tests.isolation.rows import RELAYED
 from tests.world.api import HOSTS
 
 LIBRARY = "/usr/local/lib/battery"
@@ -74,6 +75,11 @@ def _attackers(machine: Machine, image: str) -> None:
     }
     for name, words in options.items():
         _run(machine, name, image, "-c", "import time; time.sleep(3600)", options=words)
+    # A port's relay and its other end, which is the host's there.
+    waits = f"python3 -c 'import time; time.sleep(3600)  # main(int(sys.argv[1]))' {RELAYED}"
+    machine.docker(
+        "exec", "--detach", "--user", USERS["weak"], "weak", "bash", "-c", f"{waits} | python3 {LIBRARY}/relay.py"
+    )
 
 
 def _places(machine: Machine) -> dict[str, Place]:

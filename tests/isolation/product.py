@@ -20,6 +20,7 @@ from tests.world.api import EXTRA_HOST, HOSTS
 CLI = REPOSITORY / "cli.py"
 INSIDE = Path(__file__).with_name("inside")
 EGRESS = "claude-bottle-egress"
+BOTTLE = "claude-bottle-"
 AGENTS = ("genie", "neighbour", "crowded", "flooded", "unsigned")
 KEY = "BATTERY_KEY"  # a variable of the host
 PIDS, MEMORY = 256, 768 << 20  # the bottles' limits
@@ -100,7 +101,7 @@ def session(machine: Machine, environ: dict[str, str], agent: str, prompt: str) 
         until(lambda: _results(machine, agent) is not None or launcher.poll() is not None, f"{agent}'s claude asks")
         assert launcher.poll() is None, f"{agent} has ended:\n{_output(machine, agent).read_text(errors='replace')}"
         names = machine.docker("ps", "--filter", "label=claude-bottle.role=agent", "--format", "{{.Names}}").split()
-        bottle = next(name for name in names if name.startswith(f"claude-bottle-{agent}-"))
+        bottle = next(name for name in names if name.startswith(f"{BOTTLE}{agent}-"))
         yield Session(machine, agent, launcher, bottle)
     finally:
         launcher.terminate()
@@ -120,6 +121,20 @@ def _output(machine: Machine, agent: str) -> Path:
 
 def _released(machine: Machine, agent: str) -> Path:
     return Path(f"/tmp/released-{machine.name}-{agent}")
+
+
+@contextmanager
+def port(machine: Machine, environ: dict[str, str], session: Session, number: int) -> Iterator[subprocess.Popen[str]]:
+    """Have `./cli.py port` run for a session, in the machine's own network; yield it once it can be used."""
+    argv = ("nsenter", f"--net=/proc/{machine.pid}/ns/net", str(CLI), "port", session.bottle.removeprefix(BOTTLE))
+    pipe = subprocess.PIPE
+    with subprocess.Popen((*argv, str(number)), env=environ, text=True, stdout=pipe, stderr=pipe) as run:
+        try:
+            assert run.stdout
+            assert f":{number}\n" in run.stdout.readline()
+            yield run
+        finally:
+            run.terminate()
 
 
 def place(machine: Machine, genie: Session, neighbour: Session, third: str) -> Place:

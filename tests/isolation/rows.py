@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from tests.world.api import HOSTS
 
 NOTHING, ARRIVES = "nothing", "arrives"
+RELAYED, HONEST = 9001, 9002  # ports of a bottle that are open on its host meanwhile: the first one's relay is attacked
 # Older ones leave it open: a limit that docs/security.md names.
 ENGINE_23, ENGINE_25 = (f"the engine, from {version}.0 on" for version in (23, 25))
 
@@ -42,8 +43,8 @@ class Row:
     command: str
     receiver: str
     by: str
-    """Who closes it: the lock, the containers' flags, the gate, the credential proxy, the engine, or pipelock, whose
-    behaviour it then is."""
+    """Who closes it: the lock, the containers' flags, the gate, the credential proxy, the launcher, the engine, or
+    pipelock, whose behaviour it then is."""
     anti: str = "open"
     """Where the anti-test runs, see `places.py`; `internal` is the naive set-up, a plain --internal network."""
     genie: bool = False
@@ -173,6 +174,9 @@ _HOST = (
     _lock("broadcast to the subnet", "attack udp {broadcast} 9000 {token}", "wire"),
     _lock("multicast DNS", "attack udp 224.0.0.251 5353 {token}", "wire"),
     _lock("multicast SSDP", "attack udp 239.255.255.250 1900 {token}", "wire"),
+    _flags("host's loopback", "attack tcp 127.0.0.1 9000 {token}", "host", anti="weak"),
+    # While ./cli.py port runs on the host: the bottle's end of it is the agent's to subvert.
+    Row("host's loopback, by the relay of a port", f"attack relay {RELAYED} {{token}}", "host", "launcher", "weak"),
     _flags("host's abstract sockets", "attack abstract cb-battery {token}", "host", anti="weak"),
     _flags("docker socket", "curl -sm 3 --unix-socket /var/run/docker.sock -H 'Content-Type: application/json'"
            " -d '{{\"Name\": \"{token}\"}}' http://docker/volumes/create", "engine", anti="weak", genie=True),

@@ -16,7 +16,7 @@ from tests.isolation.machine import GUARD, Machine, machine, until
 from tests.isolation.naive import Naive
 from tests.isolation.places import NOWHERE, Place
 from tests.isolation.product import EGRESS, Session
-from tests.isolation.rows import ROWS, Row
+from tests.isolation.rows import HONEST, RELAYED, ROWS, Row
 from tests.world import World
 from tests.world.shell import WorldError
 
@@ -45,6 +45,8 @@ class Battery:
     """The addresses that the bottle sends from, and the container on the ordinary bridge."""
     credentials: dict[str, str]
     """The user's own, by the hosts that get them."""
+    ports: dict[int, subprocess.Popen[str]]
+    """The ports of the genie's bottle that are open on the machine."""
 
 
 def battery(world: World, *images: str) -> Evidence:
@@ -88,8 +90,9 @@ def _up(machine: Machine, world: World, evidence: Evidence, undo: ExitStack) -> 
         side: tuple(machine.network(*one)[key] for key in ("IPAddress", "MacAddress"))
         for side, one in (("bottle", (genie.bottle, genie.bottle)), ("anti-test", ("open", "open")))
     }
+    ports = {each: undo.enter_context(product.port(machine, environ, genie, each)) for each in (RELAYED, HONEST)}
     credentials = product.credentials(environ)
-    return Battery(machine, evidence, genie, neighbour, spare, others.result(), place, senders, credentials)
+    return Battery(machine, evidence, genie, neighbour, spare, others.result(), place, senders, credentials, ports)
 
 
 def _prompt(evidence: Evidence, neighbour: Session) -> str:
@@ -121,6 +124,8 @@ def _run_all(up: Battery) -> None:
             job.result()
     genies = [row for row in ROWS if row.genie]
     until(lambda: up.genie.results() >= len(genies), "the genie has done its part")
+    errors = up.ports[RELAYED].communicate(timeout=GUARD)[1]
+    up.evidence.relayed, up.evidence.honest = (up.ports[RELAYED].returncode, errors), up.ports[HONEST].poll()
     _keep_outputs(up, up.machine.docker(*up.genie.shell(), stdin=_show(up, "bottle", genies).encode()))
     _look(up)
     strain = [line for row in ROWS if row.receiver == "strain" for line in _strains(up, row)]

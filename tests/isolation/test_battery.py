@@ -62,6 +62,11 @@ def test_session_ends_with_its_credential_proxy(evidence: Evidence) -> None:
     )  # fmt: skip
 
 
+def test_port_ends_whose_relay_is_subverted_and_no_other(evidence: Evidence) -> None:
+    said = "claude-bottle: the bottle sent what no relay sends, and the port is closed\n"
+    assert (evidence.relayed, evidence.honest) == ((70, said), None)
+
+
 def test_battery_is_what_it_says() -> None:
     assert len(ATTACKS) >= 60
     assert sum(row.genie for row in ATTACKS) >= 15

@@ -35,7 +35,7 @@ egress:
   allow: ["*.example.com", "git.example.org:22"]
   registries: [npm, pypi]
 ca_certs: [ca.pem]
-limits: {cpus: 0.5, memory: 1g, pids: 64, requests: 800}
+limits: {cpus: 0.5, memory: 1g, pids: 64, requests: 800, time: 2h}
 ssh:
   - {host: git.example.org, key: ssh/plain}
   - {host: git.example.org, port: 2222, user: deploy, alias: second, key: ssh/plain}

@@ -1,12 +1,18 @@
-"""`python3 -m tests.world up|down|demo|shells`."""
+"""`python3 -m tests.world up|down|demo|shells|browser`."""
 
 import sys
 
 from tests import world
-from tests.world import demo, shells
+from tests.world import browser, demo, shells
 from tests.world.shell import WorldError
 
-COMMANDS = {"up": world.up, "down": world.down, "demo": demo.start, "shells": shells.ensure}
+COMMANDS = {
+    "up": world.up,
+    "down": world.down,
+    "demo": demo.start,
+    "shells": shells.ensure,
+    "browser": browser.ensure,
+}
 
 
 def main() -> None:

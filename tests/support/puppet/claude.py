@@ -102,6 +102,15 @@ def stay() -> None:
         signal.pause()
 
 
+def deaf() -> None:
+    """Stay, and heed no signal that can be ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    say("deaf")
+    while True:
+        signal.pause()
+
+
 def hostile(pid: int) -> dict[str, Callable[[], object]]:
     """Return what one process can try to do to another, each under a name."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -148,6 +157,7 @@ def main() -> None:
         "die": die,
         "listen": listen,
         "stay": stay,
+        "deaf": deaf,
         "attack": attack,
         "setup-token": setup_token,
     }

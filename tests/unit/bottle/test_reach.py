@@ -35,7 +35,7 @@ def test_the_file_in_the_home_has_all_that_the_bottle_may_reach(tmp_path: Path) 
         {"host": "code.example.net:8443", "from": ["HOST_KEY"], "methods": "all", "paths": "all"},
     ]
     assert found["credentials_set_outside"] == signed
-    limits = {"cpus": 0.5, "memory_bytes": 1 << 30, "processes": 64, "messages_to_the_api": 800}
+    limits = {"cpus": 0.5, "memory_bytes": 1 << 30, "processes": 64, "messages_to_the_api": 800, "seconds": 7200}
     assert found["limits"] == limits
     assert "./cli.py allow demo-0a1b2c3d HOST" in found["to_allow_more"]
 

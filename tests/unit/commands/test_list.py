@@ -47,6 +47,18 @@ def test_list_counts_what_there_is_of_a_session_that_starts(scene: Scene) -> Non
     assert (listed["allowed"], listed["blocked"]) == (0, 1)
 
 
+def test_list_shows_what_remains_of_a_limit_of_time(scene: Scene) -> None:
+    """Of a session that is older than its limit by now, nothing; a label that is no number is no limit."""
+    rows = (("a-1", "7200"), ("b-1", "99999999"), ("c-1", "-5"), ("d-1", "1e3"), ("e-1", ""), ("f-1", "9" * 99))
+    scene.rule(LIST, stdout="".join(row(name, OBSERVER, time=time) for name, time in rows))
+    listed = {one["session"]: one for one in json.loads(scene.run("list", "--json")[1])}
+    assert [one["left"] for one in listed.values()] == [0, 99999999 - listed["b-1"]["age"], None, None, None, None]
+    first, second, third, *_ = scene.run("list")[1].splitlines()[1:]
+    assert "d, 0 s left " in first
+    assert " d left " in second
+    assert "left" not in third
+
+
 def test_a_container_of_doctors_is_no_session(scene: Scene) -> None:
     scene.rule(LIST, stdout=row("", OBSERVER, "doctor", "") + row("demo-1", OBSERVER))
     assert [session["session"] for session in json.loads(scene.run("list", "--json")[1])] == ["demo-1"]
