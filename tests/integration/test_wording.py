@@ -162,7 +162,8 @@ def same_name(ground: Ground) -> str:
 def image_in_use(ground: Ground) -> str:
     """Remove an image of this case's own that a container is made of."""
     image = f"{ground.name}:used"
-    ground.made("docker", "tag", ground.image, image)
+    text = f"FROM {ground.image}\nLABEL {ground.name}=used\n"  # a second tag of an image could always be removed
+    assert ground.run("docker", "build", "--force-rm", "--tag", image, "-", stdin=text)[0] == 0
     ground.made("docker", "create", "--name", ground.name, "--network", "none", image, "true")
     try:
         return ground.refused("docker", "image", "rm", "--no-prune", image)
