@@ -10,7 +10,10 @@ from claude_bottle.host.owner import Owner
 
 # Cannot be switched off; the default would hold Ctrl-P back.
 DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
-LABELS = ("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "proof")
+LABELS = (
+    *("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "proof"),
+    "memory",
+)
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty if unused.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -44,6 +47,7 @@ def _described(plan: Plan) -> dict[str, str]:
         "mode": "terminal" if plan.run.terminal else "headless",
         "manifest": to_utf8(str(bottle.path.absolute())),  # docker replaces what is not UTF-8
         "base": plan.base.tag,
+        "memory": str(bottle.limits.memory or ""),
         "repository": plan.repository.work.label if plan.repository else "",
         **_signs(plan),
     }

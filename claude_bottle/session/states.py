@@ -1,0 +1,54 @@
+"""What the agents of sessions do at this moment, by one exec in each bottle, side by side."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from claude_bottle.bottle import state
+from claude_bottle.bottle.state import Usage
+from claude_bottle.errors import BottleError
+from claude_bottle.process import command, stream
+from claude_bottle.session.registry import Session
+
+NOTHING = "-"  # without a container of the agent there is no state
+_SECONDS = 1.0  # for one bottle
+_MOST = 1 << 10  # bytes of an answer: the agent can write into what its own user prints
+_FRESH = 5  # seconds after the bottle's creation in which its set-up may go on without a sign of it
+_SET_UP = frozenset(("lock", "probe"))  # the roles of containers that are there during the set-up alone
+
+
+@dataclass(frozen=True)
+class State:
+    """The word for what an agent does, and what its bottle uses, if that was asked for and is known."""
+
+    word: str
+    usage: Usage | None = None
+
+
+def read(env: Mapping[str, str], sessions: Sequence[Session], *, usage: bool) -> list[State]:
+    """Return the state of each session, in order; UNKNOWN for a bottle that gives no answer in a second."""
+    if not sessions:
+        return []
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        return list(pool.map(lambda session: _read(env, session, usage=usage), sessions))
+
+
+def _read(env: Mapping[str, str], session: Session, *, usage: bool) -> State:
+    if "agent" not in session.roles:
+        return State(NOTHING)
+    if _is_set_up(session):
+        return State(state.STARTING)
+    try:
+        client = command.start(state.query(session.container, usage=usage), env)
+        result = stream.pump(client, what="", seconds=_SECONDS, limit=_MOST)
+    except BottleError:  # too much, or docker has gone
+        return State(state.UNKNOWN)
+    if not result.ok:
+        return State(state.UNKNOWN)
+    return State(state.word(result.stdout), state.usage(result.stdout) if usage else None)
+
+
+def _is_set_up(session: Session) -> bool:
+    """Return whether the bottle may still be in its set-up: a process of ours would spoil its self-test."""
+    awaited = {"gate"} if session.ended else set()
+    return bool(session.roles & _SET_UP) or not awaited <= session.roles or session.age() < _FRESH
