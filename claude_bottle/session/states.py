@@ -12,6 +12,7 @@ from claude_bottle.session.registry import Session
 
 NOTHING = "-"  # without a container of the agent there is no state
 _SECONDS = 1.0  # for one bottle
+_AT_ONCE = 8  # more would keep one another from answering in time
 _MOST = 1 << 10  # bytes of an answer: the agent can write into what its own user prints
 _FRESH = 5  # seconds after the bottle's creation in which its set-up may go on without a sign of it
 _SET_UP = frozenset(("lock", "probe"))  # the roles of containers that are there during the set-up alone
@@ -27,9 +28,7 @@ class State:
 
 def read(env: Mapping[str, str], sessions: Sequence[Session], *, usage: bool) -> list[State]:
     """Return the state of each session, in order; UNKNOWN for a bottle that gives no answer in a second."""
-    if not sessions:
-        return []
-    with ThreadPoolExecutor(len(sessions)) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda session: _read(env, session, usage=usage), sessions))
 
 
