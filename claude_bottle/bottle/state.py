@@ -18,8 +18,8 @@ _WORDS = (STARTING, WORKING, WAITS)
 _SIZE = max(map(len, _WORDS))  # bytes
 _PATH = f"{container.HOME}/{FILE}"
 _WAITING_TOOLS = "AskUserQuestion|ExitPlanMode"
-# Each as measured with 2.1.331, on a terminal and with --print: docs/facts.md. A tool's use says "working" again after
-# a message that was queued, or a background task that woke the agent. After Esc there is only the notice of idleness.
+# As measured with 2.1.331: docs/facts.md. A tool's use says "working" again after a message that was queued, whose own
+# event comes before the end of the one before it. After Esc there is no event.
 _EVENTS = (
     ("UserPromptSubmit", "", WORKING),
     ("PreToolUse", "", WORKING),
