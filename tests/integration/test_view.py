@@ -55,9 +55,10 @@ def listed(bench: Bench, *words: str) -> dict[str, object]:
 
 def until(bench: Bench, state: str, *words: str) -> dict[str, object]:
     """List until the session is in a state."""
-    end = time.monotonic() + GUARD
+    end, seen = time.monotonic() + GUARD, list[object]()
     while (one := listed(bench, *words))["state"] != state:
-        assert time.monotonic() < end, one
+        seen.append(one["state"])
+        assert time.monotonic() < end, seen
     return one
 
 
