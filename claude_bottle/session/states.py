@@ -1,4 +1,4 @@
-"""What the agents of sessions do at this moment, by one exec in each bottle, side by side."""
+"""What the agents of sessions do at this moment, by one exec in each bottle, side by side, but during its set-up."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,9 @@ NOTHING = "-"  # without a container of the agent there is no state
 _SECONDS = 1.0  # for one bottle
 _AT_ONCE = 8  # more would keep one another from answering in time
 _MOST = 1 << 10  # bytes of an answer: the agent can write into what its own user prints
-_FRESH = 5  # seconds after the bottle's creation in which its set-up may go on without a sign of it
+_YOUNG = 600  # seconds; no set-up takes as long
 _SET_UP = frozenset(("lock", "probe"))  # the roles of containers that are there during the set-up alone
+_CLAUDE = b"claude --dangerously-skip-permissions"  # nothing of a set-up has these words
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ def read(env: Mapping[str, str], sessions: Sequence[Session], *, usage: bool) ->
 def _read(env: Mapping[str, str], session: Session, *, usage: bool) -> State:
     if "agent" not in session.roles:
         return State(NOTHING)
-    if _is_set_up(session):
-        return State(state.STARTING)
     try:
+        if _is_set_up(env, session):
+            return State(state.STARTING)
         client = command.start(state.query(session.container, usage=usage), env)
         result = stream.pump(client, what="", seconds=_SECONDS, limit=_MOST)
     except BottleError:  # too much, or docker has gone
@@ -47,7 +48,13 @@ def _read(env: Mapping[str, str], session: Session, *, usage: bool) -> State:
     return State(state.word(result.stdout), state.usage(result.stdout) if usage else None)
 
 
-def _is_set_up(session: Session) -> bool:
-    """Return whether the bottle may still be in its set-up: a process of ours would spoil its self-test."""
-    awaited = {"gate"} if session.ended else set()
-    return bool(session.roles & _SET_UP) or not awaited <= session.roles or session.age() < _FRESH
+def _is_set_up(env: Mapping[str, str], session: Session) -> bool:
+    """Return whether the bottle may still be in its set-up: a process of ours would spoil its self-test.
+
+    The engine's list of processes, which starts none, has claude's once that is over. Raises EngineError.
+    """
+    if session.roles & _SET_UP:
+        return True
+    if session.age() >= _YOUNG:
+        return False
+    return _CLAUDE not in command.run(("docker", "top", session.container), env, timeout=_SECONDS).stdout
