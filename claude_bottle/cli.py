@@ -297,12 +297,20 @@ def check(agent: str | None, agents: Path | None) -> None:
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the sessions as JSON.")
-def list_(*, as_json: bool) -> None:
-    """List running sessions with their request counts."""
+@click.option("--stats", is_flag=True, help="Add what each bottle uses of CPU and memory.")
+@click.option("--watch", is_flag=True, help="Renew the list every five seconds, until q or Ctrl-C.")
+def list_(*, as_json: bool, stats: bool, watch: bool) -> None:
+    """List running sessions with their states and request counts."""
     from claude_bottle.commands import list as listing
 
-    found = listing.sessions(_machine(None))
-    console.output(json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found))
+    if watch and as_json:
+        raise click.UsageError("--watch and --json exclude each other")
+    if watch:
+        listing.watch(_machine(None), usage=stats)
+        return
+    found = listing.sessions(_machine(None), usage=stats)
+    text = json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found, usage=stats)
+    console.output(text)
 
 
 @main.command()

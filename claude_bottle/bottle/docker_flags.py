@@ -12,7 +12,7 @@ from claude_bottle.host.owner import Owner
 DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
 LABELS = (
     *("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "time"),
-    "proof",
+    *("memory", "proof"),
 )
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty if unused.
@@ -47,6 +47,7 @@ def _described(plan: Plan) -> dict[str, str]:
         "mode": "terminal" if plan.run.terminal else "headless",
         "manifest": to_utf8(str(bottle.path.absolute())),  # docker replaces what is not UTF-8
         "base": plan.base.tag,
+        "memory": str(bottle.limits.memory or ""),
         "repository": plan.repository.work.label if plan.repository else "",
         "time": str(bottle.limits.time or ""),
         **_signs(plan),

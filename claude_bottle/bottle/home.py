@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from claude_bottle.bottle import trust
+from claude_bottle.bottle import state, trust
 from claude_bottle.documents import files
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import ManifestError
@@ -63,18 +63,27 @@ def certificates(pem: bytes) -> bytes:
     return b"".join(block + b"\n" for block in blocks)
 
 
-def home(skills: Iterable[Skill], prompt: str | None, more: Iterable[Entry] = (), certificates: bytes = b"") -> bytes:
+def home(
+    skills: Iterable[Skill],
+    prompt: str | None,
+    more: Iterable[Entry] = (),
+    certificates: bytes = b"",
+    *,
+    idle: bool = False,
+) -> bytes:
     """Return the tar stream that fills the agent's home: Claude's settings, the skills, the prompt, and `more`.
 
     `certificates`, in PEM, are to be trusted besides the image's own; the program that sees to it is in the stream.
+    `idle` is whether Claude begins by waiting for its user.
 
     Raises ManifestError where a skill's folder cannot be read.
     """
     entries = [
         Entry(".claude", mode=0o700),
         Entry(".claude.json", _json(_state())),
-        Entry(".claude/settings.json", _json({"skipDangerousModePermissionPrompt": True})),
+        Entry(".claude/settings.json", _json(_settings(idle=idle))),
         Entry(FOLDER, mode=0o700),
+        Entry(state.FILE, state.first()),
         Entry(TRUST, Path(trust.__file__).read_bytes()),
         Entry(MORE_CA, certificates),
     ]
@@ -102,6 +111,10 @@ def _state() -> dict[str, object]:
     project = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     done = {"hasCompletedOnboarding": True, "theme": "dark", "bypassPermissionsModeAccepted": True}
     return done | {"projects": {WORKDIR: project}}
+
+
+def _settings(*, idle: bool) -> dict[str, object]:
+    return {"skipDangerousModePermissionPrompt": True, "hooks": state.hooks(idle=idle)}
 
 
 def _json(value: object) -> bytes:

@@ -284,7 +284,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         addresses=next(candidates(addresses, int(request.token, 16))),
         range=addresses,
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach), (end.name for end in _ended(agent, run))),
-        home=home.home(agent.skills, prompt, more, certificates),
+        home=home.home(agent.skills, prompt, more, certificates, idle=run.terminal and prompt is None),
         reach=reached,
         passed_on=tuple(name for name in passed_on.names(machine.environ) if name not in own),
         certificates=certificates,

@@ -31,9 +31,12 @@ class Teardown:
     LeftBehindError at the end, or only printed if a signal ends the program.
     """
 
-    def __init__(self, note: Callable[[str], None] = lambda _: None) -> None:
-        """Start with nothing armed; `note` is called with the name of each undo before it runs."""
-        self.note = note
+    def __init__(self, note: Callable[[str], None] = lambda _: None, *, stoppable: bool = True) -> None:
+        """Start with nothing armed; `note` is called with the name of each undo before it runs.
+
+        `stoppable` is whether `stop` may be what sends SIGTERM.
+        """
+        self.note, self._stoppable = note, stoppable
         self._undos: dict[str, tuple[int, Undo]] = {}
         self._done = False
         self._shielded = False
@@ -53,7 +56,7 @@ class Teardown:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Undo everything; `error` is printed by whoever catches it, what is left behind is printed here."""
-        if self._signal == signal.SIGTERM:  # unlike the others it is no doing of the terminal
+        if self._signal == signal.SIGTERM and self._stoppable:  # unlike the others it is no doing of the terminal
             console.say(f"ended by SIGTERM, which {installation.command('stop')} sends")
         left = self.run()
         atexit.unregister(self.run)

@@ -1,27 +1,51 @@
-"""List the sessions on the engine, with what their sidecars counted."""
+"""List the sessions on the engine: what their agents do, what their sidecars counted, what their bottles use."""
 
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 
+from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import columns, escape_control_chars
 from claude_bottle.egress.log import Tally
+from claude_bottle.errors import BottleError, UsageError
+from claude_bottle.host import console
+from claude_bottle.host.live_page import LivePage
 from claude_bottle.host.machine import Machine
-from claude_bottle.session import registry
+from claude_bottle.session import registry, states
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
+from claude_bottle.session.states import NOTHING, State
 
-_HEADER = ("SESSION", "AGENT", "BOTTLE", "AGE", "MODE", "ALLOWED", "BLOCKED")
+WIDTH = 80  # columns, whatever the terminal has
+_COUNTED = ("SESSION", "AGENT", "STATE", "AGE", "ALLOWED", "BLOCKED")
+_USAGE = ("CPU", "MEMORY")
+_BRANCH = "BRANCH"
+_SPARED = ("AGENT", _BRANCH, "AGE", "ALLOWED")  # left out of a table that is too wide, one after the other
+_MIB = 1 << 20
+_PERIOD = 5.0  # seconds from one renewal to the next
+_PAUSE = 1.0  # seconds between two, at least, however long they take
+_PATIENCE = 0.1  # seconds between two looks whether a renewal is there
 
 
 @dataclass(frozen=True)
 class Line:
-    """One session; `age` in seconds."""
+    """One session; `age` in seconds. `usage` is whether its bottle was asked for that."""
 
     session: Session
     age: int
     tally: Tally
+    state: State
+    usage: bool = False
 
-    def as_json(self) -> dict[str, str | int | None]:
+    def as_json(self) -> dict[str, str | int | float | None]:
         """Return the line as data for json.dumps."""
+        used = self.state.usage
+        usage: dict[str, float | None] = {}
+        if self.usage:
+            usage = {"cpu": round(used.cpu, 1) if used else None, "memory": used.memory if used else None}
         return {
             "session": self.session.id,
             "agent": self.session.agent,
@@ -30,20 +54,27 @@ class Line:
             "age": self.age,
             "left": self.session.left(self.age),
             "mode": self.session.mode,
+            "state": self.state.word,
             "allowed": self.tally.allowed,
             "blocked": self.tally.blocked,
+            "branch": self.session.branch or None,
+            **usage,
         }
 
-    def as_row(self) -> tuple[str, ...]:
-        """Return the line as cells of a table; labels are foreign text."""
-        names = (self.session.id, self.session.agent, self.session.bottle)
-        counts = (str(self.tally.allowed), str(self.tally.blocked))
-        return (
-            *map(escape_control_chars, names),
-            self._age(),
-            escape_control_chars(self.session.mode),
-            *counts,
-        )
+    def as_row(self) -> dict[str, str]:
+        """Return the line as cells of a table, by their headers; labels are foreign text."""
+        session, used = self.session, self.state.usage
+        return {
+            "SESSION": escape_control_chars(session.id),
+            "AGENT": escape_control_chars(session.agent),
+            "STATE": self.state.word,
+            "AGE": self._age(),
+            "ALLOWED": str(self.tally.allowed),
+            "BLOCKED": str(self.tally.blocked),
+            "CPU": f"{used.cpu:.0f}%" if used else NOTHING,
+            "MEMORY": f"{used.memory / _MIB:.0f} MiB" if used else NOTHING,
+            _BRANCH: escape_control_chars(session.branch) or NOTHING,
+        }
 
     def _age(self) -> str:
         """Return its age and, if it has a limit of time, what remains."""
@@ -51,14 +82,76 @@ class Line:
         return registry.duration(self.age) + ("" if left is None else f", {registry.duration(left)} left")
 
 
-def sessions(machine: Machine) -> list[Line]:
-    """Return every session, the oldest first; raises EngineError or DockerError."""
+def sessions(machine: Machine, *, usage: bool = False) -> list[Line]:
+    """Return every session, the oldest first, with its bottle's usage if wanted; raises EngineError or DockerError."""
     env = client_environment(machine)
     found = registry.listed(env)
-    tallies = registry.all_egress(env, found)
-    return [Line(session, session.age(), tally) for session, tally in zip(found, tallies, strict=True)]
+    with ThreadPoolExecutor(1) as pool:
+        seen = pool.submit(states.read, env, found, usage=usage)
+        tallies = registry.all_egress(env, found)
+        known = seen.result()
+    return [Line(*each, usage) for each in zip(found, [one.age() for one in found], tallies, known, strict=True)]
 
 
-def table(lines: list[Line]) -> str:
-    """Return sessions as a table with a header."""
-    return columns([_HEADER, *(line.as_row() for line in lines)])
+def table(lines: Sequence[Line], *, usage: bool = False) -> str:
+    """Return sessions as a table with a header, of 80 columns if it can be: what has no room there is left out."""
+    rows = [line.as_row() for line in lines]
+    header = [*_COUNTED, *(_USAGE if usage else ()), _BRANCH]
+    text = _table(header, rows)
+    for spared in _SPARED:
+        if max(map(len, text.split("\n"))) <= WIDTH:
+            break
+        header.remove(spared)
+        text = _table(header, rows)
+    return text
+
+
+def watch(machine: Machine, *, usage: bool = False) -> None:
+    """Show the sessions on the terminal, renewed every five seconds, until the user types `q` or Ctrl-C.
+
+    Raises UsageError without a terminal, EngineError or DockerError if the first listing fails, OSError if the terminal
+    has gone, SystemExit(128 + n) after signal n.
+    """
+    if not (machine.interactive and console.output_on_terminal()):
+        raise UsageError("--watch needs a terminal; list --json is for programs")
+    text, took = _page(machine, usage=usage), 0.0
+    page = LivePage()
+    with Teardown(stoppable=False) as undo:
+        undo.arm(0, "page", page.close)
+        page.open()
+        page.show(text)
+        while not page.wait(max(_PAUSE, _PERIOD - took)):
+            begun, renewed = time.monotonic(), _renewed(machine, usage=usage)
+            while not renewed.done():
+                if page.wait(_PATIENCE):
+                    return
+            took = time.monotonic() - begun
+            page.show(renewed.result())
+
+
+def _renewed(machine: Machine, *, usage: bool) -> "Future[str]":
+    """List once more, beside the terminal: an engine that hangs must not keep the user from leaving."""
+    future = Future[str]()
+
+    def run() -> None:
+        try:
+            future.set_result(_page(machine, usage=usage))
+        except BottleError as error:  # an engine that is gone may come back
+            future.set_result(f"{_heading()}\n\n{escape_control_chars(str(error))}")
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _page(machine: Machine, *, usage: bool) -> str:
+    return f"{_heading()}\n\n{table(sessions(machine, usage=usage), usage=usage)}"
+
+
+def _heading() -> str:
+    return f"{datetime.now().astimezone():%H:%M:%S}  every {_PERIOD:.0f} s; q ends"
+
+
+def _table(header: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
+    return columns([header, *([row[name] for name in header] for row in rows)])

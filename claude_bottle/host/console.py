@@ -50,6 +50,16 @@ def output(text: str) -> None:
         raise
 
 
+def draw(text: str) -> None:
+    """Write a part of a terminal's screen on stdout as it is; raises OSError if it cannot be written."""
+    _write(sys.stdout, text)
+
+
+def output_on_terminal() -> bool:
+    """Return whether stdout is a terminal."""
+    return _is_terminal(sys.stdout)
+
+
 def report(text: str) -> None:
     """Print on stdout what has been done, with a newline at its end; an output that has gone is no failure."""
     if not _try(sys.stdout, _whole(text)) and sys.stdout:

@@ -18,6 +18,7 @@ _TIMED_OUT = 124  # as timeout(1) has it
 _LONGEST_LINE = 1 << 22  # bytes
 _OTHERS = 5.0  # seconds for a program that is not docker
 _CHUNK = 1 << 16  # bytes read at once
+_SIGKILL = 9
 # A limit that cannot be set is lower already, or one that this system does not have.
 _LIMITED = 'ulimit -v "$1" 2>/dev/null; ulimit -t "$2" 2>/dev/null; shift 2; exec "$@"'
 
@@ -161,6 +162,13 @@ class Client:
             self.process.kill()
             self.ended_within(grace)
 
+    def kill_group(self) -> None:
+        """Kill the client, if it has not ended, with whatever it started and did not detach."""
+        if not self.ended_within(0):
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, _SIGKILL)
+            self.process.wait()
+
     def ended_within(self, grace: float) -> bool:
         """Wait at most `grace` seconds for the client to exit; return whether it did."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -274,6 +282,12 @@ def merged(
                     yield from [rest] if rest else []
                     del begun[out]
                     ended(client.process.wait())
+
+
+def unheard(argv: Sequence[str], env: Mapping[str, str]) -> Client:
+    """Start another program of this machine with nothing on stdin, and drop its output; raises EngineError."""
+    null = subprocess.DEVNULL
+    return Client(_popen(argv, env, stdin=null, stdout=null, stderr=null), tuple(argv))
 
 
 def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:

@@ -26,7 +26,12 @@ _COMPONENTS = "{{range .Server.Components}}{{.Name}} {{end}}"
 _VERSIONS = ("docker", "version", "--format", "{{.Client.Version}} {{.Server.Version}} " + _COMPONENTS)
 _PODMAN = "podman is not supported: bottles need Docker Engine, 20.10 or newer"
 _INFO = ("docker", "info", "--format", "{{json .}}")
-_DEBUG = ("docker", "info", "--format", "{{.Debug}} {{.ServerVersion}}")
+_DEBUG = ("docker", "info", "--format", "{{.Debug}} {{.ServerVersion}} {{.MemTotal}}")
+_BOTTLES = (
+    *("docker", "ps", "--filter", f"label={PREFIX}.role=agent"),
+    *("--format", f'{{{{.Label "{PREFIX}.memory"}}}}'),
+)
+_MOST_MEMORY = 18  # digits of a number of bytes that is taken for one
 DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the values of the bottle's variables"
 _SOCKET = "unix:///var/run/docker.sock"  # of docker's default context
 _UNIX = "unix://"
@@ -47,7 +52,8 @@ class EngineFacts:
 
     `present` names the images and networks that were queried and exist; `taken` are the subnets that a session cannot
     have, empty until one was refused; `icc_off` and `ipv6_off` are False if the engine's kernel cannot do that; an
-    engine with `debug` writes the environment of each `docker exec` into its log.
+    engine with `debug` writes the environment of each `docker exec` into its log. `memory` is what the engine has, in
+    bytes, 0 if that is not known; `bottles` are the limits of the bottles that run and have one.
     """
 
     egress: Egress = Egress(EGRESS)
@@ -58,6 +64,8 @@ class EngineFacts:
     debug: bool = False
     paths: Mapping[str, str] = field(default_factory=dict)  # PATH in the images that exist, by their names
     claude: Mapping[str, str] = field(default_factory=dict)  # the version of Claude Code in them, of those we built
+    memory: int = 0
+    bottles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,9 @@ class Engine:
         EngineError as `versions` does.
         """
         names = tuple(dict.fromkeys(images))
-        network, together, info = self._ask_all([network_query(chosen or EGRESS), image_query(*names), _DEBUG])
-        debug, _, version = info.stdout.decode(errors="replace").strip().partition(" ")
+        asked = [network_query(chosen or EGRESS), image_query(*names), _DEBUG, _BOTTLES]
+        network, together, info, bottles = self._ask_all(asked)
+        debug, version, memory = (*info.stdout.decode(errors="replace").split(), "", "", "")[:3]
         if _numbers(version) < _OLDEST:
             self.versions()  # says what it is
         # All in one query, as each costs a docker client; one by one only if something is missing.
@@ -159,7 +168,9 @@ class Engine:
         configs = {name: _config(line) for name, line in zip(present, lines, strict=False)}
         paths = {name: path for name, (path, _) in configs.items() if path}
         claude = {name: version for name, (_, version) in configs.items() if version}
-        facts = EngineFacts(present=frozenset(present), debug=debug == "true", paths=paths, claude=claude)
+        limits = tuple(filter(None, map(_size, bottles.stdout.decode(errors="replace").split())))
+        room = EngineFacts(memory=_size(memory), bottles=limits)
+        facts = replace(room, present=frozenset(present), debug=debug == "true", paths=paths, claude=claude)
         if chosen:
             return replace(facts, egress=_egress(chosen, network))
         return replace(facts, present=facts.present | {EGRESS}) if _exists(EGRESS, network) else facts
@@ -299,6 +310,11 @@ def _ipv4(shown: Result) -> list[tuple[IPv4Network, IPv4Address | None]]:
         ]
     except (ValueError, TypeError, AttributeError) as error:
         raise DockerError(f"what docker network inspect prints cannot be read: {error}") from None
+
+
+def _size(text: str) -> int:
+    """Return a number of bytes; 0 if it is none, as of a label that somebody else has written."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MOST_MEMORY else 0
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -81,6 +81,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     if plan.certificates:
         yield "  trusts  " + escape_control_chars(", ".join(str(path) for path in bottle.ca_certs))
     yield f"  limits  {limits(bottle.limits)}"
+    yield from _room(plan)
     claude = f", Claude Code {plan.image.claude}" if plan.image.claude else ""
     yield f"image   {plan.image.tag}{claude} {building}"
     yield from (f"  preset  {preset}" for preset in bottle.presets)
@@ -89,6 +90,18 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
     if own and base and own != base:  # not known of an image that is still to be built
         yield f"  path    {escape_control_chars(own)}"
+
+
+def _room(plan: Plan) -> Iterator[str]:
+    """Yield that the memory of the bottles that run and of this one is more than the engine's, by their limits."""
+    own, others, there = plan.agent.bottle.limits.memory or 0, plan.facts.bottles, plan.facts.memory
+    if own and there and own + sum(others) > there:
+        beside = f" and {_gib(sum(others))} of {len(others)} running" if others else ""
+        yield f"  warning its memory{beside} may be more than the engine's {_gib(there)}"
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB"
 
 
 def _repository(plan: Plan) -> Iterator[str]:

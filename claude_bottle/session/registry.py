@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from claude_bottle import PREFIX
@@ -44,6 +44,7 @@ class Session:
     proof: str = _UNKNOWN
     role: str = "agent"  # of the labelled container
     name: str = ""  # of that container
+    roles: frozenset[str] = field(default=frozenset(), kw_only=True)  # of all its containers
 
     @property
     def container(self) -> str:
@@ -59,6 +60,11 @@ class Session:
     def gate(self) -> str:
         """Return the name of the credential proxy's container."""
         return f"{self.container}-gate"
+
+    @property
+    def branch(self) -> str:
+        """Return the name of the branch that its work is on; nothing without a repository."""
+        return "" if self.repository == _UNKNOWN else f"bottle/{self.id}"
 
     @property
     def ended(self) -> tuple[str, ...]:
@@ -96,10 +102,13 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
     if not result.ok:
         raise DockerError(f"cannot list the engine's containers: {result.reason}")
     found: dict[str, Session] = {}
+    roles: dict[str, set[str]] = {}
     for session in _parsed(result.stdout):
+        roles.setdefault(session.id, set()).add(session.role)
         if session.id not in found or _rank(session) > _rank(found[session.id]):
             found[session.id] = session
-    return tuple(sorted(found.values(), key=lambda session: (session.started, session.id)))
+    all_roles = (replace(session, roles=frozenset(roles[session.id])) for session in found.values())
+    return tuple(sorted(all_roles, key=lambda session: (session.started, session.id)))
 
 
 def find(sessions: Sequence[Session], prefix: str) -> Session:

@@ -33,7 +33,7 @@ from claude_bottle.repository.fetch import Bottle, HandBack
 from claude_bottle.selftest import receipt as selftest
 from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import approvals, planning, preflight, registries, steps, token_store
+from claude_bottle.session import approvals, notify, planning, preflight, registries, steps, token_store
 from claude_bottle.session.approvals import Approval, Entry
 from claude_bottle.session.bring_up import (
     SessionContext,
@@ -52,7 +52,7 @@ _KILLED = 128 + 9
 _LOST = (1, 255)  # exit codes of a docker client that lost its process or its engine; claude may exit with them, too
 _TIMEOUT = 10.0  # seconds for the engine to report whether the bottle is running
 _GRACE = 10.0  # seconds from the end of claude to the end of the bottle that caused it
-_WORK, _FIRST, _LAST = 1 << 17, 1 << 16, -2  # places in the order of teardown
+_WORK, _FIRST, _LAST, _NOTIFY = 1 << 17, 1 << 16, -2, -3  # places in the order of teardown
 _NO_TERMINAL = "stdin is not a terminal"
 _NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
 
@@ -91,6 +91,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     Raises the errors of `claude_bottle.errors`, and SystemExit(128 + n) after signal n.
     """
     _refuse_what_cannot_work(machine, agent, options)
+    notified = None if options.run.login else notify.program(machine)
     machine = _with_key(machine if options.run.login else _with_token(machine))
     with _context(machine, verbose=options.verbose) as context:
         plan = _agreed(machine, agent, options, context)
@@ -106,6 +107,8 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
         back = _handing_back(plan, context, monitor)
         if not plan.run.login:  # it has no manifest to name
             context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
+        if notified:
+            _notifying(notified, plan, context)
         context.undo.note("claude ...")
         try:
             code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, agent)
@@ -213,6 +216,14 @@ def _watched(plan: Plan, context: SessionContext) -> Monitor:
     context.undo.arm(_FIRST, "monitor", monitor.stop)
     monitor.start()
     return monitor
+
+
+def _notifying(program: notify.Program, plan: Plan, context: SessionContext) -> None:
+    """Have the user's program notified of the session from now on."""
+    notifier = notify.Notifier(program, plan.session)
+    context.undo.arm(_NOTIFY, "notify", notifier.ended)
+    context.undo.arm(_FIRST, "notifier", notifier.stop)
+    notifier.follow(plan.name, context.env, context.watchdog.note)
 
 
 def _report(plan: Plan, monitor: Monitor) -> None:

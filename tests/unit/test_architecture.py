@@ -36,9 +36,9 @@ STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "
 # Values in, values out: what these make is shown by a dry run and compared with golden files.
 PURE = {
     "bottle.agent", "bottle.credential_proxy", "bottle.docker_flags", "bottle.firewall", "bottle.job",
-    "bottle.key_holder", "bottle.passed_on", "bottle.plan", "bottle.reach", "bottle.sidecar", "documents.escaping",
-    "documents.yaml_edit", "egress.allowlist", "egress.credential_proxy", "egress.log", "manifest.api",
-    "manifest.credentials", "manifest.known_hosts", "manifest.private_key", "manifest.request_rules",
+    "bottle.key_holder", "bottle.passed_on", "bottle.plan", "bottle.reach", "bottle.sidecar", "bottle.state",
+    "documents.escaping", "documents.yaml_edit", "egress.allowlist", "egress.credential_proxy", "egress.log",
+    "manifest.api", "manifest.credentials", "manifest.known_hosts", "manifest.private_key", "manifest.request_rules",
     "process.screen", "process.wording", "repository.autorun_files", "repository.clone", "session.steps",
 }  # fmt: skip
 IMPURE = {

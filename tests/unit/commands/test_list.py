@@ -2,26 +2,29 @@
 
 import json
 
+import pytest
+
 from tests.support.labels import LIST, row
 from tests.support.owners import OBSERVER
 from tests.support.scene import Scene
 
 
-def test_list_tells_agent_bottle_mode_and_counts(scene: Scene) -> None:
+def test_list_tells_agent_state_and_counts_and_json_bottle_and_mode(scene: Scene) -> None:
     scene.rule(LIST, stdout=row("demo-1", OBSERVER, "sidecar", "") + row("demo-1", OBSERVER, agent="de\x1bmo"))
     opened = json.dumps({"event": "tunnel_open", "target": "a.test:443", "request_id": "req-1"})
     blocked = json.dumps({"event": "blocked", "target": "b.test:443", "request_id": "req-2"})
     scene.rule("logs claude-bottle-demo-1-sidecar", stdout=f"{opened}\n{blocked}\n{blocked}\n")
+    scene.rule("exec", stdout="waits   ")
     code, out, _ = scene.run("list")
     header, line = out.splitlines()
-    assert (code, header.split()) == (0, ["SESSION", "AGENT", "BOTTLE", "AGE", "MODE", "ALLOWED", "BLOCKED"])
-    first, *_, mode, allowed, refused = line.split()
-    assert (first, mode, allowed, refused) == ("demo-1", "headless", "1", "1")
-    assert r"de\x1bmo" in line
+    assert (code, header.split()) == (0, ["SESSION", "AGENT", "STATE", "AGE", "ALLOWED", "BLOCKED", "BRANCH"])
+    first, agent, state, *_, allowed, refused, branch = line.split()
+    assert (first, agent, state, allowed, refused, branch) == ("demo-1", r"de\x1bmo", "waits", "1", "1", "-")
     [session] = json.loads(scene.run("list", "--json")[1])
     assert session["age"] >= 0
-    assert {key: session[key] for key in ("session", "agent", "started", "allowed", "blocked")} == {
-        "session": "demo-1", "agent": "de\x1bmo", "started": "2026-11-24T11:00:00+01:00", "allowed": 1, "blocked": 1,
+    assert {key: value for key, value in session.items() if key != "age"} == {
+        "session": "demo-1", "agent": "de\x1bmo", "bottle": "default", "started": "2026-11-24T11:00:00+01:00",
+        "left": None, "mode": "headless", "state": "waits", "allowed": 1, "blocked": 1, "branch": None,
     }  # fmt: skip
 
 
@@ -62,3 +65,49 @@ def test_list_shows_what_remains_of_a_limit_of_time(scene: Scene) -> None:
 def test_a_container_of_doctors_is_no_session(scene: Scene) -> None:
     scene.rule(LIST, stdout=row("", OBSERVER, "doctor", "") + row("demo-1", OBSERVER))
     assert [session["session"] for session in json.loads(scene.run("list", "--json")[1])] == ["demo-1"]
+
+
+USED = "working \n10.000000 1000000000\n10.250000 1125000000\n5242880\n0\n"
+
+
+def test_the_usage_is_there_if_wanted(scene: Scene) -> None:
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER) + row("demo-2", OBSERVER))
+    scene.rule("exec --interactive --user 1000:1000 claude-bottle-demo-1 ", stdout=USED)
+    header, first, second = scene.run("list", "--stats")[1].splitlines()
+    assert header.split()[-3:] == ["CPU", "MEMORY", "BRANCH"]
+    assert first.split()[-4:] == ["50%", "5", "MiB", "-"]
+    assert second.split()[-3:] == ["-", "-", "-"]
+    both = json.loads(scene.run("list", "--stats", "--json")[1])
+    assert [(one["cpu"], one["memory"]) for one in both] == [(50.0, 5 << 20), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("session", "header"),
+    [
+        ("demo-0a1b2c3d", "SESSION STATE AGE ALLOWED BLOCKED CPU MEMORY BRANCH"),
+        (f"{'long-name-' * 2}0a1b2c3d", "SESSION STATE AGE ALLOWED BLOCKED CPU MEMORY"),
+        (f"{'a' * 30}-0a1b2c3d", "SESSION STATE ALLOWED BLOCKED CPU MEMORY"),
+    ],
+)
+def test_the_table_fits_80_columns(scene: Scene, session: str, header: str) -> None:
+    there = row(session, OBSERVER, agent=session[:-9], repository="a b /c", manifest="/m")
+    scene.rule(LIST, stdout=there)
+    scene.rule("exec", stdout=USED)
+    lines = scene.run("list", "--stats")[1].splitlines()
+    assert lines[0].split() == header.split()
+    assert max(map(len, lines)) <= 80
+    assert json.loads(scene.run("list", "--json")[1])[0]["branch"] == f"bottle/{session}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--watch",), "claude-bottle: --watch needs a terminal; list --json is for programs\n"),
+        (("--watch", "--json"), "--watch and --json exclude each other"),
+    ],
+)
+def test_a_watch_needs_a_terminal(scene: Scene, words: tuple[str, ...], said: str) -> None:
+    code, out, err = scene.run("list", *words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert scene.log == []

@@ -117,7 +117,7 @@ def test_podman_is_named_as_what_it_is(scene: Scene, client: str) -> None:
         with pytest.raises(EngineError, match=f"^{PODMAN}$"):
             ask()
     asked = [event.argv[1] for event in scene.log if event.kind == "start"]
-    assert sorted(asked[1:]) == ["image", "info", "network", "version"]
+    assert sorted(asked[1:]) == ["image", "info", "network", "ps", "version"]
 
 
 def test_podmans_own_docker_command_is_named_as_what_it_is(scene: Scene) -> None:
@@ -223,3 +223,21 @@ def test_path_and_claude_of_each_image_that_is_there_are_known(scene: Scene, tog
     assert found.paths == {"one": "/x:/bin", "three": "/bin"}
     assert found.claude == {"one": "2.1.331"}
     assert set(names) - found.present == (set() if together else {"two"})
+
+
+@pytest.mark.parametrize(
+    ("info", "labels", "memory", "bottles"),
+    [
+        ("false 20.10.24 25282224128", "4294967296\n\n1073741824\n", 25282224128, (4294967296, 1073741824)),
+        ("false 20.10.24 <no value>", "x\n-1\n\u0663\n9999999999999999999\n", 0, ()),
+        ("false 20.10.24", "", 0, ()),
+    ],
+)
+def test_memory_and_the_limits_of_the_bottles_that_run(
+    scene: Scene, info: str, labels: str, memory: int, bottles: tuple[int, ...]
+) -> None:
+    """A label may be somebody else's; of a bottle without a limit it is empty."""
+    scene.rule("info --format", stdout=f"{info}\n")
+    scene.rule("ps --filter label=claude-bottle.role=agent", stdout=labels)
+    facts = Engine(scene.environ).facts(["x"])
+    assert (facts.memory, facts.bottles) == (memory, bottles)

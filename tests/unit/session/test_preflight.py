@@ -107,3 +107,29 @@ def test_a_changed_path_of_the_image_is_shown(tmp_path: Path, paths: dict[str, s
     plan = replace(plan, facts=replace(plan.facts, paths=paths))
     lines = preflight.summary(plan, "").splitlines()
     assert [line for line in lines if line.startswith("  path ")] == shown
+
+
+@pytest.mark.parametrize(
+    ("memory", "bottles", "line"),
+    [
+        (16, (), ""),
+        (16, (4, 4, 4), ""),
+        (16, (4, 4, 4, 4), "its memory and 16.0 GiB of 4 running may be more than the engine's 16.0 GiB"),
+        (2, (), "its memory may be more than the engine's 2.0 GiB"),
+        (0, (4, 4), ""),
+    ],
+    ids=["alone", "fits", "too many", "too small", "unknown"],
+)
+def test_a_start_that_would_not_fit_beside_those_that_run_says_so(
+    tmp_path: Path, memory: int, bottles: tuple[int, ...], line: str
+) -> None:
+    """A bottle has 4 GiB unless its manifest says otherwise."""
+    made = plans.plan(plans.manifests(tmp_path), Run(terminal=True))
+    facts = replace(made.facts, memory=memory << 30, bottles=tuple(one << 30 for one in bottles))
+    found = [each for each in _summary(replace(made, facts=facts), tmp_path).splitlines() if "warning" in each]
+    assert found == ([f"  warning {line}"] if line else [])
+
+
+def test_a_bottle_without_a_limit_is_not_added_up(tmp_path: Path) -> None:
+    made = plans.plan(plans.manifests(tmp_path, bottle="limits: {memory: none}\n"), Run(terminal=True))
+    assert "warning" not in _summary(replace(made, facts=replace(made.facts, memory=1, bottles=(2,))), tmp_path)

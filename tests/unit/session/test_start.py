@@ -58,8 +58,9 @@ def test_a_dry_run_prints_the_commands_of_a_session_and_calls_no_docker(scene: S
     shown, undos, texts = _shown(out)
     assert scene.run(*START)[0] == 0
     run = [event.argv for event in scene.log if event.kind == "start"]
-    [info] = [argv for argv in run if argv[1] == "info"]  # whether the engine logs secrets
-    run.remove(info)
+    for what in ("info", "ps"):  # whether the engine logs secrets, and what it has of memory and of bottles
+        [asked] = [argv for argv in run if argv[1] == what]
+        run.remove(asked)
     [asked] = [argv for argv in run if argv[1] == "image"]  # one query for all images, in the dry run one for each
     assert [(*asked[:-2], image) for image in asked[-2:]] == [argv for argv in shown if argv[1] == "image"]
     shown, run = ([argv for argv in argvs if argv[1] != "image"] for argvs in (shown, run))
@@ -432,7 +433,7 @@ def test_the_question_is_answered_on_the_terminal(scene: Scene, answer: str, cod
     assert ("in the bottle" in rest) == (code == 5)
     assert scene.undone == (USUAL if code == 5 else [])
     assert list(scene.tmp.iterdir()) == []
-    asked = {("image", "inspect"), ("network", "inspect"), ("info", "--format")}
+    asked = {("image", "inspect"), ("network", "inspect"), ("info", "--format"), ("ps", "--filter")}
     assert ({event.argv[1:3] for event in scene.log} == asked) == (code != 5)
 
 
