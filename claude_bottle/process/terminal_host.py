@@ -114,9 +114,8 @@ class _Terminal:
         self.send(frames.SHOWN, data)
         if self._waiting > _BEHIND:
             self.behind = True
-            begun = [self._queue[0]] if self._sent else []
-            self._queue = deque(begun)
-            self._waiting = sum(map(len, begun))
+            first = self._queue[0]  # which may be half sent; once it is, there is room for a new screen
+            self._queue, self._waiting = deque([first]), len(first)
 
     def send(self, kind: bytes, data: bytes = b"") -> None:
         for frame in frames.frames(kind, data):
