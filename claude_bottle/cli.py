@@ -20,6 +20,7 @@ from claude_bottle.host.machine import Machine, machine_fault, read_machine
 if TYPE_CHECKING:
     from claude_bottle.egress.allowlist import Host
     from claude_bottle.manifest.agent import Agent
+    from claude_bottle.session.background import Background
 
 
 class _Commands(click.Group):
@@ -37,8 +38,7 @@ class _Commands(click.Group):
                     error.show(sys.stderr)
             sys.exit(error.exit_code)
         except OSError as error:
-            console.say(escape_control_chars(f"system error: {machine_fault(error)}"))
-            sys.exit(MachineError.exit_code)
+            sys.exit(_failed(error))
         except click.Abort:
             sys.exit(130)
         finally:
@@ -49,12 +49,21 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BottleError as error:
-            # Manifest errors begin with path:line:column, which editors recognize, so they get no prefix.
-            show = console.show if isinstance(error, ManifestError) else console.say
-            show("\n".join(map(escape_control_chars, str(error).split("\n"))))
-            sys.exit(error.exit_code)
+            sys.exit(_failed(error))
         except KeyboardInterrupt:
             sys.exit(130)  # click would print "Aborted!" and exit with 1
+
+
+def _failed(error: BaseException) -> int:
+    """Print a BottleError or an OSError; return its exit code."""
+    if isinstance(error, BottleError):
+        # Manifest errors begin with path:line:column, which editors recognize, so they get no prefix.
+        show = console.show if isinstance(error, ManifestError) else console.say
+        show("\n".join(map(escape_control_chars, str(error).split("\n"))))
+        return error.exit_code
+    assert isinstance(error, OSError)  # noqa: S101  (there is no other)
+    console.say(escape_control_chars(f"system error: {machine_fault(error)}"))
+    return MachineError.exit_code
 
 
 def _machine(agents: Path | None) -> Machine:
@@ -83,6 +92,17 @@ class _Text(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value else self.fail("must not be empty", param, ctx)
+
+
+class _Name(click.ParamType[Any]):
+    """A name for a session."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from claude_bottle.session import names
+
+        return value if names.is_name(value) else self.fail(f"must be of {names.SHAPE}", param, ctx)
 
 
 class _Folder(_Text):
@@ -138,10 +158,13 @@ def main() -> None:
     help="Revision to start from, instead of HEAD.",
 )  # fmt: skip
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
+@click.option("--detach", is_flag=True, help="Go on in the background, and print the session's id.")
+@click.option("--name", type=_Name(), default="", metavar="NAME", help="Name the session, for other commands.")
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
-    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
+    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, detach: bool, name: str,
+    agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -149,18 +172,40 @@ def start(
     """
     from claude_bottle.bottle.plan import Run
     from claude_bottle.repository import source
+    from claude_bottle.session import names
     from claude_bottle.session import start as session
 
     if yes and yes_if_unchanged:
         raise click.UsageError("--yes and --yes-if-unchanged exclude each other")
+    background = _background(asks=not yes) if detach and not dry_run else None
     machine = _machine(agents)
     [loaded] = _check(machine, agent)
-    run = Run(terminal=machine.interactive and question is None, question=question, arguments=claude_arguments)
+    terminal = (machine.interactive or detach) and question is None
+    run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name)
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
         session.dry_run(machine, loaded, run, wanted)
         return
-    sys.exit(session.start(machine, loaded, session.Options(run, yes, yes_if_unchanged, verbose, wanted)))
+    options = session.Options(run, yes, yes_if_unchanged, verbose, wanted, background=background)
+
+    def started() -> int:
+        with names.held(machine, name):
+            return session.start(machine, loaded, options)
+
+    sys.exit(background.run(started, _failed) if background else started())
+
+
+def _background(*, asks: bool) -> "Background":
+    """Return in a new process, which is the launcher from now on; this one exits once the session is proven."""
+    from claude_bottle.process import background
+    from claude_bottle.session.background import Background
+
+    parted = background.split(asks=asks)
+    if isinstance(parted, background.Back):
+        return Background(parted)
+    if parted.said:
+        console.output(parted.said)
+    sys.exit(parted.code)
 
 
 @main.command()
@@ -278,11 +323,38 @@ def check(agent: str | None, agents: Path | None) -> None:
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the sessions as JSON.")
 def list_(*, as_json: bool) -> None:
-    """List running sessions with their request counts."""
+    """List running sessions with their request counts.
+
+    Sessions in the background that have ended are listed until `history --remove` removes what is kept of them.
+    """
     from claude_bottle.commands import list as listing
 
-    found = listing.sessions(_machine(None))
+    found = listing.listed(_machine(None))
     console.output(json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found))
+
+
+@main.command()
+@click.argument("session", required=False, shell_complete=_completer("sessions"))
+def attach(*, session: str | None) -> None:
+    """Join the terminal of a session in the background.
+
+    Without SESSION, of the only one. Ctrl-\\ d leaves it running; else exits as the session does.
+    """
+    from claude_bottle.commands import attach
+
+    sys.exit(attach.attach(_machine(None), session))
+
+
+@main.command()
+@click.argument("session", nargs=-1, required=True, shell_complete=_completer("sessions"))
+def wait(*, session: tuple[str, ...]) -> None:
+    """Wait for the end of sessions in the background.
+
+    Exits with the first code that is not 0, in the order given; with 68 for a session without a record.
+    """
+    from claude_bottle.commands import wait
+
+    sys.exit(wait.wait(_machine(None), session))
 
 
 @main.command()

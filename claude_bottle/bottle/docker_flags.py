@@ -10,7 +10,10 @@ from claude_bottle.host.owner import Owner
 
 # Cannot be switched off; the default would hold Ctrl-P back.
 DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
-LABELS = ("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "proof")
+LABELS = (
+    *("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "name"),
+    "proof",
+)
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty if unused.
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -45,6 +48,7 @@ def _described(plan: Plan) -> dict[str, str]:
         "manifest": to_utf8(str(bottle.path.absolute())),  # docker replaces what is not UTF-8
         "base": plan.base.tag,
         "repository": plan.repository.work.label if plan.repository else "",
+        "name": plan.run.name,
         **_signs(plan),
     }
 

@@ -46,6 +46,7 @@ class Run:
     question: str | None = None
     arguments: tuple[str, ...] = ()
     login: bool = False
+    name: str = ""  # that the user gave the session
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,14 @@ def agents(host: Machine) -> tuple[str, ...]:
 
 
 def sessions(host: Machine) -> tuple[str, ...]:
-    """Return the ids of the sessions that have a container, the newest first."""
+    """Return the ids of the sessions that have a container, the newest first, and the names that users gave them."""
     from claude_bottle.session.planning import client_environment
 
     label = f"{PREFIX}.session"
-    words = ("docker", "ps", "--all", "--filter", f"label={label}", "--format", f'{{{{.Label "{label}"}}}}')
-    return tuple(dict.fromkeys(_lines(command.run(words, client_environment(host), timeout=_SECONDS))))
+    shown = f'{{{{.Label "{label}"}}}}\n{{{{.Label "{PREFIX}.name"}}}}'
+    words = ("docker", "ps", "--all", "--filter", f"label={label}", "--format", shown)
+    found = _lines(command.run(words, client_environment(host), timeout=_SECONDS))
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]:

@@ -279,6 +279,30 @@ def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
             Client(process, tuple(argv)).terminate()
 
 
+def gather(argv: Sequence[str], env: Mapping[str, str], take: Callable[[int, bytes], None]) -> int:
+    """Run a docker command with nothing on stdin; return its exit code.
+
+    `take` is called with what it writes, as it comes, and whether that is on 1, its stdout, or 2, its stderr.
+    """
+    pipe = subprocess.PIPE
+    process = _popen(argv, env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0)
+    open_ends = {end.fileno(): number for number, end in ((1, process.stdout), (2, process.stderr)) if end}
+    try:
+        while open_ends:
+            for descriptor in select.select(list(open_ends), [], [])[0]:
+                data = os.read(descriptor, _CHUNK)
+                take(open_ends[descriptor], data)
+                if not data:
+                    del open_ends[descriptor]
+        code = process.wait()
+        return code if code >= 0 else 128 - code
+    finally:
+        Client(process, tuple(argv)).terminate()
+        for end in (process.stdout, process.stderr):
+            if end:
+                end.close()
+
+
 def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
     """Start a helper that outlives this process and its terminal; return the pipe that is its stdin."""
     null = subprocess.DEVNULL

@@ -68,8 +68,8 @@ def connected(path: Path) -> Iterator[socket.socket]:
 def join(connection: socket.socket) -> int | None:
     """Join the user's terminal, descriptors 0 and 1; return the program's exit code, None if the user has detached.
 
-    Main thread only. Where the user's terminal goes away, the answer is 129. HUP, INT, QUIT and TERM detach, too: their
-    own handlers are called once the terminal is put back. Raises Lost.
+    Main thread only. Raises SystemExit(129) where the user's terminal goes away. HUP, INT, QUIT and TERM detach, too:
+    their own handlers are called once the terminal is put back. Raises Lost.
     """
     try:
         with terminal.Signals() as signals, terminal.Raw(0) as keys, terminal.reopened(1) as screen:
@@ -79,7 +79,7 @@ def join(connection: socket.socket) -> int | None:
             finally:
                 joined.put_back()
     except termios.error:
-        return terminal.GONE
+        raise SystemExit(terminal.GONE) from None
 
 
 class _Joined:
@@ -99,13 +99,13 @@ class _Joined:
             if self.stopped and not self.shown:
                 self.stopped = False
                 if number := terminal.stop(self.keys, self.signals):
-                    return 128 + number
+                    raise SystemExit(128 + number)
                 self._say_size()
                 self._say(frames.GO)
             if self.code is not None and not self.shown:
                 return self.code
             if code := self._turn():
-                return code
+                raise SystemExit(code)
         return None
 
     def put_back(self) -> None:

@@ -26,6 +26,7 @@ from claude_bottle.process.liveness import is_dead
 MIB = 1 << 20
 FACTS, MESSAGES, ANSWER, TRANSCRIPT = "session.json", "messages", "answer", "transcript.jsonl"
 RECEIPT, PLAN, COUNTS, REFUSALS = "receipt.json", "plan.json", "counts.json", "refusals.json"
+TERMINAL = "terminal"  # the path of the socket of one in the background
 # The parts of a record, and the most bytes of each: 64 MiB together.
 MOST: Mapping[str, int] = MappingProxyType(
     {
@@ -37,6 +38,7 @@ MOST: Mapping[str, int] = MappingProxyType(
         PLAN: MIB,
         COUNTS: MIB,
         REFUSALS: MIB,
+        TERMINAL: 1 << 13,
     }
 )
 LIMIT = 1024 * MIB  # bytes of all records
@@ -156,6 +158,11 @@ class Record:
         """Write what is known of the session; return the record with it. Raises OSError."""
         self.write_json(FACTS, facts.as_json())
         return Record(self.session, self.folder, facts, self.changed)
+
+    def read_facts(self) -> Facts | None:
+        """Return what is known of the session now; None if that is damaged, or gone."""
+        facts = Facts.parse(self.read(FACTS) or b"")
+        return facts if facts and facts.session == self.session else None
 
     def opened(self, part: str) -> int:
         """Return a descriptor to which a part is appended as it comes, which a child may inherit; raises OSError."""

@@ -16,7 +16,10 @@ from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
 
 # In the order of the fields of `Session`.
-_KEYS = ("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "proof", "role")
+_KEYS = (
+    *("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "name", "proof"),
+    "role",
+)
 _UNKNOWN = "-"  # while a session has no agent container: not yet, or no longer
 UNPROVEN = "no label proves that this user started {}"
 _READERS = 8  # logs read in parallel
@@ -37,6 +40,7 @@ class Session:
     base: str = _UNKNOWN
     repository: str = _UNKNOWN  # `Work.label`
     signs: str = _UNKNOWN  # the hosts whose TLS its credential proxy ends, joined by commas
+    called: str = _UNKNOWN  # the name that its user gave it
     proof: str = _UNKNOWN
     role: str = "agent"  # of the labelled container
     name: str = ""  # of that container
@@ -94,12 +98,13 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
 
 
 def find(sessions: Sequence[Session], prefix: str) -> Session:
-    """Return the session with the id `prefix`, or the only one whose id begins with it.
+    """Return the session with the id `prefix`, that of this name, or the only one whose id begins with it.
 
     Raises UsageError, which lists the candidates.
     """
     found = [session for session in sessions if prefix and session.id.startswith(prefix)]
     exact = [session for session in found if session.id == prefix]
+    exact = exact or [session for session in sessions if session.called == prefix != _UNKNOWN]
     if len(exact or found) == 1:
         return (exact or found)[0]
     names = ", ".join(escape_control_chars(session.id) for session in found or sessions)

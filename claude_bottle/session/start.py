@@ -27,6 +27,7 @@ from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import approvals, planning, preflight, registries, steps, token_store
 from claude_bottle.session.approvals import Approval, Entry
+from claude_bottle.session.background import Background
 from claude_bottle.session.bring_up import SessionContext, bring_up, build_shared, stage, unlock, unproven
 from claude_bottle.session.monitor import Heart, Monitor
 from claude_bottle.session.runner import Runner
@@ -50,6 +51,7 @@ class Options:
     verbose: bool = False
     wanted: Wanted | None = None  # the repository to clone into the bottle
     tap: Tap | None = None  # gets what a sign-in shows
+    background: Background | None = None  # in which it goes on once it is proven
 
 
 def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
@@ -85,12 +87,14 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
         unlock(plan, context)
         if monitor.ended:
             raise monitor.ended
+        if options.background:
+            options.background.go_on(machine, plan, receipt, context)
         context.watchdog.reap()
         back = _handing_back(plan, context, monitor)
         if not plan.run.login:  # it has no manifest to name
             context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
         context.undo.note("claude ...")
-        code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, agent)
+        code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, agent, options)
         if error := _why_cut(code, plan, context):
             raise monitor.ended or error
     # The hand-back has already printed its own error.
@@ -273,9 +277,11 @@ def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
     return plan, selftest.judge(plan, plan.known, Seen(*(result.stdout for result in steps_seen)), seconds)
 
 
-def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
+def _claude(plan: Plan, machine: Machine, agent: Agent, options: Options) -> int:
     step = steps.table(plan).claude
     env = planning.client_environment(machine) | plans.environment(machine, agent)
+    if options.background:
+        return options.background.claude(step.argv, env)
     if plan.run.terminal:
         return terminal.run(step.argv, env, stops=True)
     # --print on a terminal gets no stdin: what the user types meanwhile is for the shell.

@@ -38,8 +38,9 @@ PURE = {
     "bottle.agent", "bottle.credential_proxy", "bottle.docker_flags", "bottle.firewall", "bottle.job",
     "bottle.key_holder", "bottle.passed_on", "bottle.plan", "bottle.reach", "bottle.sidecar", "documents.escaping",
     "documents.yaml_edit", "egress.allowlist", "egress.credential_proxy", "egress.log", "manifest.api",
-    "manifest.credentials", "manifest.known_hosts", "manifest.private_key", "manifest.request_rules",
-    "process.frames", "process.modes", "process.screen", "process.wording", "repository.autorun_files", "repository.clone", "session.steps",
+    "manifest.credentials", "manifest.known_hosts", "manifest.private_key", "manifest.request_rules", "process.frames",
+    "process.modes", "process.screen", "process.wording", "repository.autorun_files", "repository.clone",
+    "session.steps",
 }  # fmt: skip
 IMPURE = {
     "datetime", "os", "random", "secrets", "socket", "tempfile", "time", "uuid", ".process.command", ".repository.git",

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -76,9 +75,9 @@ class User:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     tmp_path.chmod(0o700)
-    yield tmp_path
+    return tmp_path
 
 
 def test_a_terminal_joins_and_gets_the_exit_code(folder: Path) -> None:
@@ -144,7 +143,7 @@ def test_a_signal_to_a_terminal_leaves_the_program_running(folder: Path, number:
         other.shows("\x1b[2J")
         with closing(host.join()) as user:
             user.shows("\x1b[2J")
-            os.kill(user.pty.pid, number)
+            user.pty.kill(number)
             user.pty.expect(pexpect.EOF)
             user.pty.close()
             killed = number == signal.SIGKILL
