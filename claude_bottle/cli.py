@@ -159,12 +159,12 @@ def main() -> None:
 )  # fmt: skip
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
 @click.option("--detach", is_flag=True, help="Go on in the background, and print the session's id.")
-@click.option("--name", type=_Name(), default="", metavar="NAME", help="Name the session, for other commands.")
+@click.option("--name", type=_Name(), metavar="NAME", help="Name the session, for other commands.")
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
-    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, detach: bool, name: str,
-    agents: Path | None,
+    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, detach: bool,
+    name: str | None, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -181,7 +181,7 @@ def start(
     machine = _machine(agents)
     [loaded] = _check(machine, agent)
     terminal = (machine.interactive or detach) and question is None
-    run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name)
+    run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name or "")
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
     if dry_run:
         session.dry_run(machine, loaded, run, wanted)
@@ -189,7 +189,7 @@ def start(
     options = session.Options(run, yes, yes_if_unchanged, verbose, wanted, background=background)
 
     def started() -> int:
-        with names.held(machine, name):
+        with names.held(machine, run.name):
             return session.start(machine, loaded, options)
 
     sys.exit(background.run(started, _failed) if background else started())
