@@ -99,7 +99,7 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _completer(kinds: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return a completion function for "agents", "sessions" or "refs", or for more than one kind."""
+    """Return a completion function for "agents", "sessions", "kept" or "refs", or for more than one kind."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from claude_bottle.commands import completion
@@ -138,10 +138,19 @@ def main() -> None:
     help="Revision to start from, instead of HEAD.",
 )  # fmt: skip
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
+@click.option("--keep", is_flag=True, help="Keep the conversation and its results when the session ends.")
+@click.option(
+    "--resume",
+    type=_Text(),
+    metavar="SESSION",
+    shell_complete=_completer("kept"),
+    help="Go on with a kept conversation in a new bottle.",
+)
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
-    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, agents: Path | None,
+    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, keep: bool,
+    resume: str | None, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -149,6 +158,7 @@ def start(
     """
     from claude_bottle.bottle.plan import Run
     from claude_bottle.repository import source
+    from claude_bottle.session import resuming
     from claude_bottle.session import start as session
 
     if yes and yes_if_unchanged:
@@ -157,10 +167,15 @@ def start(
     [loaded] = _check(machine, agent)
     run = Run(terminal=machine.interactive and question is None, question=question, arguments=claude_arguments)
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
+    resumed = resuming.find(machine, resume) if resume else None
+    if resumed:
+        run, wanted = replace(run, resumed=resumed.conversation), resumed.wanted(wanted, named=ref is not None)
     if dry_run:
-        session.dry_run(machine, loaded, run, wanted)
+        session.dry_run(machine, loaded, run, wanted, resumed)
         return
-    sys.exit(session.start(machine, loaded, session.Options(run, yes, yes_if_unchanged, verbose, wanted)))
+    options = session.Options(run, yes, yes_if_unchanged, verbose, wanted)
+    keep = keep or machine.is_on("KEEP")
+    sys.exit(session.start(machine, loaded, replace(options, keep=keep, resumed=resumed)))
 
 
 @main.command()
@@ -313,6 +328,48 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
     with closing(logs.logs(_machine(None), session, follow=follow, blocked=blocked)) as events:
         for event in events:
             console.output(str(event))
+
+
+@main.command()
+@click.argument("session", required=False, shell_complete=_completer("kept"))
+@click.option("--json", "as_json", is_flag=True, help="Print what is kept as JSON.")
+@click.option("--remove", is_flag=True, help="Remove what is kept of SESSION, or of --all.")
+@click.option("--all", "every", is_flag=True, help="With --remove: all that is kept.")
+def history(*, session: str | None, as_json: bool, remove: bool, every: bool) -> None:
+    """List kept sessions, show or remove one.
+
+    What `start --keep` has kept; SESSION is an id, or any unambiguous beginning of one.
+    """
+    from claude_bottle.commands import history
+
+    machine = _machine(None)
+    if (every and not remove) or (remove and (bool(session) == every or as_json)):
+        raise click.UsageError("pass SESSION or --all with --remove, and --all only then")
+    if remove:
+        for one in history.remove(machine, session):
+            console.report(f"removed {one}")
+        return
+    if session:
+        shown = history.shown(machine, session)
+        console.output(json.dumps(shown.as_json(whole=True), indent=2) if as_json else str(shown))
+        return
+    found = history.kept(machine)
+    console.output(json.dumps([one.as_json() for one in found], indent=2) if as_json else history.table(found))
+
+
+@main.command()
+@click.argument("session", shell_complete=_completer("kept"))
+def answer(*, session: str) -> None:
+    """Print the kept answer of a session.
+
+    SESSION is an id, or any unambiguous beginning of one.
+    """
+    from claude_bottle.commands import history
+
+    found = history.answer(_machine(None), session)
+    for note in found.notes:
+        console.say(note)
+    console.emit(found.data)
 
 
 @main.command()
