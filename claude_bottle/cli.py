@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from claude_bottle.egress.allowlist import Host
     from claude_bottle.manifest.agent import Agent
     from claude_bottle.session.background import Background
+    from claude_bottle.session.start import Options
 
 
 class _Commands(click.Group):
@@ -119,7 +120,7 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _completer(kinds: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return a completion function for "agents", "sessions" or "refs", or for more than one kind."""
+    """Return a completion function for "agents", "sessions", "kept" or "refs", or for more than one kind."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from claude_bottle.commands import completion
@@ -160,11 +161,19 @@ def main() -> None:
 @click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
 @click.option("--detach", is_flag=True, help="Go on in the background, and print the session's id.")
 @click.option("--name", type=_Name(), metavar="NAME", help="Name the session, for other commands.")
+@click.option("--keep", is_flag=True, help="Keep the conversation and its results when the session ends.")
+@click.option(
+    "--resume",
+    type=_Text(),
+    metavar="SESSION",
+    shell_complete=_completer("kept"),
+    help="Go on with a kept conversation in a new bottle.",
+)
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
-    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, detach: bool,
-    name: str | None, agents: Path | None,
+    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, keep: bool,
+    resume: str | None, detach: bool, name: str | None, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -172,7 +181,7 @@ def start(
     """
     from claude_bottle.bottle.plan import Run
     from claude_bottle.repository import source
-    from claude_bottle.session import names
+    from claude_bottle.session import resuming
     from claude_bottle.session import start as session
 
     if yes and yes_if_unchanged:
@@ -183,16 +192,25 @@ def start(
     terminal = (machine.interactive or detach) and question is None
     run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name or "")
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
+    resumed = resuming.find(machine, resume) if resume else None
+    if resumed:
+        run, wanted = replace(run, resumed=resumed.conversation), resumed.wanted(wanted, named=ref is not None)
     if dry_run:
-        session.dry_run(machine, loaded, run, wanted)
+        session.dry_run(machine, loaded, run, wanted, resumed)
         return
-    options = session.Options(run, yes, yes_if_unchanged, verbose, wanted, background=background)
+    options = session.Options(run, yes, yes_if_unchanged, verbose, wanted, keep=keep or machine.is_on("KEEP"))
+    _run(machine, loaded, replace(options, resumed=resumed, background=background))
+
+
+def _run(machine: Machine, agent: "Agent", options: "Options") -> None:
+    from claude_bottle.session import names
+    from claude_bottle.session import start as session
 
     def started() -> int:
-        with names.held(machine, run.name):
-            return session.start(machine, loaded, options)
+        with names.held(machine, options.run.name):
+            return session.start(machine, agent, options)
 
-    sys.exit(background.run(started, _failed) if background else started())
+    sys.exit(options.background.run(started, _failed) if options.background else started())
 
 
 def _background(*, asks: bool) -> "Background":
@@ -385,6 +403,48 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
     with closing(logs.logs(_machine(None), session, follow=follow, blocked=blocked)) as events:
         for event in events:
             console.output(str(event))
+
+
+@main.command()
+@click.argument("session", required=False, shell_complete=_completer("kept"))
+@click.option("--json", "as_json", is_flag=True, help="Print what is kept as JSON.")
+@click.option("--remove", is_flag=True, help="Remove what is kept of SESSION, or of --all.")
+@click.option("--all", "every", is_flag=True, help="With --remove: all that is kept.")
+def history(*, session: str | None, as_json: bool, remove: bool, every: bool) -> None:
+    """List kept sessions, show or remove one.
+
+    What `start --keep` has kept; SESSION is an id, or any unambiguous beginning of one.
+    """
+    from claude_bottle.commands import history
+
+    machine = _machine(None)
+    if (every and not remove) or (remove and (bool(session) == every or as_json)):
+        raise click.UsageError("pass SESSION or --all with --remove, and --all only then")
+    if remove:
+        for one in history.remove(machine, session):
+            console.report(f"removed {one}")
+        return
+    if session:
+        shown = history.shown(machine, session)
+        console.output(json.dumps(shown.as_json(whole=True), indent=2) if as_json else str(shown))
+        return
+    found = history.kept(machine)
+    console.output(json.dumps([one.as_json() for one in found], indent=2) if as_json else history.table(found))
+
+
+@main.command()
+@click.argument("session", shell_complete=_completer("kept"))
+def answer(*, session: str) -> None:
+    """Print the kept answer of a session.
+
+    SESSION is an id, or any unambiguous beginning of one.
+    """
+    from claude_bottle.commands import history
+
+    found = history.answer(_machine(None), session)
+    for note in found.notes:
+        console.say(note)
+    console.emit(found.data)
 
 
 @main.command()

@@ -110,6 +110,13 @@ def sessions(host: Machine) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, found)))
 
 
+def kept(host: Machine) -> tuple[str, ...]:
+    """Return the ids of the sessions of which something is kept, the newest first."""
+    from claude_bottle.session.records import Records
+
+    return tuple(record.session for record in Records.of(host).all())
+
+
 def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]:
     """Return the branches and tags of `repo`, else of the agent's repository, else of the current directory's."""
     from claude_bottle.manifest.agent import load_agent
@@ -124,7 +131,7 @@ def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]
 
 
 def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequence[str], incomplete: str) -> list[str]:
-    """Return the "agents", "sessions" or "refs", or those of more kinds, that begin with `incomplete`, if known.
+    """Return the "agents", "sessions", "kept" (sessions) or "refs", or more kinds, that begin with `incomplete`.
 
     `given` are the parameters on the command line, `rest` the words that could not be assigned to any.
     """
@@ -136,6 +143,7 @@ def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequen
             found += (
                 agents(host) if kind == "agents"
                 else sessions(host) if kind == "sessions"
+                else kept(host) if kind == "kept"
                 else refs(host, repo, cast("str | None", agent))
             )  # fmt: skip
     # What a script reads is one a line; nobody wants to type what cannot be seen.

@@ -268,15 +268,37 @@ def merged(
                     ended(client.process.wait())
 
 
-def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
-    """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code."""
-    process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None)
+def attach(
+    argv: Sequence[str], env: Mapping[str, str], *, silent: bool, heard: Callable[[bytes], None] | None = None
+) -> int:
+    """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code.
+
+    If given, `heard` is called with all that it writes on stdout, also once nobody reads this process's own any more.
+    """
+    out = subprocess.PIPE if heard else None
+    process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None, stdout=out)
     try:
+        if heard and process.stdout:
+            _copy(process.stdout, heard)
         code = process.wait()
         return code if code >= 0 else 128 - code
     finally:
         if process.poll() is None:
             Client(process, tuple(argv)).terminate()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _copy(pipe: IO[bytes], heard: Callable[[bytes], None]) -> None:
+    """Copy a pipe to stdout, to its end; once that has gone, to nowhere."""
+    gone = False
+    while data := os.read(pipe.fileno(), _CHUNK):
+        heard(data)
+        try:
+            while data and not gone:
+                data = data[os.write(1, data) :]
+        except OSError:
+            gone = True
 
 
 def gather(argv: Sequence[str], env: Mapping[str, str], take: Callable[[int, bytes], None]) -> int:

@@ -37,6 +37,13 @@ GO_ON = b"\x06"
 _CTRL = rb"%c|\x1b\[(?:\d+:\d*:)?%d[\d:]*;(?:5|69|133|197)[\d:;]*u|\x1b\[27;5;%d~"
 _CTRL_C, _CTRL_Z = (re.compile(_CTRL % (key & 0x1F, key, key)) for key in b"cz")
 _LONGEST_KEY = 32  # bytes
+# Claude Code 2.1.331's last words once it has left the alternate screen: how to go on with what is gone by then.
+_HINT_BEGINS = b"\x1b[2mResume this session with:\x1b[22m\r\n"
+_HINT = re.compile(
+    re.escape(_HINT_BEGINS) + rb"\x1b\[2mclaude [ -~]*--resume [0-9a-f-]{36}\x1b\[22m\r\n((?:\x1b\[[0-?]*[@-~])*)"
+)
+_ALTERNATE, _MAIN = b"\x1b[?1049h", b"\x1b[?1049l"
+_LONGEST_HINT = 1024  # bytes; as many may be between it and the end of the alternate screen
 _WANTED = 5.0  # seconds after Ctrl-Z in which a stop is the user's doing
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
@@ -51,6 +58,7 @@ def run(
     full_screen: bool = True,
     stops: bool = False,
     ctrl_c_ends: bool = False,
+    drops_hint: bool = False,
     tap: Tap | None = None,
 ) -> int:
     """Run `argv` on the user's terminal, descriptors 0 and `shown`; return its exit code, 128+n after a signal n.
@@ -61,12 +69,15 @@ def run(
     not end by itself has its screen put back; any other only gets its line ended. A program that `stops` says STOPPED
     when it has; then this process's group stops, too, if the user has just typed Ctrl-Z, and the program gets GO_ON
     when the shell has brought that back. Any other stop is undone at once: what is typed meanwhile would be for the
-    shell. If `ctrl_c_ends`, Ctrl-C ends the child, and the answer is 130. `tap` is called with all that the child
-    writes. Raises EngineError where `argv` cannot be started.
+    shell. If `ctrl_c_ends`, Ctrl-C ends the child, and the answer is 130. If it
+    `drops_hint`, the child's last words are not shown if they are Claude's hint at its `--resume`. `tap` is called with
+    all that the child writes. Raises EngineError where `argv` cannot be started.
     """
     try:
         with Signals() as signals, Raw(0) as keys, reopened(shown) as screen, started(argv, env) as child:
-            code = _Join(child, keys, screen, signals, Stops(heeded=stops), tap, ctrl_c_ends=ctrl_c_ends).copy()
+            join = _Join(child, keys, screen, signals, Stops(heeded=stops), tap, ctrl_c_ends=ctrl_c_ends)
+            join.hint.dropped = drops_hint
+            code = join.copy()
             if code > 128 and keys.raw and os.isatty(screen):  # it did not end by itself
                 write(screen, bytearray(_SCREEN_BACK if full_screen else b"\r\n"))
             return code
@@ -91,6 +102,7 @@ class _Join:
         self.child, self.keys, self.screen, self.signals, self.stops = child, keys, screen, signals, stops
         self.tap, self.ctrl_c_ends = tap, ctrl_c_ends
         self.typed, self.shown = bytearray(), bytearray()
+        self.hint = Hint()
         self.talking = True
 
     def copy(self) -> int:
@@ -109,7 +121,7 @@ class _Join:
             return 128 + number
         self._resize()
         self.typed[:0] = GO_ON
-        self.stops.pass_on(self.shown, last=not self.talking)
+        self._pass_on()
         return 0
 
     def _turn(self) -> int:
@@ -153,7 +165,13 @@ class _Join:
         self.talking = read(fd, self.stops.said)
         if self.tap:
             self.tap(bytes(self.stops.said[held:]), termios.tcgetwinsize(self.keys.fd))
-        self.stops.pass_on(self.shown, last=not self.talking)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        self.stops.pass_on(self.hint.said, last=not self.talking)
+        self.hint.pass_on(self.shown, last=not self.talking)
+        if self.stops.stopped:
+            self.hint.give_up(self.shown)
 
     def _type(self) -> int:
         """Take what is typed; return the code if that ends it, else 0."""
@@ -161,6 +179,7 @@ class _Join:
         more = read(self.keys.fd, keys)
         self.typed += keys
         self.stops.hear(keys)
+        self.hint.give_up(self.shown)  # what still listens has not said its last words
         if self.ctrl_c_ends and self.stops.interrupted:
             return 128 + signal.SIGINT
         return 0 if more else GONE
@@ -221,9 +240,53 @@ class Stops:
         return time.monotonic() < asked + _WANTED
 
 
-def _overlap(said: bytearray) -> int:
-    """Return the length of the longest beginning of STOPPED with which `said` ends."""
-    return next((size for size in range(len(STOPPED) - 1, 0, -1) if said.endswith(STOPPED[:size])), 0)
+class Hint:
+    """Holds back what may be Claude's hint, and drops it if that is the last that is said.
+
+    Only what begins as the hint does, after the end of the alternate screen, is held, and only until anything else is
+    said or typed: nothing is ever changed between the bytes of a program that goes on.
+    """
+
+    def __init__(self, *, dropped: bool = False) -> None:
+        """Hold nothing yet; unless it is `dropped`, all is passed on as it is said."""
+        self.said = bytearray()  # and not yet passed on to what is shown
+        self.dropped = dropped
+        self._recent = b""  # the last that was passed on
+
+    def pass_on(self, shown: bytearray, *, last: bool = False) -> None:
+        """Pass on what is said but for the hint, or what may become one."""
+        if not self.dropped:
+            self.give_up(shown)
+            return
+        at = self.said.find(_HINT_BEGINS)
+        if at < 0:
+            self._show(shown, len(self.said) - (0 if last else _overlap(self.said, _HINT_BEGINS)))
+            return
+        self._show(shown, at)
+        if not self._left_the_screen() or len(self.said) > _LONGEST_HINT:
+            self.give_up(shown)
+        elif last:
+            hint = _HINT.fullmatch(self.said)
+            shown += hint[1] if hint else self.said
+            self.said.clear()
+
+    def give_up(self, shown: bytearray) -> None:
+        """Pass on all that is held."""
+        self._show(shown, len(self.said))
+
+    def _show(self, shown: bytearray, end: int) -> None:
+        part = self.said[:end]
+        shown += part
+        self._recent = (self._recent + part)[-_LONGEST_HINT:]
+        del self.said[:end]
+
+    def _left_the_screen(self) -> bool:
+        return self._recent.rfind(_MAIN) > self._recent.rfind(_ALTERNATE)
+
+
+def _overlap(said: bytearray, word: bytes = STOPPED) -> int:
+    """Return the length of the longest beginning of `word` with which `said` ends."""
+    return next((size for size in range(len(word) - 1, 0, -1) if said.endswith(word[:size])), 0)
 
 
 def read(fd: int, buffer: bytearray) -> bool:

@@ -155,7 +155,7 @@ class _Host:
     ) -> None:
         self.child, self.listening, self.signals, self.size = child, listening, signals, size
         self.terminals: list[_Terminal] = []
-        self.modes, self.stops = Modes(), terminal.Stops(heeded=True)
+        self.modes, self.stops, self.hint = Modes(), terminal.Stops(heeded=True), terminal.Hint(dropped=True)
         self.typed = bytearray()
         self.talking = True
         self.sleeping = False  # stopped, until the terminal at which that was typed goes on
@@ -226,17 +226,23 @@ class _Host:
         """Show what the program has written, up to a stop that is to last."""
         while True:
             shown = bytearray()
-            self.stops.pass_on(shown, last=not self.talking)
-            if shown:
-                self.modes.feed(bytes(shown))
-            for each in self.terminals if shown else ():
-                each.show(bytes(shown))
+            self.stops.pass_on(self.hint.said, last=not self.talking)
+            self.hint.pass_on(shown, last=not self.talking)
+            if self.stops.stopped:
+                self.hint.give_up(shown)
+            self._show(bytes(shown))
             if self.stops.stopped and self._is_wanted():
                 self.sleeping = True
                 return
             if not self.stops.stopped:
                 return
             self._wake()
+
+    def _show(self, shown: bytes) -> None:
+        if shown:
+            self.modes.feed(shown)
+            for each in self.terminals:
+                each.show(shown)
 
     def _is_wanted(self) -> bool:
         """Stop the terminals at which a stop was typed; return whether the program is to stop: if no other shows it."""
@@ -281,6 +287,9 @@ class _Host:
         if kind == frames.KEYS:
             each.stops.hear(said)
             self.typed += said
+            held = bytearray()
+            self.hint.give_up(held)  # what still listens has not said its last words
+            self._show(bytes(held))
         elif kind == frames.SIZE:
             first, each.size = each.size is None, frames.read_size(said)
             if first:

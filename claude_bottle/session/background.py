@@ -7,18 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from claude_bottle.bottle.plan import Plan
+from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, MachineError
-from claude_bottle.host.machine import Machine
+from claude_bottle.host import console
+from claude_bottle.host.machine import Machine, machine_fault
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command, terminal_host
 from claude_bottle.process.background import Back
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import records
+from claude_bottle.session import conversation, records
 from claude_bottle.session.bring_up import SessionContext
+from claude_bottle.session.conversation import Strike
 from claude_bottle.session.records import ANSWER, MESSAGES, MOST, RECEIPT, TERMINAL, Facts, Record, Records
 
 _LAST = -1  # the place in the order of teardown of what is needed until the end
 _ERRORS = MOST[MESSAGES] // 2  # bytes of what claude says on stderr without a terminal
+_LARGEST = 1 << 16  # bytes of a secret: what may be left over when something is cut in the middle of one
 KILLED = 128 + 9  # the exit code of a launcher that could not write one
 
 
@@ -31,6 +35,7 @@ class Background:
         self._size = terminal_host.size()
         self._record: Record | None = None
         self._listening: socket.socket | None = None
+        self._strike: Strike | None = None
         self._cut = False
 
     def run(self, body: Callable[[], int], failed: Callable[[BaseException], int]) -> int:
@@ -75,28 +80,45 @@ class Background:
         except BaseException:
             Records.of(machine).remove(record)  # the user reads of it on the terminal
             raise
-        self._record = record
+        self._record, self._strike = record, Strike(conversation.secrets(machine, plan.agent))
         self._back.ready(plan.session, messages)
         os.close(messages)
 
-    def claude(self, argv: tuple[str, ...], env: Mapping[str, str]) -> int:
-        """Run claude on the terminal that others join, or headless; return its exit code."""
+    def claude(
+        self, argv: tuple[str, ...], env: Mapping[str, str], heard: Callable[[bytes], None] | None = None
+    ) -> int:
+        """Run claude on the terminal that others join, or headless; return its exit code.
+
+        If given, `heard` is called with its answer as it comes.
+        """
         if self._listening:
             return terminal_host.serve(argv, env, self._listening, self._size)
-        assert self._record  # noqa: S101  (it went on)
-        answer, left = self._record.opened(ANSWER), {1: MOST[ANSWER], 2: _ERRORS}
+        said = {1: bytearray(), 2: bytearray()}
 
         def take(stream: int, data: bytes) -> None:
-            kept = data[: left[stream]]
-            left[stream] -= len(kept)
-            self._cut = self._cut or (stream == 1 and len(kept) < len(data))
-            while kept:
-                kept = kept[os.write(answer if stream == 1 else 2, kept) :]
+            room = (MOST[ANSWER] if stream == 1 else _ERRORS) + _LARGEST - len(said[stream])
+            said[stream] += data[: max(0, room)]
+            if heard and stream == 1:
+                heard(data)
 
         try:
             return command.gather(argv, env, take)
         finally:
-            os.close(answer)
+            self._write(bytes(said[1]), bytes(said[2]))
+
+    def _write(self, answer: bytes, errors: bytes) -> None:
+        """Write what claude said without a terminal, its secrets struck out, and cut at its limit."""
+        assert self._record  # noqa: S101  (it went on)
+        assert self._strike  # noqa: S101  (the same)
+        errors = self._strike.out(errors)[:_ERRORS]
+        self._strike.count = 0  # of the answer alone
+        answer = self._strike.out(answer)
+        self._cut = len(answer) > MOST[ANSWER]
+        console.show(errors.decode(errors="replace"))
+        try:
+            self._record.write(ANSWER, answer[: MOST[ANSWER]])
+        except OSError as error:  # the work is still to be brought back
+            console.say(escape_control_chars(f"the answer is not kept: {machine_fault(error)}"))
 
     def _listen(self, plan: Plan, record: Record, context: SessionContext) -> None:
         with context.undo.shielded():
@@ -114,7 +136,8 @@ class Background:
         first, now = self._record.facts, self._record.read_facts()
         if first and now:  # what was added meanwhile is kept
             cut = now.cut or self._cut
-            now = replace(now, name=first.name, detached=True, cut=cut)
+            struck = now.struck or (self._strike.count if self._strike else 0)
+            now = replace(now, name=first.name, detached=True, cut=cut, struck=struck)
             self._record.write_facts(replace(now, ended=records.now(), code=code, error=error))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from claude_bottle.bottle.plan import Plan
+from claude_bottle.bottle.plan import Conversation, Plan
 from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
@@ -66,6 +66,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
         yield "  claude  " + quoted(*plan.run.arguments)
+    yield from _resumed(plan.run.resumed)
     yield from _repository(plan)
     yield f"bottle  {escape_control_chars(bottle.name)}"
     yield from _environment(bottle)
@@ -88,6 +89,12 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
     if own and base and own != base:  # not known of an image that is still to be built
         yield f"  path    {escape_control_chars(own)}"
+
+
+def _resumed(resumed: Conversation | None) -> Iterator[str]:
+    if resumed:
+        count = len(resumed.data.splitlines())
+        yield f"  resume  session {resumed.session}, {count} lines: an old conversation can carry an old injection"
 
 
 def _repository(plan: Plan) -> Iterator[str]:
