@@ -105,6 +105,7 @@ def find(sessions: Sequence[Session], prefix: str) -> Session:
     found = [session for session in sessions if prefix and session.id.startswith(prefix)]
     exact = [session for session in found if session.id == prefix]
     exact = exact or [session for session in sessions if session.called == prefix != _UNKNOWN]
+    found = exact or found
     if len(exact or found) == 1:
         return (exact or found)[0]
     names = ", ".join(escape_control_chars(session.id) for session in found or sessions)
