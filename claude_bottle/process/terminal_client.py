@@ -21,6 +21,7 @@ _FIRST = rb"(?:\x1c|\x1b\[92(?::\d*)*;(?:5|69|133|197)(?::1)?(?:;\d*)?u|\x1b\[27
 _LET_GO = rb"(?:\x1b\[[\d:]+;\d+:[23]u)*"
 _SECOND = rb"(?:d|\x1b\[100(?::\d*)*(?:;(?:1|65|129|193)?(?::1)?(?:;\d*)?)?u)"
 _AT_THE_END = re.compile(_FIRST + _LET_GO + rb"(?P<second>" + _SECOND + rb")?\Z")
+_AGAIN = re.compile(_FIRST + _LET_GO)
 _LATER = re.compile(_LET_GO + rb"(?P<second>" + _SECOND + rb")?")
 _LONGEST = 64  # bytes that are typed at once, and not pasted
 
@@ -45,9 +46,10 @@ class Keys:
             if match and match.end() == len(data):
                 self._held += data
                 return b"", False
-            data, self._held = self._held + data, b""
-            if _AT_THE_END.match(data):  # of two, one is for the program
-                return data, False
+            held, self._held = self._held, b""
+            if _AGAIN.fullmatch(data):  # of two, one is for the program
+                return held, False
+            data = held + data
         match = _AT_THE_END.search(data) if len(data) <= _LONGEST else None
         if not match:
             return data, False
