@@ -30,7 +30,7 @@ TERMINAL = "terminal"  # the path of the socket of one in the background
 # The parts of a record, and the most bytes of each: 64 MiB together.
 MOST: Mapping[str, int] = MappingProxyType(
     {
-        FACTS: MIB // 2,
+        FACTS: MIB // 2 - (1 << 13),
         MESSAGES: 6 * MIB,
         ANSWER: 8 * MIB,
         TRANSCRIPT: 46 * MIB,
