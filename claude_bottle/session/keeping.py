@@ -81,7 +81,11 @@ class Keeper:
         elif isinstance(error, SystemExit):
             self._code = error.code if isinstance(error.code, int) else 1
         if self._begun and (error is None or isinstance(error, BottleError | SystemExit)):
-            self._keep(self._begun)
+            try:
+                self._keep(self._begun)
+            except Exception as failed:  # of any kind: the session has its exit code
+                why = machine_fault(failed) if isinstance(failed, OSError) else str(failed) or repr(failed)
+                console.say(escape_control_chars(f"this session is not kept: {why}"))
 
     def begin(
         self, machine: Machine, plan: Plan, receipt: Receipt, tally: Tally, started: Callable[[int], None]
@@ -120,16 +124,13 @@ class Keeper:
         self._answer += data[: max(0, room)]
 
     def _keep(self, begun: _Begun) -> None:
+        """Write the record, and make room for it; raises OSError."""
         kept = Records.of(self._machine)
         facts = self._facts(begun)
-        try:
-            record = kept.create(facts)
-            facts = self._parts(begun, record, facts)
-            facts = replace(facts, struck=begun.strike.count, notes=tuple(self._notes))
-            record = record.write_facts(facts)
-        except OSError as error:
-            console.say(escape_control_chars(f"this session is not kept: {machine_fault(error)}"))
-            return
+        record = kept.create(facts)
+        facts = self._parts(begun, record, facts)
+        facts = replace(facts, struck=begun.strike.count, notes=tuple(self._notes))
+        record = record.write_facts(facts)
         for note in self._notes:
             console.say(escape_control_chars(note))
         self._tell(facts)

@@ -93,8 +93,8 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
 
 def _resumed(resumed: Conversation | None) -> Iterator[str]:
     if resumed:
-        count = len(resumed.data.splitlines())
-        yield f"  resume  session {resumed.session}, {count} lines: an old conversation can carry an old injection"
+        size = f"{len(resumed.data) / 1024:.1f} KiB"
+        yield f"  resume  session {resumed.session}, {size}: an old conversation can carry an old injection"
 
 
 def _repository(plan: Plan) -> Iterator[str]:

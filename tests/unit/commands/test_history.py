@@ -122,5 +122,5 @@ def test_kept_sessions_are_completed(scene: Scene, kept: Records) -> None:
     assert kept.all()
     for words in ("cli.py history demo-", "cli.py answer demo-", "cli.py start demo --resume demo-"):
         count = str(len(words.split()) - 1)
-        out = scene.run("", COMP_WORDS=words, COMP_CWORD=count, _PATCHED_PY_COMPLETE="bash_complete")[1]
+        out = scene.run("", COMP_WORDS=words, COMP_CWORD=count, _CLI_PY_COMPLETE="bash_complete")[1]
         assert out.splitlines() == [f"plain,{NEW.session}", f"plain,{OLD.session}"], words

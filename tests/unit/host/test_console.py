@@ -172,3 +172,14 @@ progress.say("over")
     child.close()
     line = b"\r" + f"claude-bottle: {'w' * 100}".encode()[: width - 1] + b"\x1b[K"
     assert child.before == line * 2 + b"\r\x1b[K" + b"claude-bottle: " + b"w" * 100 + b": over\r\n"
+
+
+def test_a_files_content_does_nothing_to_a_terminal_and_passes_a_pipe_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    data = b"\x1b[31mred\tcell\xff\nlast"
+    console.emit(data)
+    assert capfdbinary.readouterr().out == data
+    monkeypatch.setattr(console, "_is_terminal", lambda _: True)
+    console.emit(data)
+    assert capfdbinary.readouterr().out == b"\\x1b[31mred\tcell\\xff\nlast\n"

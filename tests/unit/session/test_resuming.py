@@ -60,7 +60,7 @@ def test_claude_goes_on_without_another_yes_if_nothing_more_is_reached(scene: Sc
     kept(scene, approved(scene))
     code, _, err = scene.run(*RESUME, "--yes")
     assert code == 0, err
-    assert f"  resume  session {OLD}, 1 lines: an old conversation can carry an old injection\n" in err
+    assert f"  resume  session {OLD}, 0.1 KiB: an old conversation can carry an old injection\n" in err
     assert "beware" not in err
     [claude] = [event.argv for event in scene.log if event.starts(STEPS["claude"]) and "--resume" in event.argv]
     assert claude[claude.index("--resume") + 1] == ID
