@@ -26,7 +26,7 @@ from claude_bottle.process import terminal
 from tests.support import systems
 
 PROGRAMS = Path(__file__).parents[2] / "support" / "programs"
-GUARD = 30  # seconds; no test comes near it
+GUARD = 300  # seconds; no test comes near it
 SHELL = b"$ shell $"
 
 
