@@ -20,6 +20,8 @@ from claude_bottle.host.machine import Machine, machine_fault, read_machine
 if TYPE_CHECKING:
     from claude_bottle.egress.allowlist import Host
     from claude_bottle.manifest.agent import Agent
+    from claude_bottle.session.background import Background
+    from claude_bottle.session.start import Options
 
 
 class _Commands(click.Group):
@@ -37,8 +39,7 @@ class _Commands(click.Group):
                     error.show(sys.stderr)
             sys.exit(error.exit_code)
         except OSError as error:
-            console.say(escape_control_chars(f"system error: {machine_fault(error)}"))
-            sys.exit(MachineError.exit_code)
+            sys.exit(_failed(error))
         except click.Abort:
             sys.exit(130)
         finally:
@@ -49,12 +50,21 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BottleError as error:
-            # Manifest errors begin with path:line:column, which editors recognize, so they get no prefix.
-            show = console.show if isinstance(error, ManifestError) else console.say
-            show("\n".join(map(escape_control_chars, str(error).split("\n"))))
-            sys.exit(error.exit_code)
+            sys.exit(_failed(error))
         except KeyboardInterrupt:
             sys.exit(130)  # click would print "Aborted!" and exit with 1
+
+
+def _failed(error: BaseException) -> int:
+    """Print a BottleError or an OSError; return its exit code."""
+    if isinstance(error, BottleError):
+        # Manifest errors begin with path:line:column, which editors recognize, so they get no prefix.
+        show = console.show if isinstance(error, ManifestError) else console.say
+        show("\n".join(map(escape_control_chars, str(error).split("\n"))))
+        return error.exit_code
+    assert isinstance(error, OSError)  # noqa: S101  (there is no other)
+    console.say(escape_control_chars(f"system error: {machine_fault(error)}"))
+    return MachineError.exit_code
 
 
 def _machine(agents: Path | None) -> Machine:
@@ -99,6 +109,17 @@ class _Time(click.ParamType[Any]):
             return self.fail(str(error), param, ctx)
 
 
+class _Name(click.ParamType[Any]):
+    """A name for a session."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from claude_bottle.session import names
+
+        return value if names.is_name(value) else self.fail(f"must be of {names.SHAPE}", param, ctx)
+
+
 class _Folder(_Text):
     """A path that is not empty: `Path("")` would be the current directory."""
 
@@ -113,7 +134,7 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _completer(kinds: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return a completion function for "agents", "sessions" or "refs", or for more than one kind."""
+    """Return a completion function for "agents", "sessions", "kept" or "refs", or for more than one kind."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from claude_bottle.commands import completion
@@ -155,11 +176,21 @@ def main() -> None:
 @click.option(
     "--for", "time", type=_Time(), metavar="TIME", help="End after a time such as 90m, whatever the manifest has."
 )
+@click.option("--detach", is_flag=True, help="Go on in the background, and print the session's id.")
+@click.option("--name", type=_Name(), metavar="NAME", help="Name the session, for other commands.")
+@click.option("--keep", is_flag=True, help="Keep the conversation and its results when the session ends.")
+@click.option(
+    "--resume",
+    type=_Text(),
+    metavar="SESSION",
+    shell_complete=_completer("kept"),
+    help="Go on with a kept conversation in a new bottle.",
+)
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
-    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, time: int | None,
-    agents: Path | None,
+    dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, time: int | None, keep: bool,
+    resume: str | None, detach: bool, name: str | None, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -167,20 +198,50 @@ def start(
     """
     from claude_bottle.bottle.plan import Run
     from claude_bottle.repository import source
+    from claude_bottle.session import resuming, time_limit
     from claude_bottle.session import start as session
-    from claude_bottle.session import time_limit
 
     if yes and yes_if_unchanged:
         raise click.UsageError("--yes and --yes-if-unchanged exclude each other")
+    background = _background(asks=not yes) if detach and not dry_run else None
     machine = _machine(agents)
     [loaded] = _check(machine, agent)
     loaded = time_limit.limited(loaded, time) if time else loaded
-    run = Run(terminal=machine.interactive and question is None, question=question, arguments=claude_arguments)
+    terminal = (machine.interactive or detach) and question is None
+    run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name or "")
     wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
+    resumed = resuming.find(machine, resume) if resume else None
+    if resumed:
+        run, wanted = replace(run, resumed=resumed.conversation), resumed.wanted(wanted, named=ref is not None)
     if dry_run:
-        session.dry_run(machine, loaded, run, wanted)
+        session.dry_run(machine, loaded, run, wanted, resumed)
         return
-    sys.exit(session.start(machine, loaded, session.Options(run, yes, yes_if_unchanged, verbose, wanted)))
+    options = session.Options(run, yes, yes_if_unchanged, verbose, wanted, keep=keep or machine.is_on("KEEP"))
+    _run(machine, loaded, replace(options, resumed=resumed, background=background))
+
+
+def _run(machine: Machine, agent: "Agent", options: "Options") -> None:
+    from claude_bottle.session import names
+    from claude_bottle.session import start as session
+
+    def started() -> int:
+        with names.held(machine, options.run.name):
+            return session.start(machine, agent, options)
+
+    sys.exit(options.background.run(started, _failed) if options.background else started())
+
+
+def _background(*, asks: bool) -> "Background":
+    """Return in a new process, which is the launcher from now on; this one exits once the session is proven."""
+    from claude_bottle.process import background
+    from claude_bottle.session.background import Background
+
+    parted = background.split(asks=asks)
+    if isinstance(parted, background.Back):
+        return Background(parted)
+    if parted.said:
+        console.output(parted.said)
+    sys.exit(parted.code)
 
 
 @main.command()
@@ -300,7 +361,10 @@ def check(agent: str | None, agents: Path | None) -> None:
 @click.option("--stats", is_flag=True, help="Add what each bottle uses of CPU and memory.")
 @click.option("--watch", is_flag=True, help="Renew the list every five seconds, until q or Ctrl-C.")
 def list_(*, as_json: bool, stats: bool, watch: bool) -> None:
-    """List running sessions with their states and request counts."""
+    """List running sessions with their states and request counts.
+
+    Sessions in the background that have ended are listed until `history --remove` removes what is kept of them.
+    """
     from claude_bottle.commands import list as listing
 
     if watch and as_json:
@@ -308,9 +372,33 @@ def list_(*, as_json: bool, stats: bool, watch: bool) -> None:
     if watch:
         listing.watch(_machine(None), usage=stats)
         return
-    found = listing.sessions(_machine(None), usage=stats)
+    found = listing.listed(_machine(None), usage=stats)
     text = json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found, usage=stats)
     console.output(text)
+
+
+@main.command()
+@click.argument("session", required=False, shell_complete=_completer("sessions"))
+def attach(*, session: str | None) -> None:
+    """Join the terminal of a session in the background.
+
+    Without SESSION, of the only one. Ctrl-\\ d leaves it running; else exits as the session does.
+    """
+    from claude_bottle.commands import attach
+
+    sys.exit(attach.attach(_machine(None), session))
+
+
+@main.command()
+@click.argument("session", nargs=-1, required=True, shell_complete=_completer("sessions"))
+def wait(*, session: tuple[str, ...]) -> None:
+    """Wait for the end of sessions in the background.
+
+    Exits with the first code that is not 0, in the order given; with 68 for a session without a record.
+    """
+    from claude_bottle.commands import wait
+
+    sys.exit(wait.wait(_machine(None), session))
 
 
 @main.command()
@@ -354,6 +442,48 @@ def logs(*, session: str, follow: bool, blocked: bool) -> None:
     with closing(logs.logs(_machine(None), session, follow=follow, blocked=blocked)) as events:
         for event in events:
             console.output(str(event))
+
+
+@main.command()
+@click.argument("session", required=False, shell_complete=_completer("kept"))
+@click.option("--json", "as_json", is_flag=True, help="Print what is kept as JSON.")
+@click.option("--remove", is_flag=True, help="Remove what is kept of SESSION, or of --all.")
+@click.option("--all", "every", is_flag=True, help="With --remove: all that is kept.")
+def history(*, session: str | None, as_json: bool, remove: bool, every: bool) -> None:
+    """List kept sessions, show or remove one.
+
+    What `start --keep` has kept; SESSION is an id, or any unambiguous beginning of one.
+    """
+    from claude_bottle.commands import history
+
+    machine = _machine(None)
+    if (every and not remove) or (remove and (bool(session) == every or as_json)):
+        raise click.UsageError("pass SESSION or --all with --remove, and --all only then")
+    if remove:
+        for one in history.remove(machine, session):
+            console.report(f"removed {one}")
+        return
+    if session:
+        shown = history.shown(machine, session)
+        console.output(json.dumps(shown.as_json(whole=True), indent=2) if as_json else str(shown))
+        return
+    found = history.kept(machine)
+    console.output(json.dumps([one.as_json() for one in found], indent=2) if as_json else history.table(found))
+
+
+@main.command()
+@click.argument("session", shell_complete=_completer("kept"))
+def answer(*, session: str) -> None:
+    """Print the kept answer of a session.
+
+    SESSION is an id, or any unambiguous beginning of one.
+    """
+    from claude_bottle.commands import history
+
+    found = history.answer(_machine(None), session)
+    for note in found.notes:
+        console.say(note)
+    console.emit(found.data)
 
 
 @main.command()

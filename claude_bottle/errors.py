@@ -36,6 +36,12 @@ class IsolationError(BottleError):
     exit_code = 66
 
 
+class NoRecordError(BottleError):
+    """There is no record of a session that was to be waited for."""
+
+    exit_code = 68
+
+
 class EngineError(BottleError):
     """Docker or git is missing; Docker is unreachable or too old."""
 

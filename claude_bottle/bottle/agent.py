@@ -110,5 +110,6 @@ def _program(plan: Plan) -> Argv:
     if plan.run.login:
         return ("claude", "setup-token")
     headless = () if plan.run.terminal else ("--print",)
-    claude = ("claude", "--dangerously-skip-permissions", *headless, *plan.run.arguments)
+    resumed = ("--resume", plan.run.resumed.id) if plan.run.resumed else ()
+    claude = ("claude", "--dangerously-skip-permissions", *headless, *resumed, *plan.run.arguments)
     return claude if plan.prompt is None else ("/bin/bash", "-c", _WITH_PROMPT, "bash", *claude)

@@ -12,7 +12,7 @@ from claude_bottle.host.owner import Owner
 DETACH = ("--detach-keys", "ctrl-@,ctrl-^,ctrl-@")
 LABELS = (
     *("session", "role", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "time"),
-    *("memory", "proof"),
+    *("memory", "name", "proof"),
 )
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty if unused.
@@ -50,6 +50,7 @@ def _described(plan: Plan) -> dict[str, str]:
         "memory": str(bottle.limits.memory or ""),
         "repository": plan.repository.work.label if plan.repository else "",
         "time": str(bottle.limits.time or ""),
+        "name": plan.run.name,
         **_signs(plan),
     }
 

@@ -27,6 +27,8 @@ TRUST = f"{FOLDER}/trust.py"  # writes both
 MORE_CA = f"{FOLDER}/{trust.MORE}"
 UID = 1000
 _SKILLS = ".claude/skills"
+# Claude names a project by its folder, every character but letters and digits of ASCII a hyphen.
+_PROJECT = f".claude/projects/{re.sub('[^A-Za-z0-9]', '-', WORKDIR)}"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,12 @@ def home(
     if prompt is not None:
         entries.append(Entry(PROMPT, prompt.encode(errors="surrogateescape")))
     return archive((*entries, *more), UID)
+
+
+def conversation(name: str, data: bytes) -> tuple[Entry, ...]:
+    """Return what lets Claude go on with a conversation of this id: its one file, no setting and no memory."""
+    folders = (".claude/projects", _PROJECT)
+    return (*(Entry(folder, mode=0o700) for folder in folders), Entry(f"{_PROJECT}/{name}.jsonl", data))
 
 
 def skill_contents(home: bytes) -> dict[str, list[tuple[str, int, str, bytes]]]:

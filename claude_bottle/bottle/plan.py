@@ -36,6 +36,15 @@ _UNASKED = Addresses(why="no engine was asked")
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """A conversation of an earlier session, with which a new one goes on: Claude's own transcript of it."""
+
+    session: str  # whose it was
+    id: str  # Claude's
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Run:
     """How claude is run: on a terminal or headless, with which first message and further arguments.
 
@@ -46,6 +55,12 @@ class Run:
     question: str | None = None
     arguments: tuple[str, ...] = ()
     login: bool = False
+    name: str = ""  # that the user gave the session
+    resumed: Conversation | None = None
+
+    def prompt(self, agent: Agent) -> str | None:
+        """Return the first message: the question of --print, else the agent's prompt; a resumed one has had that."""
+        return self.question if self.question is not None or self.resumed else agent.prompt
 
 
 @dataclass(frozen=True)
@@ -202,8 +217,8 @@ class Plan:
 
     @property
     def prompt(self) -> str | None:
-        """Return the first message: the question of --print, else the agent's prompt."""
-        return self.agent.prompt if self.run.question is None else self.run.question
+        """Return the first message, None if there is none."""
+        return self.run.prompt(self.agent)
 
     @property
     def env_names(self) -> tuple[str, ...]:
@@ -267,12 +282,14 @@ def make(request: Request, facts: EngineFacts) -> Plan:
     """
     machine, agent, run = request.machine, request.agent, request.run
     addresses = address_range(machine)
-    prompt = agent.prompt if run.question is None else run.question
     certificates = _certificates(agent)
     own = {variable.name for variable in agent.bottle.env}
+    prompt = run.prompt(agent)
     session = session_id(agent.name, request.token)
     reached = reach.reach(session, agent.bottle)
-    more = (home.Entry(f"{home.FOLDER}/{reach.FILE}", reached), *_git_and_ssh(agent, request.identity))
+    more = [home.Entry(f"{home.FOLDER}/{reach.FILE}", reached), *_git_and_ssh(agent, request.identity)]
+    if run.resumed:
+        more += home.conversation(run.resumed.id, run.resumed.data)
     return Plan(
         session=session,
         owner=machine.owner,

@@ -100,12 +100,21 @@ def agents(host: Machine) -> tuple[str, ...]:
 
 
 def sessions(host: Machine) -> tuple[str, ...]:
-    """Return the ids of the sessions that have a container, the newest first."""
+    """Return the ids of the sessions that have a container, the newest first, and the names that users gave them."""
     from claude_bottle.session.planning import client_environment
 
     label = f"{PREFIX}.session"
-    words = ("docker", "ps", "--all", "--filter", f"label={label}", "--format", f'{{{{.Label "{label}"}}}}')
-    return tuple(dict.fromkeys(_lines(command.run(words, client_environment(host), timeout=_SECONDS))))
+    shown = f'{{{{.Label "{label}"}}}}\n{{{{.Label "{PREFIX}.name"}}}}'
+    words = ("docker", "ps", "--all", "--filter", f"label={label}", "--format", shown)
+    found = _lines(command.run(words, client_environment(host), timeout=_SECONDS))
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def kept(host: Machine) -> tuple[str, ...]:
+    """Return the ids of the sessions of which something is kept, the newest first."""
+    from claude_bottle.session.records import Records
+
+    return tuple(record.session for record in Records.of(host).all())
 
 
 def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]:
@@ -122,7 +131,7 @@ def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]
 
 
 def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequence[str], incomplete: str) -> list[str]:
-    """Return the "agents", "sessions" or "refs", or those of more kinds, that begin with `incomplete`, if known.
+    """Return the "agents", "sessions", "kept" (sessions) or "refs", or more kinds, that begin with `incomplete`.
 
     `given` are the parameters on the command line, `rest` the words that could not be assigned to any.
     """
@@ -134,6 +143,7 @@ def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequen
             found += (
                 agents(host) if kind == "agents"
                 else sessions(host) if kind == "sessions"
+                else kept(host) if kind == "kept"
                 else refs(host, repo, cast("str | None", agent))
             )  # fmt: skip
     # What a script reads is one a line; nobody wants to type what cannot be seen.

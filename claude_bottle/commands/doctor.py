@@ -11,6 +11,7 @@ from claude_bottle.bottle import plan as plans
 from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import slots
 from claude_bottle.cleanup import orphans
+from claude_bottle.commands import history
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import BottleError
@@ -52,6 +53,8 @@ class Finding:
 def examine(machine: Machine) -> Iterator[Finding]:
     """Yield findings in the order in which a start would meet them; nothing is changed or built."""
     yield _token(machine)
+    if kept := history.summary(machine):
+        yield Finding("kept sessions", kept)
     engine = Engine(planning.client_environment(machine))
     try:
         versions = engine.versions()

@@ -14,15 +14,17 @@ from claude_bottle.errors import BottleError, UsageError
 from claude_bottle.host import console
 from claude_bottle.host.live_page import LivePage
 from claude_bottle.host.machine import Machine
-from claude_bottle.session import registry, states
+from claude_bottle.session import records, registry, states
+from claude_bottle.session.background import KILLED
 from claude_bottle.session.planning import client_environment
+from claude_bottle.session.records import Facts, Records
 from claude_bottle.session.registry import Session
 from claude_bottle.session.states import NOTHING, State
 
 WIDTH = 80  # columns, whatever the terminal has
-_COUNTED = ("SESSION", "AGENT", "STATE", "AGE", "ALLOWED", "BLOCKED")
+_COUNTED = ("AGENT", "STATE", "AGE", "ALLOWED", "BLOCKED")
 _USAGE = ("CPU", "MEMORY")
-_BRANCH = "BRANCH"
+_NAME, _BRANCH = "NAME", "BRANCH"
 _SPARED = ("AGENT", _BRANCH, "AGE", "ALLOWED")  # left out of a table that is too wide, one after the other
 _MIB = 1 << 20
 _PERIOD = 5.0  # seconds from one renewal to the next
@@ -48,6 +50,7 @@ class Line:
             usage = {"cpu": round(used.cpu, 1) if used else None, "memory": used.memory if used else None}
         return {
             "session": self.session.id,
+            "name": None if self.session.called == NOTHING else self.session.called,
             "agent": self.session.agent,
             "bottle": self.session.bottle,
             "started": self.session.started.isoformat(),
@@ -66,6 +69,7 @@ class Line:
         session, used = self.session, self.state.usage
         return {
             "SESSION": escape_control_chars(session.id),
+            _NAME: escape_control_chars(session.called),
             "AGENT": escape_control_chars(session.agent),
             "STATE": self.state.word,
             "AGE": self._age(),
@@ -82,6 +86,52 @@ class Line:
         return registry.duration(self.age) + ("" if left is None else f", {registry.duration(left)} left")
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A session in the background that has ended, until its record is removed."""
+
+    facts: Facts
+
+    @property
+    def state(self) -> str:
+        """Return how it ended, by its exit code."""
+        return f"ended ({KILLED if self.facts.code is None else self.facts.code})"
+
+    @property
+    def age(self) -> int:
+        """Return the seconds since its start."""
+        return max(0, int((records.now() - self.facts.started).total_seconds()))
+
+    def as_json(self) -> dict[str, str | int | float | None]:
+        """Return the line as data for json.dumps."""
+        return {
+            "session": self.facts.session,
+            "name": self.facts.name or None,
+            "agent": self.facts.agent,
+            "started": self.facts.started.isoformat(),
+            "age": self.age,
+            "state": self.state,
+            "branch": self.facts.branch or None,
+        }
+
+    def as_row(self) -> dict[str, str]:
+        """Return the line as cells of a table, by their headers."""
+        return {
+            "SESSION": self.facts.session,
+            _NAME: escape_control_chars(self.facts.name) or NOTHING,
+            "AGENT": escape_control_chars(self.facts.agent),
+            "STATE": self.state,
+            "AGE": registry.duration(self.age),
+            _BRANCH: escape_control_chars(self.facts.branch) or NOTHING,
+        }
+
+
+def ended(machine: Machine) -> list[Ended]:
+    """Return the sessions in the background that have ended, the oldest first."""
+    kept = [record for record in reversed(Records.of(machine).all()) if not record.is_running(machine.owner)]
+    return [Ended(record.facts) for record in kept if record.facts and record.facts.detached]
+
+
 def sessions(machine: Machine, *, usage: bool = False) -> list[Line]:
     """Return every session, the oldest first, with its bottle's usage if wanted; raises EngineError or DockerError."""
     env = client_environment(machine)
@@ -93,10 +143,21 @@ def sessions(machine: Machine, *, usage: bool = False) -> list[Line]:
     return [Line(*each, usage) for each in zip(found, [one.age() for one in found], tallies, known, strict=True)]
 
 
-def table(lines: Sequence[Line], *, usage: bool = False) -> str:
-    """Return sessions as a table with a header, of 80 columns if it can be: what has no room there is left out."""
+def listed(machine: Machine, *, usage: bool = False) -> list[Line | Ended]:
+    """Return all sessions: what has ended, then what has containers. Raises EngineError or DockerError."""
+    running = sessions(machine, usage=usage)
+    ids = {line.session.id for line in running}
+    return [*(line for line in ended(machine) if line.facts.session not in ids), *running]
+
+
+def table(lines: Sequence[Line | Ended], *, usage: bool = False) -> str:
+    """Return sessions as a table with a header, of 80 columns if it can be: what has no room there is left out.
+
+    It has the names that users gave their sessions if there is any.
+    """
     rows = [line.as_row() for line in lines]
-    header = [*_COUNTED, *(_USAGE if usage else ()), _BRANCH]
+    named = (_NAME,) if any(row[_NAME] != NOTHING for row in rows) else ()
+    header = ["SESSION", *named, *_COUNTED, *(_USAGE if usage else ()), _BRANCH]
     text = _table(header, rows)
     for spared in _SPARED:
         if max(map(len, text.split("\n"))) <= WIDTH:
@@ -146,7 +207,7 @@ def _renewed(machine: Machine, *, usage: bool) -> "Future[str]":
 
 
 def _page(machine: Machine, *, usage: bool) -> str:
-    return f"{_heading()}\n\n{table(sessions(machine, usage=usage), usage=usage)}"
+    return f"{_heading()}\n\n{table(listed(machine, usage=usage), usage=usage)}"
 
 
 def _heading() -> str:
@@ -154,4 +215,4 @@ def _heading() -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
-    return columns([header, *([row[name] for name in header] for row in rows)])
+    return columns([header, *([row.get(name, NOTHING) for name in header] for row in rows)])

@@ -14,10 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from claude_bottle.documents.escaping import escape_control_chars
+
 PREFIX = "claude-bottle: "
 WIDTH = 80  # columns, of the help and of a progress line; a narrower terminal counts as it is
 _TICK = 1.0  # seconds: what takes longer is shown
 _MIB = 1 << 20
+_SHOWN_TAB = "\t"
 _ERASE = "\r\x1b[K"  # the terminal's line
 
 
@@ -58,6 +61,17 @@ def draw(text: str) -> None:
 def output_on_terminal() -> bool:
     """Return whether stdout is a terminal."""
     return _is_terminal(sys.stdout)
+
+
+def emit(data: bytes) -> None:
+    """Print a file's content on stdout as it is; on a terminal as text that does nothing to it. Raises OSError."""
+    if _is_terminal(sys.stdout):
+        lines = data.decode(errors="backslashreplace").splitlines()
+        output("".join(f"{_SHOWN_TAB.join(map(escape_control_chars, line.split(_SHOWN_TAB)))}\n" for line in lines))
+    elif sys.stdout:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def report(text: str) -> None:
@@ -108,11 +122,12 @@ _thread = threading.local()
 @contextlib.contextmanager
 def without_progress() -> Iterator[None]:
     """Show no progress of what this thread does: the terminal is another program's."""
+    before = getattr(_thread, "silent", False)
     _thread.silent = True
     try:
         yield
     finally:
-        _thread.silent = False
+        _thread.silent = before
 
 
 class Progress:

@@ -31,6 +31,10 @@ class Machine:
         """Return the value of CLAUDE_BOTTLE_<name>, None if it is unset or empty."""
         return self.environ.get(f"CLAUDE_BOTTLE_{name}") or None
 
+    def is_on(self, name: str) -> bool:
+        """Return whether CLAUDE_BOTTLE_<name> is set to anything but 0."""
+        return self.setting(name) not in (None, "0")
+
     @property
     def agents(self) -> Path:
         """Return the manifests' folder: the setting's, else that of the checkout or the installation."""

@@ -30,15 +30,23 @@ def read(path: Path, *, private: bool = False, most: int = LONGEST) -> bytes:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text, ASCII alone, for this user alone to read; whole or not at all, in place of an older one.
+    """Write a text, ASCII alone, and a line end, as `write_bytes` does.
+
+    Raises OSError.
+    """
+    write_bytes(path, f"{text}\n".encode("ascii"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file for this user alone to read; whole or not at all, in place of an older one.
 
     Raises OSError.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 600
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{text}\n")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

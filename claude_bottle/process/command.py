@@ -290,15 +290,61 @@ def unheard(argv: Sequence[str], env: Mapping[str, str]) -> Client:
     return Client(_popen(argv, env, stdin=null, stdout=null, stderr=null), tuple(argv))
 
 
-def attach(argv: Sequence[str], env: Mapping[str, str], *, silent: bool) -> int:
-    """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code."""
-    process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None)
+def attach(
+    argv: Sequence[str], env: Mapping[str, str], *, silent: bool, heard: Callable[[bytes], None] | None = None
+) -> int:
+    """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code.
+
+    If given, `heard` is called with all that it writes on stdout, also once nobody reads this process's own any more.
+    """
+    out = subprocess.PIPE if heard else None
+    process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None, stdout=out)
     try:
+        if heard and process.stdout:
+            _copy(process.stdout, heard)
         code = process.wait()
         return code if code >= 0 else 128 - code
     finally:
         if process.poll() is None:
             Client(process, tuple(argv)).terminate()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _copy(pipe: IO[bytes], heard: Callable[[bytes], None]) -> None:
+    """Copy a pipe to stdout, to its end; once that has gone, to nowhere."""
+    gone = False
+    while data := os.read(pipe.fileno(), _CHUNK):
+        heard(data)
+        try:
+            while data and not gone:
+                data = data[os.write(1, data) :]
+        except OSError:
+            gone = True
+
+
+def gather(argv: Sequence[str], env: Mapping[str, str], take: Callable[[int, bytes], None]) -> int:
+    """Run a docker command with nothing on stdin; return its exit code.
+
+    `take` is called with what it writes, as it comes, and whether that is on 1, its stdout, or 2, its stderr.
+    """
+    pipe = subprocess.PIPE
+    process = _popen(argv, env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0)
+    open_ends = {end.fileno(): number for number, end in ((1, process.stdout), (2, process.stderr)) if end}
+    try:
+        while open_ends:
+            for descriptor in select.select(list(open_ends), [], [])[0]:
+                data = os.read(descriptor, _CHUNK)
+                take(open_ends[descriptor], data)
+                if not data:
+                    del open_ends[descriptor]
+        code = process.wait()
+        return code if code >= 0 else 128 - code
+    finally:
+        Client(process, tuple(argv)).terminate()
+        for end in (process.stdout, process.stderr):
+            if end:
+                end.close()
 
 
 def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:

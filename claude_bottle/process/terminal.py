@@ -22,8 +22,10 @@ from claude_bottle.errors import EngineError
 if TYPE_CHECKING:
     from pexpect import spawn
 
-_FULL = 1 << 18  # bytes; a buffer that holds as many is not added to
-_GONE = 128 + signal.SIGHUP
+    Child = spawn[bytes]
+
+FULL = 1 << 18  # bytes; a buffer that holds as many is not added to
+GONE = 128 + signal.SIGHUP
 # What a full-screen program switches on and would have switched off itself: mouse (1000 to 1006) and focus reports,
 # bracketed paste, the keyboard's extended codes, the alternate screen; and the cursor back (xterm's ctlseqs, kitty's).
 _MODES_OFF = "".join(f"\x1b[?{mode}l" for mode in (1000, 1002, 1003, 1004, 1006, 2004, 1049))
@@ -35,6 +37,13 @@ GO_ON = b"\x06"
 _CTRL = rb"%c|\x1b\[(?:\d+:\d*:)?%d[\d:]*;(?:5|69|133|197)[\d:;]*u|\x1b\[27;5;%d~"
 _CTRL_C, _CTRL_Z = (re.compile(_CTRL % (key & 0x1F, key, key)) for key in b"cz")
 _LONGEST_KEY = 32  # bytes
+# Claude Code 2.1.331's last words once it has left the alternate screen: how to go on with what is gone by then.
+_HINT_BEGINS = b"\x1b[2mResume this session with:\x1b[22m\r\n"
+_HINT = re.compile(
+    re.escape(_HINT_BEGINS) + rb"\x1b\[2mclaude [ -~]*--resume [0-9a-f-]{36}\x1b\[22m\r\n((?:\x1b\[[0-?]*[@-~])*)"
+)
+_ALTERNATE, _MAIN = b"\x1b[?1049h", b"\x1b[?1049l"
+_LONGEST_HINT = 1024  # bytes; as many may be between it and the end of the alternate screen
 _WANTED = 5.0  # seconds after Ctrl-Z in which a stop is the user's doing
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
@@ -49,6 +58,7 @@ def run(
     full_screen: bool = True,
     stops: bool = False,
     ctrl_c_ends: bool = False,
+    drops_hint: bool = False,
     tap: Tap | None = None,
 ) -> int:
     """Run `argv` on the user's terminal, descriptors 0 and `shown`; return its exit code, 128+n after a signal n.
@@ -59,17 +69,20 @@ def run(
     not end by itself has its screen put back; any other only gets its line ended. A program that `stops` says STOPPED
     when it has; then this process's group stops, too, if the user has just typed Ctrl-Z, and the program gets GO_ON
     when the shell has brought that back. Any other stop is undone at once: what is typed meanwhile would be for the
-    shell. If `ctrl_c_ends`, Ctrl-C ends the child, and the answer is 130. `tap` is called with all that the child
-    writes. Raises EngineError where `argv` cannot be started.
+    shell. If `ctrl_c_ends`, Ctrl-C ends the child, and the answer is 130. If it
+    `drops_hint`, the child's last words are not shown if they are Claude's hint at its `--resume`. `tap` is called with
+    all that the child writes. Raises EngineError where `argv` cannot be started.
     """
     try:
-        with _Signals() as signals, _Raw(0) as keys, _reopened(shown) as screen, _started(argv, env) as child:
-            code = _Join(child, keys, screen, signals, _Stops(heeded=stops), tap, ctrl_c_ends=ctrl_c_ends).copy()
+        with Signals() as signals, Raw(0) as keys, reopened(shown) as screen, started(argv, env) as child:
+            join = _Join(child, keys, screen, signals, Stops(heeded=stops), tap, ctrl_c_ends=ctrl_c_ends)
+            join.hint.dropped = drops_hint
+            code = join.copy()
             if code > 128 and keys.raw and os.isatty(screen):  # it did not end by itself
-                _write(screen, bytearray(_SCREEN_BACK if full_screen else b"\r\n"))
+                write(screen, bytearray(_SCREEN_BACK if full_screen else b"\r\n"))
             return code
     except termios.error:
-        return _GONE
+        return GONE
 
 
 class _Join:
@@ -78,10 +91,10 @@ class _Join:
     def __init__(
         self,
         child: "spawn[bytes]",
-        keys: "_Raw",
+        keys: "Raw",
         screen: int,
-        signals: "_Signals",
-        stops: "_Stops",
+        signals: "Signals",
+        stops: "Stops",
         tap: Tap | None,
         *,
         ctrl_c_ends: bool,
@@ -89,6 +102,7 @@ class _Join:
         self.child, self.keys, self.screen, self.signals, self.stops = child, keys, screen, signals, stops
         self.tap, self.ctrl_c_ends = tap, ctrl_c_ends
         self.typed, self.shown = bytearray(), bytearray()
+        self.hint = Hint()
         self.talking = True
 
     def copy(self) -> int:
@@ -103,11 +117,11 @@ class _Join:
         """Wake a child that has stopped, after a stop of this process if that is wanted; return the code if it ends."""
         if not self.stops.stopped or self.shown:
             return 0
-        if self.stops.wanted() and (number := _stop(self.keys, self.signals)):
+        if self.stops.wanted() and (number := stop(self.keys, self.signals)):
             return 128 + number
         self._resize()
         self.typed[:0] = GO_ON
-        self.stops.pass_on(self.shown, last=not self.talking)
+        self._pass_on()
         return 0
 
     def _turn(self) -> int:
@@ -123,10 +137,10 @@ class _Join:
         # Not after the child's end: what is typed then is for the shell.
         if self.keys.fd in readable and self.talking and (code := self._type()):
             return code
-        if fd in writable and not _write(fd, self.typed):
+        if fd in writable and not write(fd, self.typed):
             self.typed.clear()
-        if self.screen in writable and not _write(self.screen, self.shown):
-            return _GONE
+        if self.screen in writable and not write(self.screen, self.shown):
+            return GONE
         return 0
 
     def _ready(self, fd: int) -> tuple[list[int], list[int]]:
@@ -134,8 +148,8 @@ class _Join:
         # The child is read whatever the state of its input: only a screen that takes nothing holds it up.
         reads = [
             self.signals.fd,
-            *([fd] if self.talking and len(self.shown) < _FULL and not self.stops.stopped else []),
-            *([self.keys.fd] if self.talking and len(self.typed) < _FULL else []),
+            *([fd] if self.talking and len(self.shown) < FULL and not self.stops.stopped else []),
+            *([self.keys.fd] if self.talking and len(self.typed) < FULL else []),
         ]
         writes = [*([fd] if self.talking and self.typed else []), *([self.screen] if self.shown else [])]
         # A child that has closed its terminal and not ended yet can only be asked.
@@ -148,23 +162,30 @@ class _Join:
     def _listen(self, fd: int) -> None:
         """Take what the child writes."""
         held = len(self.stops.said)
-        self.talking = _read(fd, self.stops.said)
+        self.talking = read(fd, self.stops.said)
         if self.tap:
             self.tap(bytes(self.stops.said[held:]), termios.tcgetwinsize(self.keys.fd))
-        self.stops.pass_on(self.shown, last=not self.talking)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        self.stops.pass_on(self.hint.said, last=not self.talking)
+        self.hint.pass_on(self.shown, last=not self.talking)
+        if self.stops.stopped:
+            self.hint.give_up(self.shown)
 
     def _type(self) -> int:
         """Take what is typed; return the code if that ends it, else 0."""
         keys = bytearray()
-        more = _read(self.keys.fd, keys)
+        more = read(self.keys.fd, keys)
         self.typed += keys
         self.stops.hear(keys)
+        self.hint.give_up(self.shown)  # what still listens has not said its last words
         if self.ctrl_c_ends and self.stops.interrupted:
             return 128 + signal.SIGINT
-        return 0 if more else _GONE
+        return 0 if more else GONE
 
 
-def _stop(keys: "_Raw", signals: "_Signals") -> int | None:
+def stop(keys: "Raw", signals: "Signals") -> int | None:
     """Stop this process's group until the shell brings it back to the foreground; the signal that ends it, if any.
 
     Where no shell minds its jobs, the kernel lets no Ctrl-Z stop them, and this returns at once.
@@ -186,7 +207,7 @@ def _in_foreground(fd: int) -> bool:
         return True
 
 
-class _Stops:
+class Stops:
     """Sees, in what a program says, that it has stopped, and in what is typed, whether the user wanted that."""
 
     def __init__(self, *, heeded: bool) -> None:
@@ -219,12 +240,56 @@ class _Stops:
         return time.monotonic() < asked + _WANTED
 
 
-def _overlap(said: bytearray) -> int:
-    """Return the length of the longest beginning of STOPPED with which `said` ends."""
-    return next((size for size in range(len(STOPPED) - 1, 0, -1) if said.endswith(STOPPED[:size])), 0)
+class Hint:
+    """Holds back what may be Claude's hint, and drops it if that is the last that is said.
+
+    Only what begins as the hint does, after the end of the alternate screen, is held, and only until anything else is
+    said or typed: nothing is ever changed between the bytes of a program that goes on.
+    """
+
+    def __init__(self, *, dropped: bool = False) -> None:
+        """Hold nothing yet; unless it is `dropped`, all is passed on as it is said."""
+        self.said = bytearray()  # and not yet passed on to what is shown
+        self.dropped = dropped
+        self._recent = b""  # the last that was passed on
+
+    def pass_on(self, shown: bytearray, *, last: bool = False) -> None:
+        """Pass on what is said but for the hint, or what may become one."""
+        if not self.dropped:
+            self.give_up(shown)
+            return
+        at = self.said.find(_HINT_BEGINS)
+        if at < 0:
+            self._show(shown, len(self.said) - (0 if last else _overlap(self.said, _HINT_BEGINS)))
+            return
+        self._show(shown, at)
+        if not self._left_the_screen() or len(self.said) > _LONGEST_HINT:
+            self.give_up(shown)
+        elif last:
+            hint = _HINT.fullmatch(self.said)
+            shown += hint[1] if hint else self.said
+            self.said.clear()
+
+    def give_up(self, shown: bytearray) -> None:
+        """Pass on all that is held."""
+        self._show(shown, len(self.said))
+
+    def _show(self, shown: bytearray, end: int) -> None:
+        part = self.said[:end]
+        shown += part
+        self._recent = (self._recent + part)[-_LONGEST_HINT:]
+        del self.said[:end]
+
+    def _left_the_screen(self) -> bool:
+        return self._recent.rfind(_MAIN) > self._recent.rfind(_ALTERNATE)
 
 
-def _read(fd: int, buffer: bytearray) -> bool:
+def _overlap(said: bytearray, word: bytes = STOPPED) -> int:
+    """Return the length of the longest beginning of `word` with which `said` ends."""
+    return next((size for size in range(len(word) - 1, 0, -1) if said.endswith(word[:size])), 0)
+
+
+def read(fd: int, buffer: bytearray) -> bool:
     """Add what can be read now; False at the end, which a terminal without another side tells by an error."""
     try:
         data = os.read(fd, 1 << 16)
@@ -236,7 +301,7 @@ def _read(fd: int, buffer: bytearray) -> bool:
     return bool(data)
 
 
-def _write(fd: int, buffer: bytearray) -> bool:
+def write(fd: int, buffer: bytearray) -> bool:
     """Write, and take from the buffer, what fits now; False where nobody can read it any more."""
     try:
         # No more than can be written without blocking where `fd` blocks.
@@ -249,12 +314,14 @@ def _write(fd: int, buffer: bytearray) -> bool:
 
 
 @contextlib.contextmanager
-def _started(argv: Sequence[str], env: Mapping[str, str]) -> Iterator["spawn[bytes]"]:
-    """Start the child, and see that it has ended at the end."""
+def started(
+    argv: Sequence[str], env: Mapping[str, str], size: tuple[int, int] | None = None
+) -> Iterator["spawn[bytes]"]:
+    """Start the child on a terminal of this size, else that of the user's; see that it has ended at the end."""
     import pexpect
 
     try:
-        size = termios.tcgetwinsize(0)
+        size = size or termios.tcgetwinsize(0)
         child: spawn[bytes] = pexpect.spawn(argv[0], list(argv[1:]), env=env, dimensions=size, preexec_fn=_raw_input)
     except (pexpect.ExceptionPexpect, OSError) as error:
         raise EngineError(f"cannot run {argv[0]}: {error}") from error
@@ -288,7 +355,7 @@ def _end(child: "spawn[bytes]") -> None:
     child.close(force=False)
 
 
-class _Raw:
+class Raw:
     """Puts a terminal in raw mode, and back.
 
     TCSANOW both times: the other two wait for a screen that may be stuck, or lose what was typed ahead.
@@ -318,7 +385,7 @@ class _Raw:
 
 
 @contextlib.contextmanager
-def _reopened(fd: int) -> Iterator[int]:
+def reopened(fd: int) -> Iterator[int]:
     """Open the terminal of `fd` again, not blocking: O_NONBLOCK on `fd` itself would be the user's shell's too."""
     try:
         os.tcgetpgrp(fd)  # an error if /dev/tty is another terminal
@@ -331,7 +398,7 @@ def _reopened(fd: int) -> Iterator[int]:
         os.close(own)
 
 
-class _Signals:
+class Signals:
     """Signals as a descriptor to select on, so that none cuts a fork or a clean-up in half."""
 
     def __enter__(self) -> Self:

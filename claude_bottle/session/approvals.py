@@ -127,6 +127,8 @@ def _agent(plan: Plan) -> Iterator[_Part]:
         yield "prompt", "", f"{len(plan.prompt)} characters", plan.prompt
     if words := plan.run.arguments:
         yield "claude", "", f"{len(words)} argument{'' if len(words) == 1 else 's'}", words
+    if resumed := plan.run.resumed:
+        yield "resume", "", f"session {resumed.session}", resumed
     if repository := plan.repository:
         asked = (repository.work.repository, repository.asked, repository.with_changes)
         included = ", with uncommitted changes" if repository.with_changes else ""

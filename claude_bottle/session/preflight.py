@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from claude_bottle.bottle.plan import Plan
+from claude_bottle.bottle.plan import Conversation, Plan
 from claude_bottle.documents.escaping import escape_control_chars, quoted
 from claude_bottle.egress import allowlist
 from claude_bottle.errors import RefusedError
@@ -67,6 +67,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
         yield "  claude  " + quoted(*plan.run.arguments)
+    yield from _resumed(plan.run.resumed)
     yield from _repository(plan)
     yield f"bottle  {escape_control_chars(bottle.name)}"
     yield from _environment(bottle)
@@ -102,6 +103,12 @@ def _room(plan: Plan) -> Iterator[str]:
 
 def _gib(count: int) -> str:
     return f"{count / _GIB:.1f} GiB"
+
+
+def _resumed(resumed: Conversation | None) -> Iterator[str]:
+    if resumed:
+        size = f"{len(resumed.data) / 1024:.1f} KiB"
+        yield f"  resume  session {resumed.session}, {size}: an old conversation can carry an old injection"
 
 
 def _repository(plan: Plan) -> Iterator[str]:

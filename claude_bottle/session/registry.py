@@ -17,7 +17,8 @@ from claude_bottle.process.engine import Engine
 
 # In the order of the fields of `Session`.
 _KEYS = (
-    *("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "time", "proof"),
+    *("session", "owner", "agent", "bottle", "mode", "manifest", "base", "repository", "signs", "time"),
+    *("name", "proof"),
     "role",
 )
 _UNKNOWN = "-"  # while a session has no agent container: not yet, or no longer
@@ -41,6 +42,7 @@ class Session:
     repository: str = _UNKNOWN  # `Work.label`
     signs: str = _UNKNOWN  # the hosts whose TLS its credential proxy ends, joined by commas
     time: str = _UNKNOWN  # its limit, in seconds
+    called: str = _UNKNOWN  # the name that its user gave it
     proof: str = _UNKNOWN
     role: str = "agent"  # of the labelled container
     name: str = ""  # of that container
@@ -112,12 +114,14 @@ def listed(env: Mapping[str, str]) -> tuple[Session, ...]:
 
 
 def find(sessions: Sequence[Session], prefix: str) -> Session:
-    """Return the session with the id `prefix`, or the only one whose id begins with it.
+    """Return the session with the id `prefix`, that of this name, or the only one whose id begins with it.
 
     Raises UsageError, which lists the candidates.
     """
     found = [session for session in sessions if prefix and session.id.startswith(prefix)]
     exact = [session for session in found if session.id == prefix]
+    exact = exact or [session for session in sessions if session.called == prefix != _UNKNOWN]
+    found = exact or found
     if len(exact or found) == 1:
         return (exact or found)[0]
     names = ", ".join(escape_control_chars(session.id) for session in found or sessions)

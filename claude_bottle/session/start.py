@@ -35,6 +35,7 @@ from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import approvals, notify, planning, preflight, registries, steps, token_store
 from claude_bottle.session.approvals import Approval, Entry
+from claude_bottle.session.background import Background
 from claude_bottle.session.bring_up import (
     SessionContext,
     bring_up,
@@ -45,14 +46,17 @@ from claude_bottle.session.bring_up import (
     unproven,
 )
 from claude_bottle.session.building import Shown
+from claude_bottle.session.keeping import Keeper
 from claude_bottle.session.monitor import Heart, Monitor
+from claude_bottle.session.resuming import Resumed
 from claude_bottle.session.runner import Runner
 
 _KILLED = 128 + 9
 _LOST = (1, 255)  # exit codes of a docker client that lost its process or its engine; claude may exit with them, too
 _TIMEOUT = 10.0  # seconds for the engine to report whether the bottle is running
 _GRACE = 10.0  # seconds from the end of claude to the end of the bottle that caused it
-_WORK, _FIRST, _LAST, _NOTIFY = 1 << 17, 1 << 16, -2, -3  # places in the order of teardown
+# Places in the order of teardown. What is kept comes after the work, or with it, and before the bottle ends.
+_WORK, _KEPT, _FIRST, _LAST, _NOTIFY = 1 << 17, (1 << 17) - 1, 1 << 16, -2, -3
 _NO_TERMINAL = "stdin is not a terminal"
 _NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
 
@@ -67,9 +71,14 @@ class Options:
     verbose: bool = False
     wanted: Wanted | None = None  # the repository to clone into the bottle
     tap: Tap | None = None  # gets what a sign-in shows
+    background: Background | None = None  # in which it goes on once it is proven
+    keep: bool = False  # the conversation and what came of it
+    resumed: Resumed | None = None  # the session whose conversation goes on
 
 
-def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = None) -> None:
+def dry_run(
+    machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = None, resumed: Resumed | None = None
+) -> None:
     """Print the preflight and every docker command of a session, without calling docker.
 
     Raises ManifestError, RepositoryError, EngineError without git, or DockerError if the stage dir is not writable.
@@ -82,6 +91,7 @@ def dry_run(machine: Machine, agent: Agent, run: Run, wanted: Wanted | None = No
     with Teardown() as undo:
         stage(plan, undo)
         console.show(preflight.summary(plan, "(built if absent)"))
+        _show_widened(plan, resumed)
         console.output(preflight.commands(steps.table(plan)))
 
 
@@ -93,33 +103,46 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     _refuse_what_cannot_work(machine, agent, options)
     notified = None if options.run.login else notify.program(machine)
     machine = _with_key(machine if options.run.login else _with_token(machine))
-    with _context(machine, verbose=options.verbose) as context:
-        plan = _agreed(machine, agent, options, context)
-        plan, receipt = _proven(plan, context)
-        if receipt.failed:
-            raise unproven(plan, receipt, context.engine)
-        console.show("".join(f"{line}\n" for line in (receipt.line(), *(receipt.lines() if options.verbose else ()))))
-        monitor = _watched(plan, context)
-        unlock(plan, context)
-        if monitor.ended:
-            raise monitor.ended
-        context.watchdog.reap()
-        back = _handing_back(plan, context, monitor)
-        if not plan.run.login:  # it has no manifest to name
-            context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
-        if notified:
-            _notifying(notified, plan, context)
-        context.undo.note("claude ...")
-        try:
-            code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, agent)
-        finally:
-            monitor.claude_ended()
-        if isinstance(monitor.ended, TimeUpError):
-            raise monitor.ended
-        if error := _why_cut(code, plan, context):
-            raise monitor.ended or error
-    # The hand-back has already printed its own error.
-    return RepositoryError.exit_code if back and back.failed and not code else code
+    with Keeper(machine, wanted=options.keep) as keeper:
+        with _context(machine, verbose=options.verbose) as context:
+            plan = _agreed(machine, agent, options, context)
+            plan, receipt = _proven(plan, context)
+            if receipt.failed:
+                raise unproven(plan, receipt, context.engine)
+            lines = (receipt.line(), *(receipt.lines() if options.verbose else ()))
+            console.show("".join(f"{line}\n" for line in lines))
+            monitor = _watched(plan, context)
+            unlock(plan, context)
+            if monitor.ended:
+                raise monitor.ended
+            if options.background:
+                options.background.go_on(machine, plan, receipt, context)
+            context.watchdog.reap()
+            keeper.begin(machine, plan, receipt, monitor.tally, context.watchdog.note)
+            back = _handing_back(plan, context, monitor, keeper)
+            if not plan.run.login:  # it has no manifest to name
+                context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
+            if notified:
+                _notifying(notified, plan, context)
+            context.undo.note("claude ...")
+            code = _ran(plan, machine, options, keeper, monitor, context)
+        # The hand-back has already printed its own error.
+        return keeper.ended(RepositoryError.exit_code if back and back.failed and not code else code)
+
+
+def _ran(
+    plan: Plan, machine: Machine, options: Options, keeper: Keeper, monitor: Monitor, context: SessionContext
+) -> int:
+    """Run claude; return its exit code, or raise the error that cut it off."""
+    try:
+        code = _sign_in(plan, context, options.tap) if plan.run.login else _claude(plan, machine, options, keeper)
+    finally:
+        monitor.claude_ended()
+    if isinstance(monitor.ended, TimeUpError):
+        raise monitor.ended
+    if error := _why_cut(code, plan, context):
+        raise monitor.ended or error
+    return code
 
 
 def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -> None:
@@ -145,10 +168,12 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     plan = planning.resolve(requested, context.engine)
     if not plan.run.login:
         console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
+    widened = _show_widened(plan, options.resumed)
     unbuilt = registries.unbuilt(machine, agent, plan.facts.present)
-    if not options.yes:
+    if not options.yes or widened:
         # A script that is refused has had nothing built.
-        with contextlib.nullcontext() if options.yes_if_unchanged else building_shared(plan, context):
+        asked = machine.interactive and not options.yes_if_unchanged
+        with building_shared(plan, context) if asked else contextlib.nullcontext():
             _confirmed(machine, plan, options)
         plan = planning.refreshed(plan, context.engine)  # the engine may have changed while the user was reading
     if unbuilt:
@@ -159,8 +184,27 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     return plan
 
 
+def _show_widened(plan: Plan, resumed: Resumed | None) -> bool:
+    """Show what a plan reaches and the session that goes on did not; return whether there is anything."""
+    lines = resumed.widened(plan) if resumed else []
+    if lines:
+        what = "reached by this session, and not by the one whose conversation goes on:"
+        console.show("".join(f"{line}\n" for line in (f"beware  {what}", *lines)))
+    return bool(lines)
+
+
 def _confirmed(machine: Machine, plan: Plan, options: Options) -> None:
-    """Show what changed since the last yes, and ask for another one, or refuse; raises RefusedError without a yes."""
+    """Show what changed since the last yes, and ask for another one, or refuse; raises RefusedError without a yes.
+
+    With --yes, which does not cover what an old conversation did not reach, only the terminal is asked.
+    """
+    if options.yes:
+        if not machine.interactive:
+            raise RefusedError(
+                "not started: an old conversation would reach more, see above; --yes does not cover that"
+            )
+        preflight.ask("Start this session?")
+        return
     path, now = plan.agent.path, approvals.entries(plan)
     before = approvals.read(machine, path)
     console.show(approvals.compared(before, now))
@@ -182,14 +226,29 @@ def _refuse_what_changed(before: Approval | None, now: tuple[Entry, ...]) -> Non
         raise RefusedError("not started: changed since you approved it, see above")
 
 
-def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor) -> HandBack | None:
-    """Arm the hand-back of the bottle's work, before every other undo, however the session ends."""
+def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor, keeper: Keeper) -> HandBack | None:
+    """Arm the hand-back of the bottle's work, before every other undo, however the session ends.
+
+    What is kept is taken out of the bottle as soon as the work is, and before the hand-back ends the bottle.
+    """
+    if keeper.wanted:
+        context.undo.arm(_KEPT, "conversation", keeper.take)
     if not plan.repository:
+        monitor.last = keeper.take
         return None
+
+    def end() -> None:
+        keeper.take()
+        monitor.end_bottle()
+
+    def last() -> None:
+        back.run()
+        keeper.take()  # if the work did not come back
+
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, console.say, console.show, monitor.end_bottle)
+    back = HandBack(bottle, console.say, console.show, end)
     context.undo.arm(_WORK, "hand-back", back.run)
-    monitor.last = back.run
+    monitor.last = last
     return back
 
 
@@ -310,13 +369,15 @@ def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
     return plan, selftest.judge(plan, plan.known, Seen(*(result.stdout for result in steps_seen)), seconds)
 
 
-def _claude(plan: Plan, machine: Machine, agent: Agent) -> int:
+def _claude(plan: Plan, machine: Machine, options: Options, keeper: Keeper) -> int:
     step = steps.table(plan).claude
-    env = planning.client_environment(machine) | plans.environment(machine, agent)
+    env = planning.client_environment(machine) | plans.environment(machine, plan.agent)
+    if options.background:
+        return options.background.claude(step.argv, env, keeper.heard)
     if plan.run.terminal:
-        return terminal.run(step.argv, env, stops=True)
+        return terminal.run(step.argv, env, stops=True, drops_hint=True)
     # --print on a terminal gets no stdin: what the user types meanwhile is for the shell.
-    return command.attach(step.argv, env, silent=machine.interactive)
+    return command.attach(step.argv, env, silent=machine.interactive, heard=keeper.heard)
 
 
 def _sign_in(plan: Plan, context: SessionContext, tap: Tap | None) -> int:

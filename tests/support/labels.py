@@ -21,12 +21,13 @@ def row(
     key: bytes = KEY,
     signs: str = "",
     time: str = "",
+    called: str = "",
 ) -> str:
     """Return a container as `docker ps` lists it, with the proof that `key` makes."""
     name = f"claude-bottle-{session}{'' if role == 'agent' else f'-{role}'}"
     proven = proof(key, session, role, name, str(owner), repository, manifest)
     bottle = ("default", "headless", manifest, "claude-bottle:x", repository)
-    labels = map(json.dumps, (session, str(owner), agent, *bottle, signs, time, proven, role, name))
+    labels = map(json.dumps, (session, str(owner), agent, *bottle, signs, time, called, proven, role, name))
     return "\t".join(("2026-11-24 11:00:00 +0100 CET", *labels)) + "\n"
 
 

@@ -22,7 +22,7 @@ OWNERS = {
     "click": {"cli"},
     "pexpect": {"process.terminal"},
     "ruamel": {"documents.yaml_document"},
-    "signal": {"cleanup.stack", "cleanup.watchdog", "process.terminal"},
+    "signal": {"cleanup.stack", "cleanup.watchdog", "process.background", "process.terminal"},
     "subprocess": {"process.command", "repository.exporter", "selftest.probe"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv"}
@@ -37,9 +37,11 @@ STARTS_A_PROCESS = {"execv", "execve", "execvp", "execvpe", "fork", "forkpty", "
 PURE = {
     "bottle.agent", "bottle.credential_proxy", "bottle.docker_flags", "bottle.firewall", "bottle.job",
     "bottle.key_holder", "bottle.passed_on", "bottle.plan", "bottle.reach", "bottle.sidecar", "bottle.state",
-    "documents.escaping", "documents.yaml_edit", "egress.allowlist", "egress.credential_proxy", "egress.log",
-    "manifest.api", "manifest.credentials", "manifest.known_hosts", "manifest.private_key", "manifest.request_rules",
-    "process.screen", "process.wording", "repository.autorun_files", "repository.clone", "session.steps",
+    "documents.escaping",
+    "documents.yaml_edit", "egress.allowlist", "egress.credential_proxy", "egress.log", "manifest.api",
+    "manifest.credentials", "manifest.known_hosts", "manifest.private_key", "manifest.request_rules", "process.frames",
+    "process.modes", "process.screen", "process.wording", "repository.autorun_files", "repository.clone",
+    "session.steps",
 }  # fmt: skip
 IMPURE = {
     "datetime", "os", "random", "secrets", "socket", "tempfile", "time", "uuid", ".process.command", ".repository.git",
@@ -142,7 +144,8 @@ def test_a_module_keeps_to_its_place(path: Path) -> None:
     assert {each for each in imported & OWNERS.keys() if name not in OWNERS[each]} == set()
     assert name not in PURE or imported & IMPURE == set()
     assert name in {"__main__", "host.machine", "repository.exporter"} or ENVIRONMENT.isdisjoint(os_names(tree))
-    assert name == "__main__" or STARTS_A_PROCESS.isdisjoint(os_names(tree))  # it becomes an isolated interpreter
+    # The first becomes an isolated interpreter, the second a launcher in the background.
+    assert name in {"__main__", "process.background"} or STARTS_A_PROCESS.isdisjoint(os_names(tree))
     assert name == "process.wording" or not compares_stderr(tree), "what programs say is matched in process/wording.py"
     assert LAZY.isdisjoint(imports(at_import_time(tree)))
     assert name in PRINTERS or set(prints(tree)) == set()

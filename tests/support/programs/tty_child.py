@@ -5,6 +5,7 @@ import signal
 import sys
 import termios
 import tty
+from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 
@@ -86,6 +87,36 @@ def write_and_listen(path: str) -> None:
     with Path(path).open("wb", buffering=0) as report:
         report.write(b"written\n")
         report.write(os.read(0, 1) + b"\n")
+
+
+def say_and_listen(text: str) -> None:
+    """Write bytes, given in hex, and then nothing."""
+    tty.setraw(0, termios.TCSANOW)
+    send(bytes.fromhex(text))
+    while os.read(0, 64):
+        pass
+
+
+def digest(count: str) -> None:
+    """Tell the SHA-256 of so many bytes that are typed."""
+    tty.setraw(0, termios.TCSANOW)
+    whole, left = sha256(), int(count)
+    while left:
+        data = os.read(0, min(left, 4096))
+        left -= len(data)
+        whole.update(data)
+    say(whole.hexdigest())
+    signal.pause()
+
+
+def flood_and_listen(megabytes: str, done: str) -> None:
+    """Flood at `f` and make a file at the end, tell the size whenever it changes."""
+    tty.setraw(0, termios.TCSANOW)
+    signal.signal(signal.SIGWINCH, lambda *_: say("{}x{}".format(*termios.tcgetwinsize(0))))
+    while key := os.read(0, 1):
+        if key == b"f":
+            flood(megabytes)
+            Path(done).touch()
 
 
 def beginning(size: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import select
 import signal
 import sys
 import termios
@@ -95,6 +96,18 @@ def setup_token() -> None:
     termios.tcdrain(1)
 
 
+def chatter() -> None:
+    """Write without end, until `q` is typed."""
+    raw()
+    while not select.select([0], [], [], 0.01)[0] or os.read(0, 64) != b"q":
+        say("chatter")
+    os._exit(7)
+
+
+def leave(code: str) -> None:
+    sys.exit(int(code))
+
+
 def stay() -> None:
     """Stay until somebody ends it."""
     say("staying")
@@ -158,6 +171,8 @@ def main() -> None:
         "listen": listen,
         "stay": stay,
         "deaf": deaf,
+        "chatter": chatter,
+        "leave": leave,
         "attack": attack,
         "setup-token": setup_token,
     }

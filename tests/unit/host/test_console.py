@@ -190,3 +190,14 @@ first.close()
     child.expect(pexpect.EOF)
     child.close()
     assert child.before == b"\rclaude-bottle: first: 0 s, step 1/2\x1b[K" * 3 + b"\r\x1b[K"
+
+
+def test_a_files_content_does_nothing_to_a_terminal_and_passes_a_pipe_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    data = b"\x1b[31mred\tcell\xff\nlast"
+    console.emit(data)
+    assert capfdbinary.readouterr().out == data
+    monkeypatch.setattr(console, "_is_terminal", lambda _: True)
+    console.emit(data)
+    assert capfdbinary.readouterr().out == b"\\x1b[31mred\tcell\\xff\nlast\n"

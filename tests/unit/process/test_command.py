@@ -120,3 +120,23 @@ def test_a_client_that_ends_within_its_line_is_not_ready() -> None:
     client = command.start(shell("printf u; echo why >&2; exit 3"), os.environ)
     result = client.ready(b"", 60)
     assert (result.returncode, result.stdout, result.stderr) == (3, b"u", "why\n")
+
+
+def test_what_is_attached_is_heard_and_shown(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    heard = bytearray()
+    flood = shell("head -c 300000 /dev/zero | tr '\\0' x; echo said >&2; exit 3")
+    assert command.attach(flood, os.environ, silent=True, heard=heard.extend) == 3
+    assert capfdbinary.readouterr() == (b"x" * 300_000, b"said\n")
+    assert heard == b"x" * 300_000
+
+
+def test_what_is_attached_is_heard_once_stdout_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, tried = bytearray(), list[int]()
+
+    def gone(descriptor: int, data: bytes) -> int:
+        tried.append(len(data))
+        raise BrokenPipeError(descriptor)
+
+    monkeypatch.setattr("os.write", gone)
+    assert command.attach(shell("head -c 300000 /dev/zero"), os.environ, silent=True, heard=heard.extend) == 0
+    assert (len(heard), len(tried)) == (300_000, 1)

@@ -348,7 +348,7 @@ def test_no_signal_is_lost_while_handlers_change(monkeypatch: pytest.MonkeyPatch
     winch = signal.getsignal(signal.SIGWINCH)
     monkeypatch.setattr(signal, "signal", handling)
     try:
-        with contextlib.suppress(SystemExit), terminal._Signals():
+        with contextlib.suppress(SystemExit), terminal.Signals():
             pass
         assert heard == [signal.SIGTERM]
         assert [signal.getsignal(kind) for kind in (*kinds, signal.SIGWINCH)] == [*[hear] * 4, winch]

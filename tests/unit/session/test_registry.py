@@ -29,6 +29,16 @@ def test_a_session_is_found_by_its_id_or_an_unambiguous_prefix() -> None:
         registry.find(found[:1], "")  # from an unset shell variable
 
 
+def test_a_session_is_found_by_its_name_before_the_beginning_of_another_ones_id() -> None:
+    found = [Session("demo-0a", ELSEWHERE, NOW), Session("x-0b", ELSEWHERE, NOW, called="demo")]
+    assert [registry.find(found, name).id for name in ("demo", "demo-", "x")] == ["x-0b", "demo-0a", "x-0b"]
+    twice = [Session(name, ELSEWHERE, NOW, called="same") for name in ("demo-0a", "x-0b")]
+    with pytest.raises(UsageError, match=r'^"same" is ambiguous: demo-0a, x-0b; '):
+        registry.find(twice, "same")
+    with pytest.raises(UsageError, match=r'^no session "-"'):
+        registry.find(found, "-")  # what stands for no name
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (60, "1 min"), (7300, "2 h"), (200_000, "2 d")])
 def test_an_age_is_printed_in_one_unit(seconds: int, text: str) -> None:
     assert registry.duration(seconds) == text

@@ -1,0 +1,99 @@
+"""Sessions in the background by their records: waited for, listed once they have ended, not joined any more."""
+
+import json
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from claude_bottle.session.records import Facts, Records
+from tests.support import owners
+from tests.support.labels import LIST, row
+from tests.support.owners import OBSERVER, REBOOTED
+from tests.support.scene import Scene
+
+MADE = Facts("demo-00000001", "demo", datetime(2026, 11, 30, 10, tzinfo=UTC), owner=str(REBOOTED), detached=True)
+ENDED = datetime(2026, 11, 30, 11, tzinfo=UTC)
+
+
+def kept(scene: Scene, *codes: int | None) -> list[str]:
+    """Make records of sessions that have ended with these codes, None for one whose launcher was killed."""
+    records = Records(scene.key.with_name("sessions"))
+    ids = [f"demo-{number:08x}" for number in range(len(codes))]
+    for session, code in zip(ids, codes, strict=True):
+        ended = ENDED if code is not None else None
+        records.create(replace(MADE, session=session, name=f"n{session[-1]}", code=code, ended=ended))
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("codes", "order", "code"),
+    [
+        ((0, 0), (0, 1), 0),
+        ((0, 3, 5), (0, 1, 2), 3),
+        ((0, 3, 5), (2, 1, 0), 5),
+        ((None, 3), (0, 1), 137),
+        ((75,), (0,), 75),
+    ],
+)
+def test_the_first_code_that_is_not_zero_counts(
+    scene: Scene, codes: tuple[int | None, ...], order: tuple[int, ...], code: int
+) -> None:
+    ids = kept(scene, *codes)
+    assert scene.run("wait", *(ids[place] for place in order)) == (code, "", "")
+    assert scene.run("wait", *(f"n{place}" for place in order))[0] == code
+
+
+def test_a_session_without_a_record_has_a_code_of_its_own(scene: Scene) -> None:
+    [three] = kept(scene, 3)
+    code, _, said = scene.run("wait", "no\x1bbody", three)
+    assert (code, said) == (68, 'claude-bottle: nothing is kept of a session "no\\x1bbody"\n')
+    assert scene.run("wait", three, "nobody")[0] == 3
+
+
+def test_wait_waits(scene: Scene) -> None:
+    records = Records(scene.key.with_name("sessions"))
+    with owners.launcher() as (process, owner):
+        record = records.create(replace(MADE, owner=str(owner)))
+        child = scene.launch("wait", MADE.session)
+
+        def end() -> None:
+            assert record.facts
+            record.write_facts(replace(record.facts, code=9, ended=ENDED))
+
+        timer = threading.Timer(0.5, end)
+        timer.start()
+        assert scene.end(child)[0] == 9
+        assert process.poll() is None
+        timer.join()
+
+
+def test_what_has_ended_is_listed_until_its_record_is_removed(scene: Scene) -> None:
+    kept(scene, 0, 75, None)
+    scene.rule(LIST, stdout=row("demo-1", OBSERVER))
+    _, out, _ = scene.run("list")
+    header, *lines = out.splitlines()
+    assert header.split()[:2] == ["SESSION", "NAME"]
+    assert [(line.split()[:2], "ended (" in line) for line in lines] == [
+        (["demo-00000000", "n0"], True),
+        (["demo-00000001", "n1"], True),
+        (["demo-00000002", "n2"], True),
+        (["demo-1", "-"], False),
+    ]
+    modes = [one["mode"] for one in json.loads(scene.run("list", "--json")[1])]
+    assert modes == ["ended (0)", "ended (75)", "ended (137)", "headless"]
+    assert scene.run("history", "--remove", "--all")[0] == 0
+    assert len(scene.run("list")[1].splitlines()) == 2
+
+
+def test_attach_needs_a_terminal(scene: Scene) -> None:
+    assert scene.run("attach")[0] == 2
+    assert "attach needs a terminal" in scene.run("attach", "demo")[2]
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "../x"])
+def test_a_name_that_is_none_is_a_usage_error(scene: Scene, name: str) -> None:
+    code, _, said = scene.run("start", "demo", "--yes", "--name", name)
+    assert code == 2
+    assert "Invalid value for '--name'" in said
