@@ -277,7 +277,8 @@ def _received(connection: socket.socket, got: bytes, end: bytes | int) -> bytes:
 def _authority(pem: str) -> tuple[int, list[str]]:
     """Return how many certificates there are, and what OpenSSL prints of the first one's extensions, a line each."""
     argv = ("/usr/bin/openssl", "x509", "-noout", "-ext", "basicConstraints,nameConstraints,keyUsage")
-    done = subprocess.run(argv, input=pem.encode(), stdout=subprocess.PIPE, env={}, check=True)
+    env = {"SSL_CERT_FILE": "/dev/null"}  # it would read the system's store, which takes longer than all else
+    done = subprocess.run(argv, input=pem.encode(), stdout=subprocess.PIPE, env=env, check=True)
     return pem.count("-----BEGIN "), [line.strip() for line in done.stdout.decode().splitlines()]
 
 
