@@ -245,7 +245,7 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
     whole = ("lock", "gate", *filled)
     program, question = receipt.probe_input(plan, plan.known)
     argv, undo = receipt.probe_argv(plan, len(program)), _remove(receipt.probe_name(plan))
-    quote = Quote("gate", before=f"main({question}, '", after="', search)\n")
+    quote = Quote("gate", *receipt.probe_call(question))
     probe = Step(
         # Ready at its one line: claude need not wait for the end of its container.
         *("selftest", argv, Kind.UNTIL_READY, program),
