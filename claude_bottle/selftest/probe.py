@@ -53,11 +53,10 @@ _STATUS = ("PPid", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd
 
 # By path, state; by folder and module, neighbours; by name and kind of a library, what the loader's cache has of it.
 Base = tuple[dict[str, str], dict[tuple[str, str], str], dict[tuple[str, int], list[str]]]
+Search = Callable[[str, str, str], object]
 
 
-def main(
-    question: dict[str, Any], base: Base | None, authority: str, search: Callable[[str, str, str], object]
-) -> None:
+def main(question: dict[str, Any], base: Base | None, authority: str, search: Search) -> None:
     """Look at everything, side by side, and print the answers; what could not be looked at has none.
 
     `base` is what `prepare` has returned; `authority` is the certificate of the session's authority, as PEM in base64;
