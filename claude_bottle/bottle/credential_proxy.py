@@ -26,7 +26,7 @@ def files(hosts: Iterable[Ended], settings: bytes, certificates: bytes) -> bytes
     """Return the tar that the container gets; `certificates`, in PEM, are trusted besides the base image's own."""
     ended = tuple(hosts)
     entries = {
-        "nginx.conf": credential_proxy.configuration(ended),
+        "nginx.conf": credential_proxy.configuration(ended, more=bool(certificates)),
         "credential_proxy.lua": credential_proxy.program(),
         "openssl.cnf": credential_proxy.authority(ended),
         "settings.json": settings,

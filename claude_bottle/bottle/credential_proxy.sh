@@ -18,7 +18,6 @@ request() { openssl req -config openssl.cnf -new -newkey ec -pkeyopt ec_paramgen
 sign() { openssl ca -config openssl.cnf -batch -notext -startdate "$first" -enddate "$last" "$@"; }
 
 /usr/bin/head --bytes "$2" | /usr/bin/tar --extract
-/usr/bin/cat /etc/ssl/certs/ca-certificates.crt more-ca.pem > ca.pem
 TZ=UTC printf -v first '%(%Y%m%d%H%M%SZ)T' "$((EPOCHSECONDS - 86400))"
 TZ=UTC printf -v last '%(%Y%m%d%H%M%SZ)T' "$((EPOCHSECONDS + 30 * 86400))"
 : > index.txt
@@ -27,7 +26,7 @@ request -subj "/CN=claude-bottle session" -keyout authority.key -out authority.c
 sign -extensions authority -selfsign -keyfile authority.key -in authority.csr -out authority.pem
 wait "$!"
 sign -extensions leaf -cert authority.pem -keyfile authority.key -in leaf.csr -out leaf.pem
-/usr/bin/rm -- authority.key ./*.csr index.txt* error.* openssl.cnf more-ca.pem ./[0-9A-F]*.pem
+/usr/bin/rm -- authority.key ./*.csr index.txt* error.* openssl.cnf ./[0-9A-F]*.pem
 
 /usr/sbin/nginx -e stderr -p /run/proxy -c /run/proxy/nginx.conf < /dev/null &
 exec 3<&0

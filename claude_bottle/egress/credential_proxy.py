@@ -122,8 +122,8 @@ def pairs(hosts: Iterable[Ended]) -> tuple[tuple[IPv4Address, int], ...]:
     return tuple((host.address, port) for host in hosts for port in (host.port, *host.forwards))
 
 
-def configuration(hosts: Iterable[Ended]) -> bytes:
-    """Return nginx.conf, in which there is no secret."""
+def configuration(hosts: Iterable[Ended], *, more: bool = False) -> bytes:
+    """Return nginx.conf, in which there is no secret; `more` is whether there are certificates in more-ca.pem."""
     text = installation.text(Path(__file__).with_name("credential_proxy.conf"))
     rows = [(number, host, host.port) for number, host in enumerate(hosts)]
     forwards = [(number, host, port) for number, host, _ in rows for port in host.forwards]
@@ -133,6 +133,7 @@ def configuration(hosts: Iterable[Ended]) -> bytes:
         of_others = _repeated(_replaced(server, "only the API", lambda _: ""), "each host", others)
         return of_others + _repeated(_replaced(server, "only the API", lambda part: part), "each host", apis)
 
+    text = _replaced(text, "only with more certificates", lambda part: part if more else "")
     text = _replaced(text, "each server", servers)
     return _repeated(_repeated(text, "each host", rows), "each forward", forwards).encode()
 

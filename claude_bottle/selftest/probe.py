@@ -1,15 +1,16 @@
 """See how open a bottle is, and whose programs are in it; print that as JSON.
 
 This runs in a container of the base image that shares the bottle's network and processes, as the user of the bottle's
-first processes: nothing that the bottle's own image brings has a part in it. Sent over stdin to Python, a call of
-`main` behind it: so it is for Python 3.9, the standard library alone, and imports nothing of claude_bottle. It judges
-nothing: `receipt.py` does.
+first processes: nothing that the bottle's own image brings has a part in it. Sent over stdin to Python, calls of
+`prepare` and `main` behind it: so it is for Python 3.9, the standard library alone, and imports nothing of
+claude_bottle. It judges nothing: `receipt.py` does.
 """
 
 from __future__ import annotations
 
 import base64
 import errno
+import functools
 import hashlib
 import importlib
 import json
@@ -33,6 +34,7 @@ _BESIDE = 5  # looks, those that wait for others
 _SIDECAR_LIMIT = 6.0  # seconds: it answers 403 after 5 s where its DNS server is silent
 _ROOT = "/proc/1/root"  # the bottle's files, as its first process has them
 _LINKS = 40  # that a path may lead over, as for the kernel
+_BLOCK = memoryview(bytearray(1 << 20))  # for what is read of files, one after the other
 _CACHE = "/etc/ld.so.cache"
 _LOADED = re.compile(r"^\s*(?:(\S+) => )?(/\S+) \(0x", re.MULTILINE)
 _SOCKETS = (
@@ -49,10 +51,16 @@ _LIMIT_FILES = {
 _STATUS = ("PPid", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
 
 
-def main(question: dict[str, Any], authority: str, search: Callable[[str, str, str], object]) -> None:
+# By path, state; by folder and module, neighbours; by name and kind of a library, what the loader's cache has of it.
+Base = tuple[dict[str, str], dict[tuple[str, str], str], dict[tuple[str, int], list[str]]]
+Search = Callable[[str, str, str], object]
+
+
+def main(question: dict[str, Any], base: Base | None, authority: str, search: Search) -> None:
     """Look at everything, side by side, and print the answers; what could not be looked at has none.
 
-    `authority` is the certificate of the session's authority, as PEM in base64; `search` is that of search.py.
+    `base` is what `prepare` has returned; `authority` is the certificate of the session's authority, as PEM in base64;
+    `search` is that of search.py.
     """
     sidecar, outside, refused = question["sidecar"], question["outside"], question["refused"]
     pem = base64.b64decode(authority).decode()
@@ -71,7 +79,7 @@ def main(question: dict[str, Any], authority: str, search: Callable[[str, str, s
         "sockets": _sockets,
         "tokens": lambda: search(question["shape"], question["digest_key"], _ROOT),
         "shell": lambda: _within("", "/bin/bash"),
-        "userland": lambda: _userland(question["programs"], question["files"], question["modules"]),
+        "userland": lambda: _userland(base),
         **_of_the_kernel(),
     }
     answers: dict[str, object] = {}
@@ -358,38 +366,62 @@ def _placed(path: str) -> str:
     return f"{_within(_ROOT, folder)}/{name}"
 
 
-def _userland(programs: list[str], files: list[str], modules: list[str]) -> dict[str, list[str]]:
-    """Return programs and all that they load, each as it is in the base image, which is here, and in the bottle."""
-    sources, extensions, found = _python(modules)
-    libraries: dict[str, str] = {}
-    for program in programs:
-        preload = ":".join(extensions) if "python" in program else ""
-        done = subprocess.run(
-            (program,),
-            env={"LD_TRACE_LOADED_OBJECTS": "1", "LD_PRELOAD": preload},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        libraries.update((path, name) for name, path in _LOADED.findall(done.stdout.decode()))
-    for path in (*programs, *files, *sources, *libraries):
-        found[path] = [_state("", path), _state(_ROOT, path)]
-    here, there = _cached(""), _cached(_ROOT)
-    for name in filter(None, libraries.values()):
-        for key in [key for key in here if key[0] == name]:
-            found[f"{_CACHE}: {name}"] = [" ".join(here[key]), " ".join(there.get(key, ()))]
+def prepare(programs: list[str], files: list[str], modules: list[str]) -> Base | None:
+    """Look at programs and all that they load, as it is in the base image, which is here and does not change.
+
+    Before the question, since it takes as long as all other looks. None if that is not possible: then the bottle's are
+    not looked at either.
+    """
+    with suppress(Exception):
+        sources, extensions, neighbours = _python(modules)
+        libraries: dict[str, str] = {}
+        for text in _traced(programs, extensions):
+            libraries.update((path, name) for name, path in _LOADED.findall(text))
+        states = {path: _state("", path) for path in (*programs, *files, *sources, *libraries)}
+        loaded = set(filter(None, libraries.values()))
+        return states, neighbours, {key: paths for key, paths in _cached("").items() if key[0] in loaded}
+    return None
+
+
+def _userland(base: Base | None) -> dict[str, list[str]]:
+    """Return what `prepare` has found, each as it is in the base image and in the bottle."""
+    if base is None:
+        raise ValueError("nothing to compare with")
+    states, neighbours, cached = base
+    found = {path: [state, _state(_ROOT, path)] for path, state in states.items()}
+    for (folder, stem), names in neighbours.items():
+        found[f"{folder}/{stem}*"] = [names, _alike(_ROOT, folder).get(stem, "")]
+    there = _cached(_ROOT)
+    for (name, kind), paths in cached.items():
+        found[f"{_CACHE}: {name}, {kind}"] = [" ".join(paths), " ".join(there.get((name, kind), ()))]
     return found
 
 
-def _python(modules: list[str]) -> tuple[list[str], list[str], dict[str, list[str]]]:
+def _traced(programs: list[str], extensions: list[str]) -> list[str]:
+    """Return what the loader says that each program loads, Python with its extensions; they are asked side by side."""
+    started = []
+    for program in programs:
+        env = {"LD_TRACE_LOADED_OBJECTS": "1", "LD_PRELOAD": ":".join(extensions) if "python" in program else ""}
+        started.append(subprocess.Popen((program,), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE))
+    said = [each.communicate()[0].decode() for each in started]
+    for each in started:
+        if each.returncode:
+            raise subprocess.CalledProcessError(each.returncode, each.args)
+    return said
+
+
+def _python(modules: list[str]) -> tuple[list[str], list[str], dict[tuple[str, str], str]]:
     """Return the files of all that Python has loaded with `modules`, which of these are libraries, and neighbours.
 
-    A neighbour is a file or folder that Python could take for the same module: `json.so` beside `json`.
+    A neighbour, by its folder and the module's name, is a file or folder that Python could take for the same module:
+    `json.so` beside `json`.
     """
     for name in modules:
         importlib.import_module(name)
     files = [path for path in sys.path if not os.path.isdir(path)]  # a zip file would come first
-    extensions, found = [], {}
+    places = [path for path in sys.path if os.path.isdir(path)]
+    extensions: list[str] = []
+    found: dict[tuple[str, str], str] = {}
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if spec is None or not spec.has_location:
@@ -397,15 +429,18 @@ def _python(modules: list[str]) -> tuple[list[str], list[str], dict[str, list[st
         files += filter(None, (spec.origin, spec.cached))
         extensions += [spec.origin] if spec.origin.endswith(".so") else []
         parent, _, stem = name.rpartition(".")
-        folders = list(sys.modules[parent].__path__) if parent else [path for path in sys.path if os.path.isdir(path)]
-        for folder in folders:
-            found[f"{folder}/{stem}*"] = [_neighbours("", folder, stem), _neighbours(_ROOT, folder, stem)]
+        for folder in list(sys.modules[parent].__path__) if parent else places:
+            found[folder, stem] = _alike("", folder).get(stem, "")
     return files, extensions, found
 
 
-def _neighbours(root: str, folder: str, stem: str) -> str:
-    names = os.listdir(_within(root, folder))
-    return " ".join(sorted(name for name in names if name == stem or name.startswith(f"{stem}.")))
+@functools.lru_cache(maxsize=None)  # noqa: UP033  (Python 3.9)
+def _alike(root: str, folder: str) -> dict[str, str]:
+    """Return the names in a folder, by what they are up to their first dot."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(_within(root, folder))):
+        found.setdefault(name.partition(".")[0], []).append(name)
+    return {stem: " ".join(names) for stem, names in found.items()}
 
 
 def _state(root: str, path: str) -> str:
@@ -416,17 +451,32 @@ def _state(root: str, path: str) -> str:
         if not stat.S_ISREG(mode):
             return f"{at[len(root) :]} is no file"
         total = hashlib.sha256()
-        with open(at, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                total.update(block)
+        with open(at, "rb", buffering=0, opener=_without_following) as file:
+            for size in iter(lambda: file.readinto(_BLOCK), 0):
+                total.update(_BLOCK[:size])
     except (FileNotFoundError, NotADirectoryError):
         return "absent"
     return f"{at[len(root) :]} {total.hexdigest()}"
 
 
+def _without_following(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _within(root: str, path: str) -> str:
     """Return where a path leads for a process with that root: the kernel would follow an absolute link to our own."""
-    at, links = "", 0
+    folder, _, name = path.rpartition("/")
+    return root + _led(root, _folder(root, folder), name)
+
+
+@functools.lru_cache(maxsize=None)  # noqa: UP033  (Python 3.9)
+def _folder(root: str, path: str) -> str:
+    return _led(root, "", path)
+
+
+def _led(root: str, at: str, path: str) -> str:
+    """Return where a path leads that begins in the folder `at`, which no link leads to."""
+    links = 0
     parts = path.split("/")[::-1]
     while parts:
         part = parts.pop()
@@ -445,7 +495,7 @@ def _within(root: str, path: str) -> str:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 at = "" if link.startswith("/") else at
                 parts += link.split("/")[::-1]
-    return root + at
+    return at
 
 
 def _cached(root: str) -> dict[tuple[str, int], list[str]]:

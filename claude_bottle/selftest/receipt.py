@@ -155,11 +155,17 @@ def processes_argv(plan: Plan) -> Argv:
 
 
 def probe_input(plan: Plan, known: Addresses) -> tuple[bytes, str]:
-    """Return the probe's program, for its stdin, and what it is called with besides the session's authority."""
-    source = "\n".join(map(_source, ("probe.py", "search.py")))
-    asked = (network_checks.question(plan, known), userland_checks.question(), credential_checks.question(plan))
+    """Return the probe's program, for its stdin, and its question: see `probe_call`."""
+    prepare = f"base = prepare{userland_checks.compared()!r}\n"
+    source = "\n".join((*map(_source, ("probe.py", "search.py")), prepare))
+    asked = (network_checks.question(plan, known), credential_checks.question(plan))
     question = {key: value for part in asked for key, value in part.items()}
-    return f"{source}\n".encode(), repr(question)
+    return source.encode(), repr(question)
+
+
+def probe_call(question: str) -> tuple[str, str]:
+    """Return the line that has the probe's program look, up to the session's authority, in base64, and behind it."""
+    return f"main({question}, base, '", "', search)\n"
 
 
 def search_program(plan: Plan) -> bytes:

@@ -26,11 +26,11 @@ _IMPORT = re.compile(r"^\s*(?:import|from) ([\w.]+)", re.MULTILINE)  # parsing t
 _GUARD, _AGENT = int(GUARD.partition(":")[0]), int(AGENT.partition(":")[0])
 
 
-def question() -> dict[str, object]:
-    """Return what the probe is asked to compare: programs, other files, and the modules of what runs in the bottle."""
+def compared() -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    """Return what the probe is to compare: programs, other files, and the modules of what runs in the bottle."""
     paths = (Path(repository.__file__).with_name("exporter.py"), Path(__file__).with_name("search.py"))
     modules = {name for path in paths for name in _IMPORT.findall(path.read_text(encoding="utf-8"))}
-    return {"programs": PROGRAMS, "files": FILES, "modules": sorted(modules)}
+    return PROGRAMS, FILES, sorted(modules)
 
 
 def user(seen: Evidence) -> Iterator[str]:

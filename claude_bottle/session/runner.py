@@ -1,5 +1,6 @@
 """Run a table of steps, independent ones in parallel; each undo is armed before its step starts."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -34,6 +35,31 @@ class StepError(Exception):
 Ended = queue.SimpleQueue[tuple[Step, Result | Exception]]
 
 
+class _Undoing:
+    """An undo in a thread of its own."""
+
+    def __init__(self, undo: Callable[[], str | None]) -> None:
+        self._undo = undo
+        self._ended: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+
+    def start(self) -> None:
+        """Begin; raises RuntimeError if there can be no more threads."""
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._ended.put(self._undo())
+        except Exception as error:  # whatever it is, it is the caller's
+            self._ended.put(error)
+
+    def result(self) -> str | None:
+        """Wait for the end of the undo; return what it returns, or raise what it raises."""
+        result = self._ended.get()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
 class Runner:
     """Runs steps against one engine and arms their undos on `teardown`."""
 
@@ -54,6 +80,8 @@ class Runner:
         self._one_line = one_line
         self._teardown, self._env, self._note, self._started = teardown, env, note, started
         self._clients: dict[str, Client] = {}
+        self._armed: dict[str, Step] = {}
+        self._undoing: dict[str, _Undoing] = {}  # those that have begun before their turn
         self._workers: dict[str, threading.Thread] = {}
         self._news = threading.Condition()  # guards the next two
         self._ready: set[str] = set()
@@ -105,11 +133,11 @@ class Runner:
         with self._teardown.shielded():
             if step.undo:
                 self._teardown.arm(place, step.name, lambda: self._undo(step))
-            shown, line = (
-                step.kind is Kind.PROGRESS and not self._one_line,
-                step.kind is Kind.PROGRESS and self._one_line,
+                self._armed[step.name] = step
+            build = step.kind is Kind.PROGRESS
+            client = command.start(
+                step.argv, self._env, shown=build and not self._one_line, mixed=build and self._one_line
             )
-            client = command.start(step.argv, self._env, shown=shown, mixed=line)
             self._started(client.pid)
             self._clients[step.name] = client
             self._workers[step.name] = threading.Thread(
@@ -201,6 +229,17 @@ class Runner:
             self._ended.get()
 
     def _undo(self, step: Step) -> str | None:
+        self._armed.pop(step.name, None)
+        if begun := self._undoing.pop(step.name, None):
+            return begun.result()
+        if beside := self._armed.get(step.undone_beside):
+            undoing = _Undoing(lambda: self._remove(beside))
+            with contextlib.suppress(RuntimeError):  # no more threads, or the interpreter is about to end
+                undoing.start()
+                self._undoing[beside.name] = undoing
+        return self._remove(step)
+
+    def _remove(self, step: Step) -> str | None:
         client = self._clients.get(step.name)
         if step.runs_long and client is not None:
             if beside := self._clients.get(step.ends_beside):

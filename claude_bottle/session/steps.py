@@ -51,8 +51,8 @@ class Step:
     starts, `stdin_after` those that must be ready before it is given its stdin: `stdin`, then, once those in
     `quote_after` are ready, `quote`, then what `stdin_from` prints. `undo` removes what the step may have made.
     `skip_if` is a command whose success means that its product exists; if `present`, the engine has said so already,
-    and the step is skipped. An `optional` step may fail. Its undo ends the stdin of the step `ends_beside`, too:
-    each takes a while to end.
+    and the step is skipped. An `optional` step may fail. With its undo ends the stdin of the step `ends_beside`, and
+    begins the undo of the step `undone_beside`: each takes a while.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Step:
     present: bool = False
     optional: bool = False
     ends_beside: str = ""
+    undone_beside: str = ""
 
     @property
     def runs_long(self) -> bool:
@@ -227,7 +228,7 @@ def _gate(plan: Plan) -> Step:
     argv = credential_proxy.run(plan.gate, target, plan.base.tag, owned, rules, tar, remote=plan.remote)
     given, undo = rules + tar, _remove(plan.gate)
     gate = Step("gate", argv, Kind.LONG_RUNNING, stdin=given, stdin_text=len(rules), needs=needs, undo=undo)
-    return replace(gate, ends_beside="bottle")
+    return replace(gate, ends_beside="bottle", undone_beside="sidecar")
 
 
 def _clone(plan: Plan) -> tuple[Step, ...]:
@@ -245,7 +246,7 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
     whole = ("lock", "gate", *filled)
     program, question = receipt.probe_input(plan, plan.known)
     argv, undo = receipt.probe_argv(plan, len(program)), _remove(receipt.probe_name(plan))
-    quote = Quote("gate", before=f"main({question}, '", after="', search)\n")
+    quote = Quote("gate", *receipt.probe_call(question))
     probe = Step(
         # Ready at its one line: claude need not wait for the end of its container.
         *("selftest", argv, Kind.UNTIL_READY, program),

@@ -724,6 +724,17 @@ def test_a_host_that_is_not_itself_is_no_host(proxy: Proxy, name: str) -> None:
     assert (line["verdict"], line["status"]) == ("failed", 502)
 
 
+def test_the_certificates_of_its_image_are_trusted_and_not_its_own(image: str, tmp_path: Path) -> None:
+    with proxied.proxied(tmp_path, image, given=False) as proxy:
+        target = f"/api/hello?{mark()}"
+        assert proxy.ask("GET", target).status == 200
+        proxy.arrived(target)
+        for name in ("stranger", "misnamed"):
+            key = f"{name}.example.com"
+            refused(proxy, proxy.ask("GET", "/", key=key), "certificate is not trusted", key, 502)
+        assert [proxy.ask("GET", f"{SELF_TEST}/{name}").status for name in ("right", "wrong")] == [200, 502]
+
+
 @pytest.mark.parametrize("key", [API, USERS, NARROW])
 def test_the_self_test_shows_what_would_have_left(proxy: Proxy, key: str) -> None:
     foreign = ("Authorization: foreign", "x-api-key: foreign", "Cookie: foreign", "X-Other-Key: foreign")
@@ -830,7 +841,7 @@ def test_nothing_secret_is_left_in_a_file_an_argument_or_the_environment(proxy: 
     files = proxy.sh("cd /run/proxy && ls -A").split()
     sockets = [f"{number}.sock" for number in range(len(proxy.hosts))] + ["self-test.sock"]
     folders = ["answers", "body", "fastcgi", "scgi", "uwsgi"]
-    kept = ["authority.pem", "ca.pem", "credential_proxy.lua", "leaf.pem", "nginx.conf", "nginx.pid"]
+    kept = ["authority.pem", "credential_proxy.lua", "leaf.pem", "more-ca.pem", "nginx.conf", "nginx.pid"]
     assert sorted(files) == sorted([*sockets, *folders, *kept])
     everything = proxy.sh("cat /run/proxy/*.[a-z]* /proc/[0-9]*/cmdline /proc/[0-9]*/environ || true")
     inspected = proxied.docker("inspect", proxy.name)

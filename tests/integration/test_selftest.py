@@ -115,14 +115,14 @@ def rule(text: str, hook: str = "output") -> Edit:
     return edit
 
 
-def file(name: str, old: str, new: str) -> Edit:
-    """Change a text in one of the files that the credential proxy gets."""
+def file(name: str, old: str, new: str, times: int = 1) -> Edit:
+    """Change a text, which is there so many times, in one of the files that the credential proxy gets."""
 
     def edit(_: Plan, step: Step) -> Step:
         rules, tar = step.stdin[: step.stdin_text], step.stdin[step.stdin_text :]
         entries = [home.Entry(each, data) for each, data in unpacked(tar)]
         [before] = [entry.data for entry in entries if entry.name == name and entry.data is not None]
-        assert before.count(old.encode()) == 1
+        assert before.count(old.encode()) == times
         after = before.replace(old.encode(), new.encode())
         changed = home.archive((home.Entry(each.name, after) if each.name == name else each for each in entries), 65533)
         return dataclasses.replace(step, argv=recounted(step.argv, len(tar), len(changed)), stdin=rules + changed)
@@ -369,6 +369,9 @@ PROXY_CASES = {
     ),
     "no verification": Case(
         {"upstream"}, "answers 200", {"gate": file("nginx.conf", "proxy_ssl_verify on;", "proxy_ssl_verify off;")}
+    ),
+    "no store of certificates": Case(  # which leaves what nginx insists on: the self-test's own
+        {"upstream"}, "answers 200", {"gate": file("nginx.conf", "proxy_ssl_conf_command Verify", "# ", times=4)}
     ),
     "no server of its own": Case(
         {"signing", "upstream", "credential-proxy"}, "with the right certificate for api.anthropic.com either",

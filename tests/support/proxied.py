@@ -328,8 +328,13 @@ def network(name: str) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def proxied(folder: Path, image: str, signed: tuple[Signed, ...] = SIGNED, **settings: Any) -> Iterator[Proxy]:
-    """Start a proxy, with the internet that it reaches and a relay that stands for the sidecar."""
+def proxied(
+    folder: Path, image: str, signed: tuple[Signed, ...] = SIGNED, *, given: bool = True, **settings: Any
+) -> Iterator[Proxy]:
+    """Start a proxy, with the internet that it reaches and a relay that stands for the sidecar.
+
+    The internet's authority is `given` to it, or is in the store of its image, which is then made for it.
+    """
     hosts = credential_proxy.ended([each.host for each in signed], [FORWARDED, 443, 8443])
     names = [host.name for host in hosts]
     authority = certificates(folder, names)
@@ -363,8 +368,9 @@ def proxied(folder: Path, image: str, signed: tuple[Signed, ...] = SIGNED, **set
         docker("run", "--detach", "--user", "0", "--name", f"{name}-relay", *words, *program)
         until_ready(f"{name}-relay")
         secret = credential_proxy.settings(TOKEN, signed, digest_key=DIGEST_KEY, **settings)
-        tar = container.files(hosts, secret, authority)
-        argv = container.run(f"{name}-gate", f"container:{name}-relay", image, (), RULES, tar, remote=False)
+        tar = container.files(hosts, secret, authority if given else b"")
+        own = image if given else undo.enter_context(trusting(image, folder, f"{name}:local"))
+        argv = container.run(f"{name}-gate", f"container:{name}-relay", own, (), RULES, tar, remote=False)
         undo.callback(docker, "rm", "--force", f"{name}-gate")
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         undo.callback(process.wait)
@@ -383,6 +389,20 @@ def proxied(folder: Path, image: str, signed: tuple[Signed, ...] = SIGNED, **set
             process.stdin.close()
             proxy.reader.join()
             process.stdout.close()
+
+
+@contextlib.contextmanager
+def trusting(image: str, folder: Path, tag: str) -> Iterator[str]:
+    """Build an image that trusts the internet's authority by itself."""
+    place = "/usr/local/share/ca-certificates/internet.crt"
+    lines = f"FROM {image}\nUSER root\nCOPY internet.pem {place}\nRUN update-ca-certificates\n"
+    (folder / "Dockerfile").write_text(lines)
+    (folder / ".dockerignore").write_text("*\n!internet.pem\n")
+    docker("build", "--quiet", "--network", "none", "--tag", tag, str(folder))
+    try:
+        yield tag
+    finally:
+        docker("rmi", tag)
 
 
 def until_ready(name: str) -> None:

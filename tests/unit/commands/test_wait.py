@@ -81,8 +81,8 @@ def test_what_has_ended_is_listed_until_its_record_is_removed(scene: Scene) -> N
         (["demo-00000002", "n2"], True),
         (["demo-1", "-"], False),
     ]
-    modes = [one["mode"] for one in json.loads(scene.run("list", "--json")[1])]
-    assert modes == ["ended (0)", "ended (75)", "ended (137)", "headless"]
+    states = [one["state"] for one in json.loads(scene.run("list", "--json")[1])]
+    assert states == ["ended (0)", "ended (75)", "ended (137)", "?"]
     assert scene.run("history", "--remove", "--all")[0] == 0
     assert len(scene.run("list")[1].splitlines()) == 2
 

@@ -50,8 +50,17 @@ def test_every_default_host_has_its_table() -> None:
             assert reason
 
 
-def test_the_configuration_is_whole() -> None:
-    text = credential_proxy.configuration(hosts()).decode()
+def test_a_file_of_further_certificates_is_named_only_if_there_is_one() -> None:
+    """An empty one keeps nginx from starting."""
+    for more in (False, True):
+        text = credential_proxy.configuration(hosts(), more=more).decode()
+        assert text.count("VerifyCAPath /etc/ssl/certs;") == text.count("location @out") == 2
+        assert text.count("VerifyCAFile /run/proxy/more-ca.pem;") == 2 * more
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_the_configuration_is_whole(more: bool) -> None:
+    text = credential_proxy.configuration(hosts(), more=more).decode()
     assert text.count("{") == text.count("}")
     assert not re.findall(r"\b(NUMBER|KEY|NAME|ADDRESS|PORT)\b|# (each|end|only) ", text)
     for host in hosts():

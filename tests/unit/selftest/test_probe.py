@@ -80,7 +80,7 @@ def authority(folder: Path, name: str) -> tuple[ssl.SSLContext, str]:
 def probed(plan: Plan, asked: dict[str, Any], pem: str) -> dict[str, Any]:
     """Run the probe as a bottle's container does, and return its answers."""
     program, _ = receipt.probe_input(plan, KNOWN)
-    call = f"main({asked!r}, '{pem}', search)\n".encode()
+    call = pem.join(receipt.probe_call(repr(asked))).encode()
     argv, env = (sys.executable, "-I", *receipt.probe_argv(plan, len(program))[-2:]), {"PLANTED": "x"}
     ran = subprocess.run(argv, input=program + call, capture_output=True, check=True, env=env)
     answers: dict[str, Any] = json.loads(ran.stdout)
@@ -211,6 +211,43 @@ def test_a_link_of_the_bottle_leads_nowhere_else(tmp_path: Path, link: str | Non
     state = probe._state(root, "/usr/bin/git")
     content = (tmp_path / found[1:]).read_bytes() if link != "nowhere" else None
     assert state == ("absent" if content is None else f"{found} {hashlib.sha256(content).hexdigest()}")
+
+
+def test_what_python_could_take_for_a_module_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(Path(json.__file__).parent)
+    bottles = tmp_path / folder[1:]
+    bottles.mkdir(parents=True)
+    for name in ("decoder.py", "decoder.so", "decoders.py", "decoder_.so"):
+        (bottles / name).write_text("")
+    (tmp_path / "file").write_text("another")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/ld.so.cache").write_bytes(b"glibc-ld.so.cache1.1" + bytes(28))
+    monkeypatch.setattr(probe, "_ROOT", str(tmp_path))
+    base = ({"/file": "absent"}, {(folder, "decoder"): "decoder.py"}, {("libz.so.1", 3): ["/lib/libz.so.1"]})
+    assert probe._userland(base) == {
+        "/file": ["absent", f"/file {hashlib.sha256(b'another').hexdigest()}"],
+        f"{folder}/decoder*": ["decoder.py", "decoder.py decoder.so"],
+        "/etc/ld.so.cache: libz.so.1, 3": ["/lib/libz.so.1", ""],
+    }
+
+
+@systems.needs_linux("its loader")
+def test_the_base_image_is_looked_at_before_the_question() -> None:
+    call = "states, found, _ = prepare([sys.executable], ['/nowhere'], ['json.decoder'])"
+    shown = "print(json.dumps([states, found[json.__path__[0], 'decoder'], json.decoder.__file__]))"
+    source = "\n".join((Path(probe.__file__).read_text(), call, shown))
+    ran = subprocess.run((sys.executable, "-I", "-S", "-"), input=source.encode(), capture_output=True, check=True)
+    states, neighbours, decoder = json.loads(ran.stdout)
+    assert states["/nowhere"] == "absent"
+    assert states[decoder] == f"{decoder} {hashlib.sha256(Path(decoder).read_bytes()).hexdigest()}"
+    assert any(path.rpartition("/")[2].startswith("libc.so") for path in states)
+    assert neighbours == "decoder.py"
+
+
+def test_a_program_that_the_base_image_lacks_leaves_no_answer() -> None:
+    assert probe.prepare(["/nowhere"], [], []) is None
+    with pytest.raises(ValueError, match="nothing to compare with"):
+        probe._userland(None)
 
 
 def test_links_in_a_circle_and_what_is_no_file_are_told(tmp_path: Path) -> None:

@@ -25,9 +25,16 @@ RUN = Run(terminal=True, arguments=("--model", "opus"))
 IRRELEVANT = {
     # of one start, or of where it runs
     *("Plan.session", "Plan.owner", "Plan.addresses", "Plan.range", "Plan.known", "Plan.remote"),
-    *("Plan.passed_on", "Plan.token_source", "Plan.signing", "Run.terminal", "Run.login"),
+    *("Plan.passed_on", "Plan.token_source", "Plan.signing", "Run.terminal", "Run.login", "Run.name"),
     *("EngineFacts.present", "EngineFacts.taken", "EngineFacts.icc_off", "EngineFacts.ipv6_off", "EngineFacts.debug"),
-    *("EngineFacts.paths", "EngineFacts.claude", "Egress.subnet", "Egress.gateway"),
+    *(
+        "EngineFacts.paths",
+        "EngineFacts.claude",
+        "EngineFacts.memory",
+        "EngineFacts.bottles",
+        "Egress.subnet",
+        "Egress.gateway",
+    ),
     # made of what is recorded: the hosts, the inputs of the image's tag, the ssh hosts, the skill's content
     *(
         "Plan.config",

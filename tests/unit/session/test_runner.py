@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.errors import LeftBehindError
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Quote, Step
 
@@ -67,3 +68,56 @@ def test_one_that_ends_beside_another_does_not_wait_for_it_to_end(tmp_path: Path
     with Teardown() as undo:
         Runner(undo, os.environ, lambda _: None).run((other, replace(first, ends_beside="other")))
     assert (tmp_path / "seen").exists()
+
+
+def undone(name: str, text: str, beside: str = "") -> Step:
+    return Step(name, ("true",), undo=("sh", "-c", text), undone_beside=beside)
+
+
+def test_one_that_is_undone_beside_another_is_undone_once_and_before_what_comes_later(tmp_path: Path) -> None:
+    """The two wait for each other."""
+    log, here, there = tmp_path / "log", tmp_path / "here", tmp_path / "there"
+    for fifo in (here, there):
+        os.mkfifo(fifo)
+    steps = (
+        undone("network", f"echo network >> {log}"),
+        undone("sidecar", f"echo > {here}; cat {there}; echo sidecar >> {log}"),
+        undone("gate", f"cat {here}; echo > {there}", "sidecar"),
+    )
+    with Teardown() as undo:
+        Runner(undo, os.environ, lambda _: None).run(steps)
+    assert log.read_text().splitlines() == ["sidecar", "network"]
+
+
+def test_an_undo_beside_another_that_fails_is_reported_as_its_own(tmp_path: Path) -> None:
+    steps = (
+        undone("network", f"echo > {tmp_path}/gone"),
+        undone("sidecar", "echo 'Error response from daemon: odd' >&2; exit 1"),
+        undone("gate", "true", "sidecar"),
+    )
+    undo = Teardown()
+    with pytest.raises(LeftBehindError, match=r"left behind: sidecar \(.*odd\); remove"), undo:
+        Runner(undo, os.environ, lambda _: None).run(steps)
+    assert (tmp_path / "gone").exists()
+
+
+def test_without_a_thread_each_undo_waits_for_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    steps = (
+        undone("sidecar", f"echo sidecar >> {log}"),
+        undone("gate", f"echo gate >> {log}", "sidecar"),
+    )
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with Teardown() as undo:
+        Runner(undo, os.environ, lambda _: None).run(steps)
+        monkeypatch.setattr("threading.Thread.start", refuse)
+    assert log.read_text().splitlines() == ["gate", "sidecar"]
+
+
+def test_nothing_is_undone_beside_another_that_was_not_made(tmp_path: Path) -> None:
+    with Teardown() as undo:
+        Runner(undo, os.environ, lambda _: None).run([undone("gate", f"echo > {tmp_path}/gone", "sidecar")])
+    assert (tmp_path / "gone").exists()

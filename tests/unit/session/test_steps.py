@@ -106,6 +106,13 @@ def test_needs_name_steps_that_come_before(tmp_path: Path) -> None:
         seen.add(step.name)
 
 
+def test_a_container_is_undone_beside_a_later_one_and_before_its_network(tmp_path: Path) -> None:
+    plan = plans.plan(plans.manifests(tmp_path), TERMINAL)
+    names, gate = [step.name for step in steps.table(plan)], _step(plan, "gate")
+    assert (gate.ends_beside, gate.undone_beside) == ("bottle", "sidecar")
+    assert names.index("network") < names.index("sidecar") < names.index("gate")
+
+
 def test_the_bottle_gets_and_is_asked_nothing_before_its_lock(tmp_path: Path) -> None:
     plan = plans.with_repository(plans.plan(plans.everything(tmp_path), TERMINAL, HOST_KEY="x"))
     within = [step.name for step in steps.table(plan).setup if "lock" in step.stdin_after]
