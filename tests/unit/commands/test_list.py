@@ -24,7 +24,8 @@ def test_list_tells_agent_state_and_counts_and_json_bottle_and_mode(scene: Scene
     assert session["age"] >= 0
     assert {key: value for key, value in session.items() if key != "age"} == {
         "session": "demo-1", "name": None, "agent": "de\x1bmo", "bottle": "default",
-        "started": "2026-11-24T11:00:00+01:00", "left": None, "mode": "headless", "state": "waits", "allowed": 1, "blocked": 1, "branch": None,
+        "started": "2026-11-24T11:00:00+01:00", "left": None, "mode": "headless", "state": "waits",
+        "allowed": 1, "blocked": 1, "branch": None,
     }  # fmt: skip
 
 
