@@ -88,8 +88,9 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     yield from (f"  preset  {preset}" for preset in bottle.presets)
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
-    own, base = (plan.facts.paths.get(image.tag) for image in (plan.image, plan.base))
-    if own and base and own != base:  # not known of an image that is still to be built
+    shipped = plan.images[-2] if bottle.dockerfile else plan.image
+    own, before = (plan.facts.paths.get(image.tag) for image in (plan.image, shipped))
+    if own and before and own != before:  # not known of an image that is still to be built
         yield f"  path    {escape_control_chars(own)}"
 
 

@@ -92,14 +92,18 @@ def test_nothing_that_a_manifest_says_can_steer_the_terminal(tmp_path: Path) -> 
     assert text.count("\n") == 8
 
 
+BELOW = "claude-bottle:python"  # the last preset of plans.everything()
+
+
 @pytest.mark.parametrize(
     ("paths", "shown"),
     [
         ({}, []),
-        ({plans.OWN.tag: "/opt/bin:/usr/bin"}, []),  # without the base image's there is nothing to compare it with
-        ({plans.BASE.tag: "/usr/bin"}, []),  # it is still to be built
-        ({plans.BASE.tag: "/usr/bin", plans.OWN.tag: "/usr/bin"}, []),
-        ({plans.BASE.tag: "/usr/bin", plans.OWN.tag: "/x\x1b:/usr/bin"}, ["  path    /x\\x1b:/usr/bin"]),
+        ({plans.OWN.tag: "/opt/bin:/usr/bin"}, []),  # nothing is known of the image below it
+        ({BELOW: "/usr/bin"}, []),  # it is still to be built
+        ({BELOW: "/usr/bin", plans.OWN.tag: "/usr/bin"}, []),
+        ({plans.BASE.tag: "/bin", BELOW: "/usr/bin", plans.OWN.tag: "/usr/bin"}, []),  # a preset may have its own
+        ({BELOW: "/usr/bin", plans.OWN.tag: "/x\x1b:/usr/bin"}, ["  path    /x\\x1b:/usr/bin"]),
     ],
 )
 def test_a_changed_path_of_the_image_is_shown(tmp_path: Path, paths: dict[str, str], shown: list[str]) -> None:
