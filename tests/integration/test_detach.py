@@ -13,7 +13,7 @@ import pexpect
 import pytest
 
 from tests.support.matrix import Matrix, things, until_no_watchdog, until_nothing_is_left, watchdogs, write
-from tests.support.sessions import CLI, GUARD, Bench, Terminal, docker
+from tests.support.sessions import CLI, GUARD, Bench, Terminal, docker, forwarded
 
 DETACH = b"\x1cd"
 
@@ -24,9 +24,9 @@ def cli(bench: Bench, *words: str) -> tuple[int, str, str]:
     return ended.code, ended.out.decode(), ended.err
 
 
-def detached(bench: Bench, *words: str) -> str:
+def detached(bench: Bench, *words: str, **environ: str) -> str:
     """Start a session in the background as a script does; return its id, which alone is on stdout."""
-    ended = bench.start("--yes", "--detach", *words)
+    ended = bench.start("--yes", "--detach", *words, **environ)
     assert ended.code == 0, ended
     [session] = ended.out.decode().splitlines()
     assert "isolation" in ended.err
@@ -208,6 +208,25 @@ def test_launcher_and_watchdog_are_killed_at_once(matrix: Matrix) -> None:
     assert cli(bench, "cleanup")[0] == 0
     until_nothing_is_left(bench, time.monotonic())
     assert cli(bench, "wait", session)[0] == 128 + signal.SIGKILL
+
+
+def test_the_engine_vanishes_and_comes_back(bench: Bench) -> None:
+    """The launcher says in the record why it ended, and its watchdog removes what it could not."""
+    bench.puppet("stay")
+    path = bench.folder / "engine"
+    with forwarded(f"unix:{path}") as (engine, forwarder):
+        session = detached(bench, DOCKER_HOST=engine)
+        pid = launcher(bench, session)
+        forwarder.kill()
+        assert cli(bench, "wait", session)[0] == 75
+    assert str(facts(bench, session)["error"]).startswith("left behind: ")
+    record = bench.folder / "state" / "claude-bottle" / "sessions" / session
+    assert "docker cannot be used: " in (record / "messages").read_text()
+    path.unlink()
+    with forwarded(f"unix:{path}"):
+        until_nothing_is_left(bench, time.monotonic())
+        until_no_watchdog(pid)
+    assert "ended (75)" in cli(bench, "list")[1]
 
 
 def test_headless_in_the_background(bench: Bench) -> None:

@@ -1,13 +1,9 @@
 """What goes wrong while a session runs or is made: one clear line, the right exit code, and nothing left."""
 
-import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +13,7 @@ from claude_bottle.manifest.bottle import Bottle
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning
 from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
-from tests.support.sessions import CLI, GUARD, Bench, Ended, docker
-
-RELAY = Path(__file__).parents[1] / "support" / "programs" / "relay.py"
+from tests.support.sessions import CLI, GUARD, Bench, Ended, docker, forwarded
 
 
 def last(ended: Ended) -> str:
@@ -91,19 +85,6 @@ def test_build_is_interrupted(bench: Bench) -> None:
     ):
         assert time.monotonic() < end, "the build's container is still there"
         time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def forwarded(where: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Have another way to the engine; yield its DOCKER_HOST and the process that it leads through."""
-    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").replace("unix://", "unix:")
-    argv = (sys.executable, "-I", str(RELAY), f"{where}={engine}")
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as forwarder:
-        assert forwarder.stdout
-        try:
-            yield forwarder.stdout.readline().strip(), forwarder
-        finally:
-            forwarder.kill()
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["with its socket there", "with its socket"])

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ CLI = REPOSITORY / "cli.py"
 GUARD = 300  # seconds until a test gives up waiting; none comes near it
 LONGEST = 1800  # the same for a whole session
 PUPPET = Path(__file__).parent / "puppet"
+RELAY = Path(__file__).parent / "programs" / "relay.py"
 SESSION = "claude-bottle.session"
 AS_BEFORE = b"terminal as before\r\n"
 JOB_SHELL = ("bash", "--norc", "--noprofile", "-i")  # one that minds its jobs
@@ -216,6 +218,19 @@ class Bench:
         shown = f'{{{{.Label "{SESSION}"}}}} {{{{.{name}}}}}'
         lines = docker(*words, "--filter", f"label={SESSION}", "--format", shown).splitlines()
         return [line for line in lines if line.startswith(session or f"{self.name}-")]
+
+
+@contextlib.contextmanager
+def forwarded(where: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Have another way to the engine; yield its DOCKER_HOST and the process that it leads through."""
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").replace("unix://", "unix:")
+    argv = (sys.executable, "-I", str(RELAY), f"{where}={engine}")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as forwarder:
+        assert forwarder.stdout
+        try:
+            yield forwarder.stdout.readline().strip(), forwarder
+        finally:
+            forwarder.kill()
 
 
 class Running:
