@@ -88,7 +88,7 @@ class Usage:
 
 def hooks(*, idle: bool) -> Mapping[str, object]:
     """Return Claude's setting of hooks; `idle` is whether it begins by waiting: on a terminal, without a prompt."""
-    events = (*_EVENTS, *((("SessionStart", "startup", WAITS),) if idle else ()))
+    events = (*_EVENTS, *((("SessionStart", "startup|resume", WAITS),) if idle else ()))
     return {
         event: [{"matcher": matcher, "hooks": [{"type": "command", "command": _write(text), "timeout": _HOOK_SECONDS}]}]
         for event, matcher, text in events

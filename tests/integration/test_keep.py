@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from claude_bottle.bottle import state
 from tests.support.sessions import CLI, Bench, Ended
 
 FILLER = "x" * 100_000  # characters of a message, which no request of a fresh session comes near
@@ -66,7 +67,8 @@ def test_conversation_is_kept_and_goes_on_in_a_new_bottle(bench: Bench) -> None:
     lines = second.out.decode().splitlines()
     assert lines[0] == f"{PLANTED} {bench.name}"  # the branch of the old session
     assert f"{old['conversation']}.jsonl" in lines
-    assert '{"skipDangerousModePermissionPrompt": true}' in lines[-1]
+    settings, _ = json.JSONDecoder().raw_decode(lines[-1], lines[-1].index("{"))
+    assert settings == {"skipDangerousModePermissionPrompt": True, "hooks": state.hooks(idle=False)}
     requests = [each for each in bench.world.requests(marker) if each.runs]
     assert {dict(each.headers)["X-Claude-Code-Session-Id"] for each in requests} == {old["conversation"]}
     assert min(each.size for each in requests) > len(FILLER)

@@ -94,6 +94,17 @@ def test_the_states_of_a_session_on_a_terminal_and_what_is_notified_of(bench: Be
     assert (set(before), last) == ({f"waits {session} "}, f"ended {session} ")
 
 
+def test_a_conversation_that_goes_on_waits_for_its_user(bench: Bench) -> None:
+    first = bench.start("--yes", "--keep", "--print", f"SAY: {bench.name}")
+    assert first.code == 0, first
+    [kept] = (bench.folder / "state" / "claude-bottle" / "sessions").iterdir()
+    with bench.terminal("--yes", "--resume", kept.name) as terminal:
+        terminal.until("isolation")
+        until(bench, "waits")
+        typed(terminal, "/exit")
+        assert terminal.code() == 0
+
+
 def test_a_headless_session_works_and_prints_nothing_else(bench: Bench) -> None:
     with bench.running("--yes", "--print", f"HOLD: {bench.name}\nSAY: done") as run:
         bench.held()
