@@ -61,7 +61,7 @@ def port(machine: Machine, name: str, ports: Ports, show: Callable[[str], None])
     try:
         program = Path(relay.__file__).read_bytes()
         argv = _argv(session, len(program), ports.inner)
-        with _listener(shown, ports) as listener, Teardown(), _started(argv, env) as client:
+        with _listener(shown, ports) as listener, Teardown(stoppable=False), _started(argv, env) as client:
             end = _Forwarding(client, listener, lambda: show(f"http://{shown}.localhost:{ports.outer}"))
             end.run(program)
             _explain(session, Engine(env), end)
@@ -73,16 +73,33 @@ def port(machine: Machine, name: str, ports: Ports, show: Callable[[str], None])
 
 @contextlib.contextmanager
 def _listener(session: str, ports: Ports) -> Iterator[socket.socket]:
-    try:
-        listener = socket.create_server((_HOST, ports.outer), backlog=_WAITING)
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise
-        why = "is taken" if error.errno == errno.EADDRINUSE else "is not for this user"
-        other = installation.command(f"port {session} {ports.inner}:{_other(ports)}")
-        raise MachineError(f"port {ports.outer} of this machine {why}; try another: {other}") from None
-    with listener:
+    with contextlib.ExitStack() as held:
+        try:
+            listener = held.enter_context(socket.create_server((_HOST, ports.outer), backlog=_WAITING))
+            held.enter_context(_held_beside(ports.outer))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            why = "is taken" if error.errno == errno.EADDRINUSE else "is not for this user"
+            other = installation.command(f"port {session} {ports.inner}:{_other(ports)}")
+            raise MachineError(f"port {ports.outer} of this machine {why}; try another: {other}") from None
         yield listener
+
+
+def _held_beside(port: int) -> contextlib.AbstractContextManager[object]:
+    """Hold the same port of ::1, without listening; raises OSError if another program has it.
+
+    Browsers look there first for names under `localhost`, and would show that program as the bottle's.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            beside = stack.enter_context(socket.socket(socket.AF_INET6))
+            beside.bind(("::1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
+            return contextlib.nullcontext()  # this machine has no such address
+        return stack.pop_all()
 
 
 def _other(ports: Ports) -> int:
@@ -162,7 +179,8 @@ def _explain(session: Session, engine: Engine, end: _Forwarding) -> None:
         raise engine.explained(DockerError(f"the port cannot be forwarded: {result.reason}"))
     asked = ("inspect", "--format", "{{.State.Running}}", session.container)
     over = time.monotonic() + _GRACE
-    while engine.ask(*asked).stdout.strip() == b"true":
+    # At its limit of time every process of the agent is ended, the relay too, and its work is still to be brought back.
+    while session.left(session.age()) != 0 and engine.ask(*asked).stdout.strip() == b"true":
         if time.monotonic() > over:
             raise DockerError(f"the relay in the bottle has ended: {result.reason}")
         time.sleep(_PAUSE)

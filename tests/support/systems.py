@@ -1,5 +1,7 @@
-"""What a unit test needs of Linux itself; on another system it is skipped, and names its reason."""
+"""What a unit test needs of its system; on another one it is skipped, and names its reason."""
 
+import contextlib
+import socket
 import sys
 from pathlib import Path
 
@@ -18,3 +20,12 @@ def full() -> str:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full, which Linux alone has")
     return "/dev/full"
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+NEEDS_IPV6 = pytest.mark.skipif(not _has_ipv6(), reason="needs a loopback of IPv6")

@@ -11,6 +11,7 @@ from claude_bottle.errors import UsageError
 from tests.support.labels import LIST, row
 from tests.support.owners import OBSERVER
 from tests.support.scene import Scene
+from tests.support.systems import NEEDS_IPV6
 
 EXEC = "exec --interactive --user 1000:1000 claude-bottle-demo-1"
 RUNNING = "State.Running}} claude-bottle-demo-1"
@@ -38,9 +39,19 @@ def test_what_is_no_port_is_told(text: str) -> None:
         port.parse(text)
 
 
-def test_a_port_that_is_taken_is_one_line_and_nothing_runs_in_the_bottle(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        pytest.param(socket.AF_INET, "127.0.0.1", id="IPv4"),
+        # where browsers look first for what is under localhost
+        pytest.param(socket.AF_INET6, "::1", id="IPv6", marks=NEEDS_IPV6),
+    ],
+)
+def test_a_port_that_is_taken_is_one_line_and_nothing_runs_in_the_bottle(
+    scene: Scene, family: socket.AddressFamily, address: str
+) -> None:
     scene.rule(LIST, stdout=row("demo-1", OBSERVER))
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server((address, 0), family=family) as server:
         taken = server.getsockname()[1]
         code, out, err = scene.run("port", "demo", f"3000:{taken}")
     why = f"port {taken} of this machine is taken; try another: ./cli.py port demo-1 3000:8080"
@@ -67,12 +78,14 @@ def test_a_bottle_without_a_relay_is_one_line(scene: Scene, answer: dict[str, ob
 
 def test_the_end_of_a_session_and_that_of_a_relay_are_told_apart(scene: Scene) -> None:
     hello = "\x01\0\0\0\0\0\x15claude-bottle relay 1"
-    for running, code, message in (
-        ("false", 0, "demo-1 has ended, and port {} is closed"),
-        ("true", 70, "the relay in the bottle has ended: exit status 137"),
+    for running, time, code, message in (
+        ("false", "", 0, "demo-1 has ended, and port {} is closed"),
+        ("true", "", 70, "the relay in the bottle has ended: exit status 137"),
+        ("true", "99999999", 70, "the relay in the bottle has ended: exit status 137"),
+        ("true", "1", 0, "demo-1 has ended, and port {} is closed"),  # its limit: the work is being brought back
     ):
         scene._rules.clear()
-        scene.rule(LIST, stdout=row("demo-1", OBSERVER))
+        scene.rule(LIST, stdout=row("demo-1", OBSERVER, time=time))
         scene.rule(EXEC, stdout=hello, code=137)
         scene.rule(RUNNING, stdout=f"{running}\n")
         number = free()
@@ -93,7 +106,6 @@ def test_a_signal_closes_the_port_and_says_so_last(scene: Scene, number: signal.
     assert child.stdout.readline() == f"http://demo-1.localhost:{local}\n"
     child.send_signal(number)
     code, _, err = scene.end(child)
-    assert code == 128 + number
-    assert err.splitlines()[-1] == f"claude-bottle: port {local} is closed; demo-1 goes on"
+    assert (code, err) == (128 + number, f"claude-bottle: port {local} is closed; demo-1 goes on\n")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", local))

@@ -16,6 +16,7 @@ import pytest
 
 from claude_bottle.process import relay
 from claude_bottle.process.relay import DATA, END, MORE, MOST, OPEN, READY, REFUSED, RESET, WINDOW, Malformed, frame
+from tests.support.systems import NEEDS_IPV6
 
 SOURCE = Path(relay.__file__)
 GUARD = 60  # seconds until a test gives up waiting
@@ -194,13 +195,7 @@ def test_a_reset_passes_in_both_directions() -> None:
         assert heard.wait(GUARD)
 
 
-def has_ipv6() -> bool:
-    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
-        return True
-    return False
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="needs a loopback of IPv6")
+@NEEDS_IPV6
 def test_a_server_of_ipv6_alone_is_reached() -> None:
     with served(echo, "::1") as inner, forwarded(inner) as port, port.connect() as connection:
         assert echoed(connection, b"six") == b"six"
