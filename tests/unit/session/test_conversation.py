@@ -30,6 +30,10 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+def parse(said: bytes, *secrets: str) -> Conversation:
+    return conversation.parse(SESSION, said, Strike(secrets))
+
+
 def exported(home: Path, most: int = 1000) -> bytes:
     """Return what the program prints as a bottle's Python would run it."""
     argv = (sys.executable, "-I", "-S", "-X", "utf8", "-", str(home), str(most))
@@ -47,9 +51,9 @@ def test_the_newest_conversation_of_any_project_comes_whole(tmp_path: Path, proj
     other = project.with_name("-work-tree")
     other.mkdir()
     put(other, ID, LINE, 6)
-    assert conversation.parse(SESSION, exported(tmp_path)) == Conversation(SESSION, ID, LINE)
+    assert parse(exported(tmp_path)) == Conversation(SESSION, ID, LINE)
     put(project, OTHER, b"newest\n", 7)
-    assert conversation.parse(SESSION, exported(tmp_path)) == Conversation(SESSION, OTHER, b"newest\n")
+    assert parse(exported(tmp_path)) == Conversation(SESSION, OTHER, b"newest\n")
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "empty", "upper case", "line break", "short", "none"])
@@ -68,7 +72,7 @@ def test_nothing_but_a_conversations_own_file_is_opened(tmp_path: Path, project:
         names = {"upper case": ID.upper(), "line break": f"{ID}.jsonl\n{ID}", "short": ID[:-1]}
         put(project, names[kind])
     with pytest.raises(RepositoryError, match="Claude has written none"):
-        conversation.parse(SESSION, exported(tmp_path))
+        parse(exported(tmp_path))
 
 
 @pytest.mark.parametrize("place", [".claude", ".claude/projects", ".claude/projects/-work"])
@@ -77,7 +81,7 @@ def test_no_link_to_a_folder_is_followed(tmp_path: Path, project: Path, place: s
     (tmp_path / place).rename(tmp_path / "moved")
     (tmp_path / place).symlink_to(tmp_path / "moved")
     with pytest.raises(RepositoryError, match=r"none|Not a directory"):
-        conversation.parse(SESSION, exported(tmp_path))
+        parse(exported(tmp_path))
 
 
 def test_one_that_is_too_large_is_not_sent(tmp_path: Path, project: Path) -> None:
@@ -86,7 +90,7 @@ def test_one_that_is_too_large_is_not_sent(tmp_path: Path, project: Path) -> Non
     said = exported(tmp_path)
     assert len(said) < 200
     with pytest.raises(RepositoryError, match="it has 10000000000 bytes, and 1000 are the most"):
-        conversation.parse(SESSION, said)
+        parse(said)
 
 
 def test_one_that_grows_meanwhile_is_sent_as_long_as_it_was_said_to_be(
@@ -102,7 +106,7 @@ def test_one_that_grows_meanwhile_is_sent_as_long_as_it_was_said_to_be(
 
     monkeypatch.setattr("os.write", growing)
     conversation_exporter.main(str(project.parents[2]), 1000)
-    assert conversation.parse(SESSION, capfdbinary.readouterr().out).data == LINE
+    assert parse(capfdbinary.readouterr().out).data == LINE
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_one_that_grows_meanwhile_is_sent_as_long_as_it_was_said_to_be(
 )
 def test_a_bottles_word_is_checked(said: bytes, why: str) -> None:
     with pytest.raises(RepositoryError, match=why):
-        conversation.parse(SESSION, said)
+        parse(said)
 
 
 @pytest.mark.parametrize(
