@@ -180,3 +180,42 @@ def test_the_program_needs_python_3_9_alone() -> None:
     imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names | {"__future__"}
     assert len(conversation.program()) < 1 << 16
+
+
+def test_a_secret_is_struck_out_of_a_bottles_word_before_that_is_cut() -> None:
+    why = "x" * 195 + "planted-key" + "y" * 9
+    with pytest.raises(RepositoryError, match=r"^x{195}\[stru$"):
+        parse(json.dumps({"why": why}).encode() + b"\n", "planted-key")
+
+
+def test_a_bottles_word_may_have_anything_in_it() -> None:
+    with pytest.raises(RepositoryError, match=r"^\ufffd+\[struck out\]$"):
+        parse(b'{"why": "\\ud800planted-key"}\n', "planted-key")
+
+
+@pytest.mark.parametrize("size", range(40, 200, 7))
+@pytest.mark.parametrize(
+    "secrets", [("planted-key-that-is-long",), ("planted-key-that-is-long", "y-that-i", "planted-")]
+)
+def test_no_half_of_a_secret_is_left_where_what_is_heard_ends(
+    monkeypatch: pytest.MonkeyPatch, secrets: tuple[str, ...], size: int
+) -> None:
+    monkeypatch.setattr(conversation, "_LARGEST", 40)
+    heard, strike = conversation.Heard(size), Strike(secrets)
+    for _ in range(50):
+        heard.add(b"planted-key-that-is-long")
+    out, cut = heard.struck(strike)
+    assert cut
+    assert len(out) <= size
+    assert out == (STRUCK * 50)[: len(out)]
+
+
+def test_what_is_heard_whole_is_not_cut() -> None:
+    for size, data, cut in ((4, b"abc", False), (4, b"abcd", False), (4, b"abcde", True)):
+        heard = conversation.Heard(size)
+        heard.add(data[:2])
+        heard.add(data[2:])
+        assert heard.struck(Strike(("a-secret",))) == (data[:4], cut)
+    heard = conversation.Heard(1 << 20)
+    heard.add(b"x" * ((1 << 20) + conversation._LARGEST + 1))
+    assert heard.struck(Strike(("a-secret",))) == (b"x" * (1 << 20), True)
