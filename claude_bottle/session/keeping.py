@@ -138,7 +138,10 @@ class Keeper:
         before = Record(facts.session, kept.folder / facts.session).read_facts()
         facts = replace(facts, detached=before is not None and before.detached)
         record = kept.create(facts)
-        facts = self._parts(begun, record, facts)
+        try:
+            facts = self._parts(begun, record, facts)
+        except OSError as error:  # it has ended in order for all that
+            self._notes.append(f"not everything is kept: {machine_fault(error)}")
         facts = replace(facts, kept=True, struck=begun.source.strike.count, notes=tuple(self._notes))
         if not facts.detached:
             facts = replace(facts, ended=records.now(), code=self._code, error=self._error)

@@ -1,5 +1,6 @@
 """What is kept of whole sessions, with a fake docker; what cannot be kept costs nothing but a message."""
 
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from claude_bottle.egress.log import Tally
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import records
 from claude_bottle.session.keeping import Keeper
-from claude_bottle.session.records import FACTS, MOST, TRANSCRIPT, Facts, Record, Records
+from claude_bottle.session.records import COUNTS, FACTS, MOST, TRANSCRIPT, Facts, Record, Records
 from tests.support import plans
 from tests.support.repos import CONFIG, Repo
 from tests.support.scene import PATCHED, SECRET, SESSION, STEPS, TRUSTING, UNDO, Scene
@@ -203,6 +204,29 @@ def test_until_it_is_whole_a_record_is_that_of_a_session_that_runs(
     assert (last.kept, last.detached) == (True, detached)
     # The end of one in the background is its launcher's last word.
     assert (last.code, last.ended is None) == ((None, True) if detached else (7, False))
+
+
+def test_a_part_that_cannot_be_written_does_not_cost_the_sessions_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = replace(plans.machine(), home=tmp_path)
+    plan = plans.plan(plans.manifests(tmp_path / "agents"), Run(terminal=False, question="Why?"))
+    write = Record.write
+
+    def failing(record: Record, part: str, data: bytes) -> None:
+        if part == COUNTS:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(record, part, data)
+
+    monkeypatch.setattr(Record, "write", failing)
+    with Keeper(machine, wanted=True) as keeper:
+        keeper.begin(machine, plan, Receipt((), 1.0), Tally(), lambda _: None)
+        keeper.ended(7)
+    [record] = Records.of(machine).all()
+    assert record.facts
+    why = "not everything is kept: No space left on device"
+    assert (record.facts.code, record.facts.notes) == (7, (why,))
+    assert f"claude-bottle: {why}\n" in capsys.readouterr().err
 
 
 def test_a_kept_session_is_found_by_its_name(scene: Scene) -> None:
