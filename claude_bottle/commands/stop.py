@@ -12,7 +12,7 @@ from claude_bottle.host.machine import Machine
 from claude_bottle.process import liveness
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import Work
-from claude_bottle.session import registry
+from claude_bottle.session import conversation, registry
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
@@ -49,7 +49,8 @@ def stop(machine: Machine, chosen: Sequence[Session]) -> None:
     env = client_environment(machine)
     asked = {session.id for session in chosen if _ask_to_end(machine, session)}
     stuck = [session.id for session in chosen if session.id not in asked and not _remove(env, session.id)]
-    left = _await_end(env, asked, _PATIENCE)
+    # Any of them may be kept: its conversation has a budget of its own.
+    left = _await_end(env, asked, _PATIENCE + conversation.BUDGET)
     # One with a repository brings its work back first, for which it has a budget; teardown had its time above.
     working = {s.id: s.owner for s in chosen if s.id in left and Work.of_label(s.repository)}
     for name in working:

@@ -295,14 +295,16 @@ def attach(
 ) -> int:
     """Run a docker command on this process's own stdout and stderr, and stdin unless `silent`; return its exit code.
 
-    If given, `heard` is called with all that it writes on stdout, also once nobody reads this process's own any more.
+    If given, `heard` is called with all that it writes on stdout, also once this process's own takes no more. Raises
+    OSError then, at the command's end, unless it is only that nobody reads any more.
     """
     out = subprocess.PIPE if heard else None
     process = _popen(argv, env, stdin=subprocess.DEVNULL if silent else None, stdout=out)
     try:
-        if heard and process.stdout:
-            _copy(process.stdout, heard)
+        failed = _copy(process.stdout, heard) if heard and process.stdout else None
         code = process.wait()
+        if failed and not isinstance(failed, BrokenPipeError):
+            raise failed
         return code if code >= 0 else 128 - code
     finally:
         if process.poll() is None:
@@ -311,16 +313,27 @@ def attach(
             process.stdout.close()
 
 
-def _copy(pipe: IO[bytes], heard: Callable[[bytes], None]) -> None:
-    """Copy a pipe to stdout, to its end; once that has gone, to nowhere."""
-    gone = False
+def _copy(pipe: IO[bytes], heard: Callable[[bytes], None]) -> OSError | None:
+    """Copy a pipe to stdout, to its end; once that takes no more, to nowhere. Return why it did not."""
+    failed: OSError | None = None
     while data := os.read(pipe.fileno(), _CHUNK):
         heard(data)
         try:
-            while data and not gone:
-                data = data[os.write(1, data) :]
-        except OSError:
-            gone = True
+            while data and not failed:
+                data = data[_written(1, data) :]
+        except OSError as error:
+            error.filename = error.filename or "stdout"
+            failed = error
+    return failed
+
+
+def _written(descriptor: int, data: bytes) -> int:
+    """Write, also where another program has made the descriptor non-blocking; return how much. Raises OSError."""
+    while True:
+        try:
+            return os.write(descriptor, data)
+        except BlockingIOError:
+            select.select([], [descriptor], [])
 
 
 def gather(argv: Sequence[str], env: Mapping[str, str], take: Callable[[int, bytes], None]) -> int:

@@ -20,6 +20,7 @@ from claude_bottle.manifest.credentials import Credential
 from claude_bottle.session import preflight
 
 _VERSION = "approval 1"  # of the record: one of another version counts as none
+INCLUDED = ", with uncommitted changes"  # the end of a repository's entry
 _MOST = 1 << 25  # bytes of a record; those of a manifest are far fewer
 
 
@@ -131,7 +132,7 @@ def _agent(plan: Plan) -> Iterator[_Part]:
         yield "resume", "", f"session {resumed.session}", resumed
     if repository := plan.repository:
         asked = (repository.work.repository, repository.asked, repository.with_changes)
-        included = ", with uncommitted changes" if repository.with_changes else ""
+        included = INCLUDED if repository.with_changes else ""
         yield "repo", "", f"{repository.work.repository} at {repository.asked}{included}", asked
 
 

@@ -17,12 +17,11 @@ from claude_bottle.process.background import Back
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import conversation, records
 from claude_bottle.session.bring_up import SessionContext
-from claude_bottle.session.conversation import Strike
+from claude_bottle.session.conversation import Heard, Strike
 from claude_bottle.session.records import ANSWER, MESSAGES, MOST, RECEIPT, TERMINAL, Facts, Record, Records
 
 _LAST = -1  # the place in the order of teardown of what is needed until the end
 _ERRORS = MOST[MESSAGES] // 2  # bytes of what claude says on stderr without a terminal
-_LARGEST = 1 << 16  # bytes of a secret: what may be left over when something is cut in the middle of one
 KILLED = 128 + 9  # the exit code of a launcher that could not write one
 
 
@@ -37,6 +36,7 @@ class Background:
         self._listening: socket.socket | None = None
         self._strike: Strike | None = None
         self._cut = False
+        self.last: Callable[[], None] | None = None  # called once the record is written, if it is to be
 
     def run(self, body: Callable[[], int], failed: Callable[[BaseException], int]) -> int:
         """Run a session; return its exit code, which its record gets, too, if it has come so far.
@@ -55,7 +55,11 @@ class Background:
             code = 1
             raise
         finally:
-            self._end(code, text)
+            try:
+                self._end(code, text)
+            finally:
+                if self.last:
+                    self.last()
         return code
 
     def go_on(self, machine: Machine, plan: Plan, receipt: Receipt, context: SessionContext) -> None:
@@ -93,30 +97,28 @@ class Background:
         """
         if self._listening:
             return terminal_host.serve(argv, env, self._listening, self._size)
-        said = {1: bytearray(), 2: bytearray()}
+        said = {1: Heard(MOST[ANSWER]), 2: Heard(_ERRORS)}
 
         def take(stream: int, data: bytes) -> None:
-            room = (MOST[ANSWER] if stream == 1 else _ERRORS) + _LARGEST - len(said[stream])
-            said[stream] += data[: max(0, room)]
+            said[stream].add(data)
             if heard and stream == 1:
                 heard(data)
 
         try:
             return command.gather(argv, env, take)
         finally:
-            self._write(bytes(said[1]), bytes(said[2]))
+            self._write(said[1], said[2])
 
-    def _write(self, answer: bytes, errors: bytes) -> None:
+    def _write(self, heard: Heard, errors: Heard) -> None:
         """Write what claude said without a terminal, its secrets struck out, and cut at its limit."""
         assert self._record  # noqa: S101  (it went on)
         assert self._strike  # noqa: S101  (the same)
-        errors = self._strike.out(errors)[:_ERRORS]
+        said, _ = errors.struck(self._strike)
         self._strike.count = 0  # of the answer alone
-        answer = self._strike.out(answer)
-        self._cut = len(answer) > MOST[ANSWER]
-        console.show(errors.decode(errors="replace"))
+        answer, self._cut = heard.struck(self._strike)
+        console.show(said.decode(errors="replace"))
         try:
-            self._record.write(ANSWER, answer[: MOST[ANSWER]])
+            self._record.write(ANSWER, answer)
         except OSError as error:  # the work is still to be brought back
             console.say(escape_control_chars(f"the answer is not kept: {machine_fault(error)}"))
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from claude_bottle.bottle.plan import Conversation
@@ -21,6 +21,7 @@ STRUCK = b"[struck out]"  # in the place of a secret, the same in text as in JSO
 SHORTEST = 8  # bytes of a secret that is struck out: a shorter one may be any word
 _HEADER = 4096  # bytes of the exporter's first line
 _WHY = 200  # characters of its reason
+_LARGEST = 1 << 16  # bytes of a secret: what is heard beyond what is kept, as a strike makes room
 _ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SPOKEN = ("user", "assistant")
 
@@ -33,6 +34,7 @@ class Source:
     container: str
     env: Mapping[str, str] = field(repr=False)
     started: Callable[[int], None]  # called with the pid of the docker client
+    strike: "Strike"  # for what the bottle says in its place
 
 
 def receive(source: Source) -> Conversation:
@@ -52,12 +54,15 @@ def receive(source: Source) -> Conversation:
     except stream.TooMuch:
         raise RepositoryError(f"it is larger than {most / MIB:g} MiB") from None
     if not result.ok:
-        raise RepositoryError(result.reason)
-    return parse(source.session, result.stdout)
+        raise RepositoryError(replace(result, stderr=source.strike.text(result.stderr)).reason)
+    return parse(source.session, result.stdout, source.strike)
 
 
-def parse(session: str, said: bytes) -> Conversation:
-    """Return the conversation of an exporter's output, a bottle's word; raises RepositoryError if it is none."""
+def parse(session: str, said: bytes, strike: "Strike") -> Conversation:
+    """Return the conversation of an exporter's output, a bottle's word; raises RepositoryError if it is none.
+
+    Secrets are struck out of the error alone.
+    """
     line, _, data = said.partition(b"\n")
     try:
         header = json.loads(line) if len(line) < _HEADER else None
@@ -66,7 +71,7 @@ def parse(session: str, said: bytes) -> Conversation:
     if not isinstance(header, dict):
         raise RepositoryError("the bottle's answer cannot be read")
     if isinstance(why := header.get("why"), str):
-        raise RepositoryError(escape_control_chars(why[:_WHY]))
+        raise RepositoryError(escape_control_chars(strike.text(why)[:_WHY]))
     found = header.get("id")
     if not (isinstance(found, str) and _ID.fullmatch(found) and header.get("size") == len(data)):
         raise RepositoryError("the bottle's answer is not whole")
@@ -126,6 +131,39 @@ class Strike:
         data, count = self._pattern.subn(STRUCK, data)
         self.count += count
         return data
+
+    def text(self, text: str) -> str:
+        """Return a text without the secrets, and count them."""
+        return self.out(text.encode(errors="surrogatepass")).decode(errors="replace")
+
+    def out_of_beginning(self, data: bytes) -> bytes:
+        """Return the beginning of longer data without the secrets, and without its end, where half of one may be."""
+        end = max(0, len(data) - self.longest)
+        if self._pattern:  # one that begins before that end is struck out whole
+            begun = (match.end() for match in self._pattern.finditer(data) if match.start() < end)
+            end = max(end, max(begun, default=0))
+        return self.out(data[:end])
+
+
+class Heard:
+    """What a program writes, as far as it is kept: its beginning."""
+
+    def __init__(self, most: int) -> None:
+        """Keep at most so many bytes, once secrets are struck out."""
+        self._most = most
+        self._data, self._more = bytearray(), False
+
+    def add(self, data: bytes) -> None:
+        """Take what it writes next."""
+        room = self._most + _LARGEST - len(self._data)
+        self._data += data[:room]
+        self._more = self._more or len(data) > room
+
+    def struck(self, strike: Strike) -> tuple[bytes, bool]:
+        """Return it without secrets, and whether that is not all of it."""
+        data = bytes(self._data)
+        data = strike.out_of_beginning(data) if self._more else strike.out(data)
+        return data[: self._most], self._more or len(data) > self._most
 
 
 def _escaped(value: str, *, ascii_only: bool) -> bytes:

@@ -12,14 +12,14 @@ from typing import Self
 from claude_bottle.bottle.plan import Conversation, Plan
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.egress.log import Tally
-from claude_bottle.errors import BottleError, EngineError
+from claude_bottle.errors import BottleError, EngineError, MachineError
 from claude_bottle.host import console, installation
 from claude_bottle.host.machine import Machine, machine_fault
 from claude_bottle.process import command
 from claude_bottle.repository import git
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import approvals, conversation, records
-from claude_bottle.session.conversation import Source, Strike
+from claude_bottle.session.conversation import Heard, Source, Strike
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.records import (
     ANSWER,
@@ -35,7 +35,6 @@ from claude_bottle.session.records import (
 )
 
 _SECONDS = 10.0  # for git to look up a branch
-_LARGEST = 1 << 16  # bytes of a secret: what may be left over when the answer is cut in the middle of one
 _SHOWN = 3  # records in a message
 
 
@@ -47,7 +46,6 @@ class _Begun:
     receipt: Receipt
     tally: Tally
     source: Source
-    strike: Strike
     started: datetime = field(default_factory=records.now)
 
 
@@ -62,11 +60,12 @@ class Keeper:
         self.wanted = wanted
         self._machine = machine
         self._begun: _Begun | None = None
-        self._answer = bytearray()
+        self._answer = Heard(MOST[ANSWER])
         self._code, self._error = 0, ""
         self._notes: list[str] = []
         self._conversation: Conversation | None = None
         self._once, self._taken = threading.Lock(), False
+        self.last: Callable[[], None] | None = None  # called once the record is written, if it is to be
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -76,11 +75,20 @@ class Keeper:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write the record, once everything else has been undone."""
+        try:
+            self._end(error)
+        finally:
+            if self.last:
+                self.last()
+
+    def _end(self, error: BaseException | None) -> None:
         if isinstance(error, BottleError):
             self._code, self._error = error.exit_code, str(error)
+        elif isinstance(error, OSError):
+            self._code, self._error = MachineError.exit_code, machine_fault(error)
         elif isinstance(error, SystemExit):
             self._code = error.code if isinstance(error.code, int) else 1
-        if self._begun and (error is None or isinstance(error, BottleError | SystemExit)):
+        if self._begun and (error is None or isinstance(error, BottleError | OSError | SystemExit)):
             try:
                 self._keep(self._begun)
             except Exception as failed:  # of any kind: the session has its exit code
@@ -92,14 +100,14 @@ class Keeper:
     ) -> None:
         """Note what is known before claude runs; `machine` has the token. `started` is called with pids of clients."""
         if self.wanted:
-            source = Source(plan.session, plan.name, client_environment(machine), started)
             strike = Strike(conversation.secrets(machine, plan.agent))
-            self._begun = _Begun(plan, receipt, tally, source, strike)
+            source = Source(plan.session, plan.name, client_environment(machine), started, strike)
+            self._begun = _Begun(plan, receipt, tally, source)
 
     @property
     def heard(self) -> Callable[[bytes], None] | None:
         """Return what is to be called with the answer as it comes; None if it is not kept."""
-        return self._hear if self._begun else None
+        return self._answer.add if self._begun else None
 
     def ended(self, code: int) -> int:
         """Note the exit code, and return it."""
@@ -117,19 +125,26 @@ class Keeper:
                 try:
                     self._conversation = conversation.receive(self._begun.source)
                 except Exception as error:  # of any kind: the bottle must still be removed
-                    self._notes.append(f"the conversation is not kept: {error or type(error).__name__}")
-
-    def _hear(self, data: bytes) -> None:
-        room = MOST[ANSWER] + _LARGEST + 1 - len(self._answer)
-        self._answer += data[: max(0, room)]
+                    why = self._begun.source.strike.text(str(error))  # it may be the agent's word
+                    self._notes.append(f"the conversation is not kept: {why or type(error).__name__}")
 
     def _keep(self, begun: _Begun) -> None:
-        """Write the record, and make room for it; raises OSError."""
+        """Write the record, and make room for it; raises OSError.
+
+        Until it is whole it is that of a session that runs. One in the background ends its own: see `background`.
+        """
         kept = Records.of(self._machine)
         facts = self._facts(begun)
+        before = Record(facts.session, kept.folder / facts.session).read_facts()
+        facts = replace(facts, detached=before is not None and before.detached)
         record = kept.create(facts)
-        facts = self._parts(begun, record, facts)
-        facts = replace(facts, struck=begun.strike.count, notes=tuple(self._notes))
+        try:
+            facts = self._parts(begun, record, facts)
+        except OSError as error:  # it has ended in order for all that
+            self._notes.append(f"not everything is kept: {machine_fault(error)}")
+        facts = replace(facts, kept=True, struck=begun.source.strike.count, notes=tuple(self._notes))
+        if not facts.detached:
+            facts = replace(facts, ended=records.now(), code=self._code, error=self._error)
         record = record.write_facts(facts)
         for note in self._notes:
             console.say(escape_control_chars(note))
@@ -146,13 +161,10 @@ class Keeper:
             begun.started,
             owner=str(plan.owner),
             agent_file=str(plan.agent.path),
+            name=plan.run.name,
             terminal=plan.run.terminal,
-            ended=records.now(),
-            code=self._code,
-            error=self._error,
             repository=str(repository),
             branch=self._branch(plan),
-            kept=True,
         )
 
     def _branch(self, plan: Plan) -> str:
@@ -169,15 +181,15 @@ class Keeper:
 
     def _parts(self, begun: _Begun, record: Record, facts: Facts) -> Facts:
         """Write the parts of a record; return the facts with what is known of them. Raises OSError."""
-        out = begun.strike.out
+        out = begun.source.strike.out
         record.write_json(RECEIPT, begun.receipt.as_json())
         record.write_json(PLAN, [astuple(entry) for entry in approvals.entries(begun.plan)])
         record.write_json(COUNTS, counts(begun.tally))
         record.write(REFUSALS, out(json.dumps(refusals(begun.tally), indent=1).encode() + b"\n"))
         if not begun.plan.run.terminal:
-            answer = out(bytes(self._answer))
-            facts = replace(facts, cut=len(answer) > MOST[ANSWER])
-            record.write(ANSWER, answer[: MOST[ANSWER]])
+            answer, cut = self._answer.struck(begun.source.strike)
+            facts = replace(facts, cut=cut)
+            record.write(ANSWER, answer)
         if self._conversation:
             try:
                 record.write(TRANSCRIPT, out(self._conversation.data))

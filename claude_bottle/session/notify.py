@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from claude_bottle.bottle import state
+from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, ManifestError
 from claude_bottle.host.machine import Machine
@@ -79,12 +80,17 @@ class Notifier:
         if self._follower:
             self._follower.let_go()
 
-    def ended(self) -> None:
-        """Notify of the session's end, and wait for that, ten seconds at most."""
+    def join(self) -> None:
+        """Wait until the bottle is followed no more."""
         self.stop()
         if self._thread:
             self._thread.join(_SECONDS)
-        self._run(ENDED, threading.Event())
+
+    def ended(self) -> None:
+        """Notify of the session's end, and wait for that, ten seconds at most and deaf to signals. Main thread only."""
+        self.join()
+        with Teardown(stoppable=False) as last:
+            last.arm(0, ENDED, lambda: self._run(ENDED, threading.Event()))
 
     def _follow(self, container: str, env: Mapping[str, str], started: Callable[[int], None]) -> None:
         while not self._over.is_set():

@@ -41,7 +41,7 @@ MOST: Mapping[str, int] = MappingProxyType(
         TERMINAL: 1 << 13,
     }
 )
-LIMIT = 1024 * MIB  # bytes of all records
+LIMIT = 1024 * MIB  # bytes of all records that `trim` counts
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,29})-[0-9a-f]{8}")  # see `bottle.plan.session_id`
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -71,6 +71,11 @@ class Facts:
     struck: int = 0  # places at which a secret was struck out
     cut: bool = False  # the answer was longer
     notes: tuple[str, ...] = ()  # what could not be kept, and why
+
+    @property
+    def is_bare(self) -> bool:
+        """Return whether this is all that there is of a session in the background, which its user removes."""
+        return self.detached and not self.kept
 
     def as_json(self) -> dict[str, object]:
         """Return the facts as data for json.dumps."""
@@ -258,9 +263,10 @@ class Records:
     def trim(self, observer: Owner, spared: str = "") -> tuple[Record, ...]:
         """Remove the oldest records until all others are within LIMIT; return those that are gone.
 
-        That of the session `spared`, those that still run, and those that cannot be removed are left.
+        That of the session `spared`, those that still run, and those that cannot be removed are left. Those of sessions
+        in the background of which nobody asked to keep more are left, too, and do not count.
         """
-        kept = self.all()
+        kept = [record for record in self.all() if not (record.facts and record.facts.is_bare)]
         sizes = {record.session: record.size for record in kept}
         over, gone = sum(sizes.values()) - LIMIT, list[Record]()
         for record in reversed(kept):

@@ -42,10 +42,15 @@ class Resumed:
         lines = [
             each.line("+") for each in _reaching(approvals.entries(plan)) if old.get((each.group, each.name)) != each
         ]
-        repository = str(plan.repository.work.repository) if plan.repository else ""
-        if repository and repository != self.facts.repository:
-            lines.append(Entry("repo", "", repository, "").line("+"))
+        if plan.repository:
+            repository = str(plan.repository.work.repository)
+            more = approvals.INCLUDED if plan.repository.with_changes and not self._had_changes() else ""
+            if more or repository != self.facts.repository:
+                lines.append(Entry("repo", "", repository + more, "").line("+"))
         return lines
+
+    def _had_changes(self) -> bool:
+        return any(each.group == "repo" and each.shown.endswith(approvals.INCLUDED) for each in self.before)
 
 
 def find(machine: Machine, name: str) -> Resumed:
@@ -57,7 +62,8 @@ def find(machine: Machine, name: str) -> Resumed:
         raise UsageError(f"what is kept of {session} is damaged: {remove}")
     data = record.read(TRANSCRIPT)
     if not facts.conversation or data is None:
-        raise UsageError(f"no conversation is kept of {session}: {'; '.join(facts.notes) or 'start it with --keep'}")
+        why = escape_control_chars("; ".join(facts.notes)) or "start it with --keep"
+        raise UsageError(f"no conversation is kept of {session}: {why}")
     found = Conversation(record.session, facts.conversation, data)
     if problem := conversation.problem(found):
         path = escape_control_chars(str(record.path(TRANSCRIPT)))

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from claude_bottle.bottle import docker_flags
@@ -123,7 +123,8 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
             if not plan.run.login:  # it has no manifest to name
                 context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
             if notified:
-                _notifying(notified, plan, context)
+                # What writes the record last; the program may look at it.
+                (options.background or keeper).last = _notifying(notified, plan, context)
             context.undo.note("claude ...")
             code = _ran(plan, machine, options, keeper, monitor, context)
         # The hand-back has already printed its own error.
@@ -277,12 +278,13 @@ def _watched(plan: Plan, context: SessionContext) -> Monitor:
     return monitor
 
 
-def _notifying(program: notify.Program, plan: Plan, context: SessionContext) -> None:
-    """Have the user's program notified of the session from now on."""
+def _notifying(program: notify.Program, plan: Plan, context: SessionContext) -> Callable[[], None]:
+    """Have the user's program notified of the session from now on; return what notifies of its end."""
     notifier = notify.Notifier(program, plan.session)
-    context.undo.arm(_NOTIFY, "notify", notifier.ended)
+    context.undo.arm(_NOTIFY, "notify", notifier.join)
     context.undo.arm(_FIRST, "notifier", notifier.stop)
     notifier.follow(plan.name, context.env, context.watchdog.note)
+    return notifier.ended
 
 
 def _report(plan: Plan, monitor: Monitor) -> None:

@@ -1,11 +1,14 @@
 """Sessions ended by their launchers or by removal; docker is a fake one, the launchers are real children."""
 
+import time
+
 from claude_bottle.host.owner import Owner
 from tests.support.labels import LIST, objects, row
 from tests.support.owners import ELSEWHERE, launcher
-from tests.support.scene import Scene
+from tests.support.scene import Patches, Scene
 
-PATIENCE, BUDGET = "commands.stop._PATIENCE", "repository.fetch.BUDGET"
+PATIENCE, KEEPING, BUDGET = "commands.stop._PATIENCE", "session.conversation.BUDGET", "repository.fetch.BUDGET"
+AT_ONCE: Patches = {PATIENCE: 0, KEEPING: 0}
 LABEL = f"{'1' * 40} {'1' * 40} /x"
 WAITS = "claude-bottle: demo-1 is still bringing its work back; waiting\n"
 REMOVES = "claude-bottle: demo-1 does not stop on its own; removing it\n"
@@ -31,7 +34,7 @@ def test_stop_removes_what_a_launcher_that_does_not_end_keeps(scene: Scene) -> N
     with launcher(deaf=True) as (_, owner):
         scene.rule(LIST, stdout=row("demo-1", owner))
         scene.rule("ps --all --filter label", stdout=objects("demo-1", owner))
-        code, _, err = scene.run("stop", "demo-1", patches={"commands.stop._PATIENCE": 0})
+        code, _, err = scene.run("stop", "demo-1", patches=AT_ONCE)
     assert code == 0
     assert "demo-1 does not stop on its own" in err
     assert [argv[-1] for argv in scene.undone] == ["claude-bottle-demo-1", "claude-bottle-demo-1-sidecar"]
@@ -54,7 +57,7 @@ def busy(scene: Scene, owner: Owner) -> None:
 def test_stop_removes_what_is_there_once_a_hand_back_must_be_over(scene: Scene) -> None:
     with launcher(deaf=True) as (_, owner):
         busy(scene, owner)
-        code, out, err = scene.run("stop", "demo-1", patches={PATIENCE: 0, BUDGET: 0})
+        code, out, err = scene.run("stop", "demo-1", patches={**AT_ONCE, BUDGET: 0})
     assert (code, out, err) == (0, "stopped demo-1\n", WAITS + REMOVES)
     assert [argv[-1] for argv in scene.undone] == REMOVED
 
@@ -62,7 +65,7 @@ def test_stop_removes_what_is_there_once_a_hand_back_must_be_over(scene: Scene) 
 def test_stop_waits_for_work_until_it_has_come_back(scene: Scene) -> None:
     with launcher(deaf=True) as (_, owner):
         busy(scene, owner)
-        child = scene.launch("stop", "demo-1", patches={PATIENCE: 0})
+        child = scene.launch("stop", "demo-1", patches=AT_ONCE)
         assert child.stderr
         assert child.stderr.readline() == WAITS
         (scene.folder / "rules.json").write_text("[]")  # nothing is left of it
@@ -73,10 +76,24 @@ def test_stop_waits_for_work_until_it_has_come_back(scene: Scene) -> None:
 def test_stop_does_not_wait_for_work_that_nobody_brings_back(scene: Scene) -> None:
     with launcher(deaf=True) as (process, owner):
         busy(scene, owner)
-        child = scene.launch("stop", "demo-1", patches={PATIENCE: 0})
+        child = scene.launch("stop", "demo-1", patches=AT_ONCE)
         assert child.stderr
         assert child.stderr.readline() == WAITS
         process.kill()
         process.wait()
         assert scene.end(child) == (0, "stopped demo-1\n", REMOVES)
     assert [argv[-1] for argv in scene.undone] == REMOVED
+
+
+def test_stop_gives_a_conversation_that_is_kept_its_own_time(scene: Scene) -> None:
+    with launcher(deaf=True) as (_, owner):
+        scene.rule(LIST, stdout=row("demo-1", owner))
+        scene.rule("ps --all --filter label", stdout=objects("demo-1", owner))
+        child = scene.launch("stop", "demo-1", patches={PATIENCE: 0})
+        while (
+            len([call for call in scene.calls if call.starts("ps --all --filter label")]) < 3 and child.poll() is None
+        ):
+            time.sleep(0.01)  # it looks again and again
+        (scene.folder / "rules.json").write_text("[]")  # nothing is left of it
+        assert scene.end(child) == (0, "stopped demo-1\n", "")
+    assert scene.undone == []

@@ -1,8 +1,10 @@
 """Several commands side by side: each one's lines, whole and as they come."""
 
+import errno
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +142,53 @@ def test_what_is_attached_is_heard_once_stdout_has_gone(monkeypatch: pytest.Monk
     monkeypatch.setattr("os.write", gone)
     assert command.attach(shell("head -c 300000 /dev/zero"), os.environ, silent=True, heard=heard.extend) == 0
     assert (len(heard), len(tried)) == (300_000, 1)
+
+
+def test_what_is_attached_is_heard_whole_and_a_full_disk_is_an_error_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard = bytearray()
+
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    flood = shell(f"head -c 300000 /dev/zero; exec >&-; echo ended > {tmp_path}/ended")
+    with pytest.raises(OSError, match="No space left on device: 'stdout'"):
+        command.attach(flood, os.environ, silent=True, heard=heard.extend)
+    assert len(heard) == 300_000
+    assert (tmp_path / "ended").read_text() == "ended\n"
+
+
+def test_what_is_attached_waits_for_a_stdout_that_takes_no_more_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may have made it non-blocking, as ssh and node do."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    full, shown, write, stdout = threading.Event(), bytearray(), os.write, os.dup(1)
+
+    def written(descriptor: int, data: bytes) -> int:
+        try:
+            return write(descriptor, data)
+        except BlockingIOError:
+            full.set()
+            raise
+
+    def read() -> None:
+        full.wait()
+        while data := os.read(reading, 1 << 16):
+            shown.extend(data)
+
+    monkeypatch.setattr("os.write", written)
+    reader = threading.Thread(target=read)
+    reader.start()
+    os.dup2(writing, 1)
+    os.close(writing)
+    try:
+        code = command.attach(shell("head -c 300000 /dev/zero"), os.environ, silent=True, heard=lambda _: None)
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        full.set()
+        reader.join()
+        os.close(reading)
+    assert (code, len(shown)) == (0, 300_000)

@@ -30,6 +30,10 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+def parse(said: bytes, *secrets: str) -> Conversation:
+    return conversation.parse(SESSION, said, Strike(secrets))
+
+
 def exported(home: Path, most: int = 1000) -> bytes:
     """Return what the program prints as a bottle's Python would run it."""
     argv = (sys.executable, "-I", "-S", "-X", "utf8", "-", str(home), str(most))
@@ -47,9 +51,9 @@ def test_the_newest_conversation_of_any_project_comes_whole(tmp_path: Path, proj
     other = project.with_name("-work-tree")
     other.mkdir()
     put(other, ID, LINE, 6)
-    assert conversation.parse(SESSION, exported(tmp_path)) == Conversation(SESSION, ID, LINE)
+    assert parse(exported(tmp_path)) == Conversation(SESSION, ID, LINE)
     put(project, OTHER, b"newest\n", 7)
-    assert conversation.parse(SESSION, exported(tmp_path)) == Conversation(SESSION, OTHER, b"newest\n")
+    assert parse(exported(tmp_path)) == Conversation(SESSION, OTHER, b"newest\n")
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "empty", "upper case", "line break", "short", "none"])
@@ -68,7 +72,7 @@ def test_nothing_but_a_conversations_own_file_is_opened(tmp_path: Path, project:
         names = {"upper case": ID.upper(), "line break": f"{ID}.jsonl\n{ID}", "short": ID[:-1]}
         put(project, names[kind])
     with pytest.raises(RepositoryError, match="Claude has written none"):
-        conversation.parse(SESSION, exported(tmp_path))
+        parse(exported(tmp_path))
 
 
 @pytest.mark.parametrize("place", [".claude", ".claude/projects", ".claude/projects/-work"])
@@ -77,7 +81,7 @@ def test_no_link_to_a_folder_is_followed(tmp_path: Path, project: Path, place: s
     (tmp_path / place).rename(tmp_path / "moved")
     (tmp_path / place).symlink_to(tmp_path / "moved")
     with pytest.raises(RepositoryError, match=r"none|Not a directory"):
-        conversation.parse(SESSION, exported(tmp_path))
+        parse(exported(tmp_path))
 
 
 def test_one_that_is_too_large_is_not_sent(tmp_path: Path, project: Path) -> None:
@@ -86,7 +90,7 @@ def test_one_that_is_too_large_is_not_sent(tmp_path: Path, project: Path) -> Non
     said = exported(tmp_path)
     assert len(said) < 200
     with pytest.raises(RepositoryError, match="it has 10000000000 bytes, and 1000 are the most"):
-        conversation.parse(SESSION, said)
+        parse(said)
 
 
 def test_one_that_grows_meanwhile_is_sent_as_long_as_it_was_said_to_be(
@@ -102,7 +106,7 @@ def test_one_that_grows_meanwhile_is_sent_as_long_as_it_was_said_to_be(
 
     monkeypatch.setattr("os.write", growing)
     conversation_exporter.main(str(project.parents[2]), 1000)
-    assert conversation.parse(SESSION, capfdbinary.readouterr().out).data == LINE
+    assert parse(capfdbinary.readouterr().out).data == LINE
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_one_that_grows_meanwhile_is_sent_as_long_as_it_was_said_to_be(
 )
 def test_a_bottles_word_is_checked(said: bytes, why: str) -> None:
     with pytest.raises(RepositoryError, match=why):
-        conversation.parse(SESSION, said)
+        parse(said)
 
 
 @pytest.mark.parametrize(
@@ -176,3 +180,42 @@ def test_the_program_needs_python_3_9_alone() -> None:
     imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names | {"__future__"}
     assert len(conversation.program()) < 1 << 16
+
+
+def test_a_secret_is_struck_out_of_a_bottles_word_before_that_is_cut() -> None:
+    why = "x" * 195 + "planted-key" + "y" * 9
+    with pytest.raises(RepositoryError, match=r"^x{195}\[stru$"):
+        parse(json.dumps({"why": why}).encode() + b"\n", "planted-key")
+
+
+def test_a_bottles_word_may_have_anything_in_it() -> None:
+    with pytest.raises(RepositoryError, match=r"^\ufffd+\[struck out\]$"):
+        parse(b'{"why": "\\ud800planted-key"}\n', "planted-key")
+
+
+@pytest.mark.parametrize("size", range(40, 200, 7))
+@pytest.mark.parametrize(
+    "secrets", [("planted-key-that-is-long",), ("planted-key-that-is-long", "y-that-i", "planted-")]
+)
+def test_no_half_of_a_secret_is_left_where_what_is_heard_ends(
+    monkeypatch: pytest.MonkeyPatch, secrets: tuple[str, ...], size: int
+) -> None:
+    monkeypatch.setattr(conversation, "_LARGEST", 40)
+    heard, strike = conversation.Heard(size), Strike(secrets)
+    for _ in range(50):
+        heard.add(b"planted-key-that-is-long")
+    out, cut = heard.struck(strike)
+    assert cut
+    assert len(out) <= size
+    assert out == (STRUCK * 50)[: len(out)]
+
+
+def test_what_is_heard_whole_is_not_cut() -> None:
+    for size, data, cut in ((4, b"abc", False), (4, b"abcd", False), (4, b"abcde", True)):
+        heard = conversation.Heard(size)
+        heard.add(data[:2])
+        heard.add(data[2:])
+        assert heard.struck(Strike(("a-secret",))) == (data[:4], cut)
+    heard = conversation.Heard(1 << 20)
+    heard.add(b"x" * ((1 << 20) + conversation._LARGEST + 1))
+    assert heard.struck(Strike(("a-secret",))) == (b"x" * (1 << 20), True)

@@ -1,17 +1,27 @@
 """What is kept of whole sessions, with a fake docker; what cannot be kept costs nothing but a message."""
 
+import errno
 import json
 import os
 import signal
 import stat
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from claude_bottle.session.records import MOST, TRANSCRIPT
+from claude_bottle.bottle.plan import Run
+from claude_bottle.egress.log import Tally
+from claude_bottle.selftest.receipt import Receipt
+from claude_bottle.session import records
+from claude_bottle.session.keeping import Keeper
+from claude_bottle.session.records import COUNTS, FACTS, MOST, TRANSCRIPT, Facts, Record, Records
+from tests.support import plans
 from tests.support.repos import CONFIG, Repo
-from tests.support.scene import SECRET, SESSION, STEPS, UNDO, Scene
+from tests.support.scene import PATCHED, SECRET, SESSION, STEPS, TRUSTING, UNDO, Scene
 
 ID = "1111111a-2222-4333-8444-555555555555"
 LINE = json.dumps({"type": "user", "sessionId": ID, "message": {"content": "with planted-host-key"}}) + "\n"
@@ -162,3 +172,108 @@ def test_an_answer_is_cut_at_its_limit_and_whole_on_stdout(scene: Scene) -> None
     assert scene.run("answer", SESSION)[2].splitlines() == [
         "claude-bottle: the answer was longer: cut after 8 MiB",
     ]
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_until_it_is_whole_a_record_is_that_of_a_session_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detached: bool
+) -> None:
+    machine = replace(plans.machine(), home=tmp_path)
+    plan = plans.plan(plans.manifests(tmp_path / "agents"), Run(terminal=False, question="Why?", name="docs"))
+    kept, seen = Records.of(machine), list[Facts | None]()
+    if detached:
+        kept.create(Facts(plan.session, "demo", records.now(), owner=str(plan.owner), name="docs", detached=True))
+    write = Record.write
+
+    def looking(record: Record, part: str, data: bytes) -> None:
+        if part != FACTS:
+            seen.append(record.read_facts())
+        write(record, part, data)
+
+    monkeypatch.setattr(Record, "write", looking)
+    with Keeper(machine, wanted=True) as keeper:
+        keeper.begin(machine, plan, Receipt((), 1.0), Tally(), lambda _: None)
+        keeper.ended(7)
+    assert len(seen) == 5  # receipt, plan, counts, refusals, answer
+    for facts in seen:
+        assert facts
+        assert (facts.ended, facts.code, facts.kept) == (None, None, False)
+        assert (facts.name, facts.owner, facts.detached) == ("docs", str(plan.owner), detached)
+    last = kept.find("docs").facts
+    assert last
+    assert (last.kept, last.detached) == (True, detached)
+    # The end of one in the background is its launcher's last word.
+    assert (last.code, last.ended is None) == ((None, True) if detached else (7, False))
+
+
+def test_a_part_that_cannot_be_written_does_not_cost_the_sessions_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = replace(plans.machine(), home=tmp_path)
+    plan = plans.plan(plans.manifests(tmp_path / "agents"), Run(terminal=False, question="Why?"))
+    write = Record.write
+
+    def failing(record: Record, part: str, data: bytes) -> None:
+        if part == COUNTS:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(record, part, data)
+
+    monkeypatch.setattr(Record, "write", failing)
+    with Keeper(machine, wanted=True) as keeper:
+        keeper.begin(machine, plan, Receipt((), 1.0), Tally(), lambda _: None)
+        keeper.ended(7)
+    [record] = Records.of(machine).all()
+    assert record.facts
+    why = "not everything is kept: No space left on device"
+    assert (record.facts.code, record.facts.notes) == (7, (why,))
+    assert f"claude-bottle: {why}\n" in capsys.readouterr().err
+
+
+def test_a_kept_session_is_found_by_its_name(scene: Scene) -> None:
+    scene.rule(EXPORT, stdout=exported())
+    assert scene.run(*KEPT, "--name", "docs")[0] == 0
+    code, out, _ = scene.run("history", "docs")
+    assert (code, out.splitlines()[:2]) == (0, [f"session       {SESSION}", "name          docs"])
+    assert scene.run("wait", "docs") == (0, "", "")
+
+
+def test_a_stdout_that_takes_nothing_is_an_error_and_the_session_is_kept(scene: Scene) -> None:
+    scene.rule(EXPORT, stdout=exported())
+    scene.rule(STEPS["claude"], stdout="the answer\n")
+    argv = (sys.executable, str(PATCHED), json.dumps(TRUSTING), *KEPT)
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            argv, env=scene.environ, cwd=scene.folder, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 71
+    assert "claude-bottle: system error: stdout: No space left on device\n" in ended.stderr
+    assert (folder(scene) / "answer").read_text() == "the answer\n"
+    facts = part(scene, "session.json")
+    assert (facts["code"], facts["error"]) == (71, "stdout: No space left on device")
+
+
+def test_no_half_of_a_secret_is_left_at_the_end_of_an_answer(scene: Scene) -> None:
+    (scene.agents / "bottles" / "default.yaml").write_text('env: {KEY: "${HOST_KEY}"}\n')
+    scene.rule(EXPORT, stdout=exported())
+    secret = "planted-host-key".ljust(40, "-")
+    scene.rule(STEPS["claude"], stdout=secret * (10 * (1 << 20) // len(secret)))
+    assert scene.run(*KEPT, HOST_KEY=secret)[0] == 0
+    assert set((folder(scene) / "answer").read_bytes().split(b"[struck out]")) == {b""}
+    assert part(scene, "session.json")["cut"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"stdout": '{"why": "for want of planted-host-key"}\n'},
+        {"code": 1, "stderr": "Error response from daemon: for want of planted-host-key\n"},
+    ],
+)
+def test_a_secret_is_struck_out_of_why_a_conversation_does_not_come(scene: Scene, rule: dict[str, Any]) -> None:
+    (scene.agents / "bottles" / "default.yaml").write_text('env: {KEY: "${HOST_KEY}"}\n')
+    scene.rule(EXPORT, **rule)
+    code, _, err = scene.run(*KEPT, HOST_KEY="planted-host-key")
+    why = "the conversation is not kept: for want of [struck out]"
+    assert (code, why in err, "planted-host-key" in err) == (0, True, False)
+    assert part(scene, "session.json")["notes"] == [why]

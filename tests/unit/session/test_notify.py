@@ -3,6 +3,8 @@
 import json
 import os
 import queue
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from claude_bottle.errors import ManifestError
 from claude_bottle.session import notify
 from claude_bottle.session.notify import Notifier, Program
 from tests.support import plans
-from tests.support.scene import NAME, SESSION, STEPS, Scene
+from tests.support.scene import NAME, PATCHED, ROOT, SESSION, STEPS, TRUSTING, Scene
 
 FOLLOWED = "last=$now"  # a part of the command that follows a bottle
 GUARD = 60
@@ -164,3 +166,47 @@ def test_a_session_tells_of_its_wait_and_of_its_end_with_nothing_of_its_environm
     assert "planted" not in seen.read_text()
     assert ":7" in seen.read_text()
     assert json.dumps(seen.read_text()).count("CLAUDE_BOTTLE") == 0
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_program_that_learns_of_the_end_can_wait_for_the_session_and_read_of_it(scene: Scene, detached: bool) -> None:
+    learned, program = scene.folder / "learned", scene.folder / "program"
+    cli = f"PYTHONPATH={ROOT} {sys.executable} {PATCHED} {{}}"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = ended ] || exit\n{cli} wait "$2" > {learned}.new; echo $? >> {learned}.new\n'
+        f'{cli} history "$2" >> {learned}.new\nmv {learned}.new {learned}\n'
+    )
+    program.chmod(0o755)
+    scene.rule(STEPS["claude"], code=7)
+    how = ("--detach",) if detached else ("--keep",)
+    child = scene.launch(
+        "start", "demo", "--yes", *how, "--name", "docs", "--print", "Why?",
+        patches={**TRUSTING, "session.notify._SECONDS": GUARD}, CLAUDE_BOTTLE_NOTIFY=str(program),
+        PATH=f"{scene.environ['PATH']}:/usr/bin:/bin",
+    )  # fmt: skip
+    _, err = child.communicate()
+    assert child.returncode == (0 if detached else 7), err
+    end = time.monotonic() + GUARD
+    while not learned.exists():
+        assert time.monotonic() < end, err
+        time.sleep(0.01)
+    lines = learned.read_text().splitlines()
+    assert lines[:3] == ["7", f"session       {SESSION}", "name          docs"]
+    assert "exit code     7" in lines
+
+
+def test_signals_do_not_change_the_exit_code_while_the_program_runs(scene: Scene) -> None:
+    program = scene.folder / "program"
+    os.mkfifo(scene.folder / "end")
+    program.write_text(f'#!/bin/sh\n[ "$1" = ended ] && exec cat {scene.folder}/end\n')
+    program.chmod(0o755)
+    scene.rule(STEPS["claude"], code=5)
+    child = scene.launch(
+        "start", "demo", "--yes", "--keep", "--print", "Why?",
+        patches={**TRUSTING, "session.notify._SECONDS": GUARD}, CLAUDE_BOTTLE_NOTIFY=str(program),
+        PATH=f"{scene.environ['PATH']}:/usr/bin:/bin",
+    )  # fmt: skip
+    with scene.held("end"):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            child.send_signal(number)
+    assert scene.end(child)[0] == 5

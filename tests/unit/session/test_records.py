@@ -239,6 +239,15 @@ def test_what_runs_and_what_was_just_kept_is_spared(kept: Records) -> None:
     assert {each.session[-1] for each in kept.all()} == {"0", "1"}
 
 
+def test_what_is_there_of_one_in_the_background_is_left_to_its_user_and_does_not_count(kept: Records) -> None:
+    made = made_large(kept, range(5), LIMIT // 2 - records.MIB)
+    for each, more in ((made[0], False), (made[1], True), (made[4], False)):
+        assert each.facts
+        each.write_facts(replace(each.facts, detached=True, kept=more))
+    assert [each.session[-1] for each in kept.trim(liveness.this_process())] == ["1"]
+    assert [each.session[-1] for each in kept.all()] == ["4", "3", "2", "0"]
+
+
 def test_one_that_cannot_be_removed_does_not_count_as_gone(kept: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     made_large(kept, range(3), LIMIT // 2)
     remove = kept.remove

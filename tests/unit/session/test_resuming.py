@@ -140,3 +140,20 @@ def test_another_repository_and_other_content_are_more_reach(tmp_path: Path) -> 
     bottle = replace(made.agent.bottle, env=(replace(literal, literal="2"), *rest))
     other = replace(made, agent=replace(made.agent, bottle=bottle))
     assert resumed.widened(other) == ["+ env     LITERAL: literal"]
+
+
+def test_uncommitted_changes_that_the_old_session_had_none_of_are_more_reach(tmp_path: Path) -> None:
+    folder = plans.everything(tmp_path)
+    made = plans.with_repository(replace(plans.plan(folder, Run(terminal=True), HOST_KEY="x"), key=KEY))
+    assert made.repository
+    clean = replace(made, repository=replace(made.repository, with_changes=False, asked="other"))
+    facts = replace(FACTS, repository=str(made.repository.work.repository))
+    resumed = Resumed(facts, Conversation(OLD, ID, LINE), approvals.entries(clean))
+    assert resumed.widened(clean) == []
+    assert resumed.widened(made) == [f"+ repo    {facts.repository}, with uncommitted changes"]
+    assert replace(resumed, before=approvals.entries(made)).widened(clean) == []
+
+
+def test_a_note_of_why_nothing_is_kept_does_nothing_to_the_terminal(scene: Scene) -> None:
+    kept(scene, [], LINE, replace(FACTS, conversation="", notes=("\x1b[31mred",)))
+    assert r"no conversation is kept of demo-99999999: \x1b[31mred" in scene.run(*RESUME, "--yes")[2]
