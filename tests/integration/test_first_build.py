@@ -108,9 +108,14 @@ def step(marked: Marked, folder: Path, text: str) -> tuple[Step, str]:
     return Step("image", built.argv, Kind.PROGRESS, stdin=built.context), built.tag
 
 
+def built_by(builder: str) -> dict[str, str]:
+    """Return the environment of clients that have both builders."""
+    return {**os.environ, "DOCKER_BUILDKIT": builder, "PATH": f"/usr/bin:{os.environ['PATH']}"}
+
+
 def refused(steps: list[tuple[Step, str]], builder: str, then: Callable[[], object]) -> None:
     """Build until something is so, and answer no."""
-    env = {**os.environ, "DOCKER_BUILDKIT": builder, "PATH": f"/usr/bin:{os.environ['PATH']}"}
+    env = built_by(builder)
     watchdog = Watchdog.start(env, this_process())
     undo = Teardown()
     try:
@@ -150,7 +155,7 @@ def test_what_another_build_makes_meanwhile_stays(marked: Marked, tmp_path: Path
     def another() -> bool:
         if not early(ours[1]):
             return False
-        subprocess.run(ours[0].argv, env=os.environ | {"DOCKER_BUILDKIT": builder}, capture_output=True, check=True)
+        subprocess.run(ours[0].argv, env=built_by(builder), capture_output=True, check=True)
         return True
 
     refused([ours], builder, another)
@@ -164,7 +169,7 @@ def test_after_a_yes_images_have_their_tags_alone(marked: Marked, tmp_path: Path
     first, tag = step(marked, tmp_path / "first", DOCKERFILE)
     above = images.for_bottle(tmp_path / "first" / "Dockerfile", Image(tag, (), b""))
     both = [(first, tag), (Step("above", above.argv, Kind.PROGRESS, stdin=above.context), above.tag)]
-    undo, env = Teardown(), {**os.environ, "DOCKER_BUILDKIT": builder}
+    undo, env = Teardown(), built_by(builder)
     watchdog = Watchdog.start(env, this_process())
     try:
         with undo, building(both, env, undo, watchdog, Shown.LINE):
