@@ -20,9 +20,10 @@ class BuildOutput:
     """Reads the output of one build, or pull, as it comes; `step` is where it is, for people."""
 
     def __init__(self, made: Callable[[Kind, str], None] = lambda _, __: None) -> None:
-        """Call `made` with the id of each image of the classic builder that was in no cache, and of each container."""
+        """Call `made` with the id of each image of the classic builder that it has made, and of each container."""
         self.step = ""
-        self._made, self._rest, self._cached, self._numbered = made, b"", False, False
+        self._made, self._rest, self._numbered = made, b"", False
+        self._others = False  # whether the next image was made by others: it is in the cache, or in FROM
 
     def read(self, data: bytes) -> None:
         """Take the next bytes of it."""
@@ -32,12 +33,9 @@ class BuildOutput:
             self._line(_COLOUR.sub(b"", line[:_LONGEST]).decode(errors="replace"))
 
     def _line(self, line: str) -> None:
-        if found := _CONTAINER.fullmatch(line):
-            self._made("container", found[1])
-        elif (found := _IMAGE.fullmatch(line)) and not self._cached:
-            self._made("image", found[1])
-        self._cached = line == _CACHED
+        self._image(line)
         if found := _STEP.fullmatch(line):
+            self._others = found[2].split(maxsplit=1)[0].upper() == "FROM"
             self._at(found[1], found[2])
         elif found := _STAGE.fullmatch(line):
             self._at(f"{found[1]} {found[2]}" if found[1] else found[2], found[3])
@@ -45,6 +43,16 @@ class BuildOutput:
             self.step = found[1]
         elif not self._numbered and line.strip() and not line.startswith("#"):  # before the first step, or of a pull
             self.step = line.strip()
+
+    def _image(self, line: str) -> None:
+        if found := _CONTAINER.fullmatch(line):
+            self._made("container", found[1])
+        elif found := _IMAGE.fullmatch(line):
+            if not self._others:
+                self._made("image", found[1])
+            self._others = False
+        elif line == _CACHED:
+            self._others = True
 
     def _at(self, number: str, instruction: str) -> None:
         self.step, self._numbered = f"step {number}, {instruction}", True

@@ -1,14 +1,18 @@
 """Build the product's own images while the user reads the preflight; after a no, nothing of that is left."""
 
 import contextlib
+import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from claude_bottle.cleanup import builds
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
+from claude_bottle.errors import BottleError
 from claude_bottle.process import command
 from claude_bottle.process.command import Client
+from claude_bottle.process.engine import Engine
 from claude_bottle.session.building import Build, Shown
 from claude_bottle.session.runner import StepError
 from claude_bottle.session.steps import Step
@@ -29,6 +33,7 @@ class Ahead:
         self._build: Build | None = None
         self._client: Client | None = None
         self._error: Exception | None = None
+        self._own = dict[str, str]()  # the tags that images have until they are agreed to, by those that they get
 
     def begin(self) -> None:
         """Start the thread."""
@@ -46,9 +51,10 @@ class Ahead:
             if self._build:
                 self._build.show(shown)
         self._thread.join()
-        if self._error:
+        if self._error:  # what has been built before is kept by the teardown
             self._print_failure()
             raise self._error
+        self._tag()
 
     def cancel(self) -> str | None:
         """End it and, unless the user has agreed, remove all that it has made; return why something is left.
@@ -58,12 +64,14 @@ class Ahead:
         with self._lock:
             failed = self._error
             self._stopping = True
-            client = self._client
+            client, agreed = self._client, self._shown is not Shown.NOTHING
         if client:
             client.terminate()
         self._thread.join()
         if failed:
             self._print_failure()
+        if agreed:
+            self._tag()
         return builds.remove(self._env, self._made)
 
     def _print_failure(self) -> None:
@@ -72,13 +80,37 @@ class Ahead:
 
     def _work(self) -> None:
         try:
-            self._note("before", builds.listed(self._env))
+            before = builds.listed(self._env)
+        except BottleError:
+            return  # what cannot be told from others' is not built ahead: it is after the yes, which says what is wrong
+        try:
+            self._note("before", before)
             for step, tag in self._steps:
-                if not self._built(step):
+                self._own[tag] = f"{tag}-ahead-{secrets.token_hex(6)}"
+                self._note("tag", self._own[tag])
+                if not self._built(replace(step, argv=tuple(map(self._renamed, step.argv)))):
                     return
-                self._note("tag", tag)
+                self._note("end")
         except Exception as error:  # such as docker uninstalled meanwhile; the main thread waits for it
             self._error = error
+
+    def _renamed(self, word: str) -> str:
+        """Return a word of a build's command with the builds' own tags in the place of the images'."""
+        for tag, own in self._own.items():
+            word = word.replace(tag, own)
+        return word
+
+    def _tag(self) -> None:
+        """Give each image that is built its tag, unless another build has made that meanwhile, and end its own."""
+        engine, left = Engine(self._env), False
+        for tag, own in self._own.items():
+            if not builds.exists(engine, "image", tag):
+                engine.ask("tag", own, tag)  # without it, or if that fails, a later step builds the image
+            removed = engine.ask("image", "rm", "--no-prune", own)
+            left = left or not (removed.ok or removed.absent)
+        if not left:
+            self._made.note("tagged")
+            self._watchdog.built("tagged")
 
     def _built(self, step: Step) -> bool:
         """Build one; return whether to go on."""
@@ -94,9 +126,9 @@ class Ahead:
                 self._error = StepError(step, result)
         return result.ok
 
-    def _note(self, kind: str, value: object) -> None:
+    def _note(self, kind: str, value: object = None) -> None:
         with self._lock:
-            if self._shown is Shown.NOTHING:
+            if self._shown is Shown.NOTHING or kind == "tag":
                 self._made.note(kind, value)
                 self._watchdog.built(kind, value)
 

@@ -79,6 +79,11 @@ def until(what: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def early(tag: str) -> str:
+    """Return the tag of an image that nobody has agreed to yet, empty if there is none."""
+    return docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={tag}-ahead-*").strip()
+
+
 def sleeping(seconds: int) -> bool:
     """Return whether a `sleep` of so many seconds runs on this machine, in a container or not."""
     return any(Path(f"/proc/{pid}/cmdline").exists() and cmdline(pid) == f"sleep\0{seconds}\0" for pid in pids())
@@ -103,9 +108,14 @@ def step(marked: Marked, folder: Path, text: str) -> tuple[Step, str]:
     return Step("image", built.argv, Kind.PROGRESS, stdin=built.context), built.tag
 
 
+def built_by(builder: str) -> dict[str, str]:
+    """Return the environment of clients that have both builders."""
+    return {**os.environ, "DOCKER_BUILDKIT": builder, "PATH": f"/usr/bin:{os.environ['PATH']}"}
+
+
 def refused(steps: list[tuple[Step, str]], builder: str, then: Callable[[], object]) -> None:
     """Build until something is so, and answer no."""
-    env = {**os.environ, "DOCKER_BUILDKIT": builder, "PATH": f"/usr/bin:{os.environ['PATH']}"}
+    env = built_by(builder)
     watchdog = Watchdog.start(env, this_process())
     undo = Teardown()
     try:
@@ -134,8 +144,41 @@ def test_a_build_under_way_is_ended_and_leaves_nothing(marked: Marked, tmp_path:
 def test_a_build_that_has_ended_meanwhile_leaves_nothing(marked: Marked, tmp_path: Path, builder: str) -> None:
     whole = step(marked, tmp_path / "whole", DOCKERFILE)
     last = step(marked, tmp_path / "last", f"{DOCKERFILE}LABEL x=y\n")
-    refused([whole, last], builder, lambda: docker("image", "ls", "--quiet", last[1]))
+    refused([whole, last], builder, lambda: early(last[1]))
     assert (marked.containers(), marked.made()) == ([], [])
+
+
+@BUILDERS
+def test_what_another_build_makes_meanwhile_stays(marked: Marked, tmp_path: Path, builder: str) -> None:
+    ours = step(marked, tmp_path / "ours", DOCKERFILE)
+
+    def another() -> bool:
+        if not early(ours[1]):
+            return False
+        subprocess.run(ours[0].argv, env=built_by(builder), capture_output=True, check=True)
+        return True
+
+    refused([ours], builder, another)
+    assert early(ours[1]) == ""
+    assert docker("image", "ls", "--quiet", ours[1])
+    docker("run", "--rm", "--network", "none", ours[1], "cat", "/one")
+
+
+@BUILDERS
+def test_after_a_yes_images_have_their_tags_alone(marked: Marked, tmp_path: Path, builder: str) -> None:
+    first, tag = step(marked, tmp_path / "first", DOCKERFILE)
+    above = images.for_bottle(tmp_path / "first" / "Dockerfile", Image(tag, (), b""))
+    both = [(first, tag), (Step("above", above.argv, Kind.PROGRESS, stdin=above.context), above.tag)]
+    undo, env = Teardown(), built_by(builder)
+    watchdog = Watchdog.start(env, this_process())
+    try:
+        with undo, building(both, env, undo, watchdog, Shown.LINE):
+            pass
+    finally:
+        watchdog.close(clean=undo.clean)
+    for each in (tag, above.tag):
+        assert early(each) == ""
+        assert docker("image", "ls", "--quiet", each)
 
 
 def test_what_was_there_before_or_is_in_use_stays(marked: Marked, tmp_path: Path) -> None:
@@ -146,14 +189,14 @@ def test_what_was_there_before_or_is_in_use_stays(marked: Marked, tmp_path: Path
     name = f"claude-bottle-test-{marked.mark}"
 
     def use() -> bool:
-        if not docker("image", "ls", "--quiet", used[1]):
+        if not (found := early(used[1])):
             return False
-        docker("create", "--name", name, used[1], "true")
+        docker("create", "--name", name, found, "true")
         return True
 
     refused([used], "0", use)
     assert docker("image", "ls", "--quiet", tag)
-    assert docker("image", "ls", "--quiet", used[1])
+    assert early(used[1])
     assert set(there) < set(marked.made())
 
 
