@@ -75,7 +75,7 @@ class Watchdog:
         self.tell("client", pid, stamp(pid))
 
     def built(self, kind: str, *values: object) -> None:
-        """Name what a build that nobody has agreed to yet has made, see `builds.Made.note`; "kept" if it is to stay."""
+        """Name what a build that nobody has agreed to yet has made: see `builds.Made.note`."""
         self.tell("built", kind, *values)
 
     def reap(self) -> None:

@@ -114,6 +114,9 @@ def test_an_answer_that_fails_does_not_count_as_nothing_left(scene: Scene, comma
     scene.rule(command, times=2, code=1, stderr=REFUSED)
     has(scene, image(LAYER, parent=BASE), listings=3 if command == "image inspect --format" else 1)
     assert removed(scene, begun(*IN_THE_MAKING)) == [f"sha256:{LAYER}"]
+    calls = [event for event in scene.calls if event.kind == "start"]
+    first = next(place for place, event in enumerate(calls) if event.starts("image rm"))
+    assert sum(event.starts(command) for event in calls[:first]) == 3
 
 
 def test_an_answer_that_goes_on_failing_is_a_reason(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
