@@ -62,8 +62,7 @@ def find(machine: Machine, name: str) -> Resumed:
         raise UsageError(f"what is kept of {session} is damaged: {remove}")
     data = record.read(TRANSCRIPT)
     if not facts.conversation or data is None:
-        why = escape_control_chars("; ".join(facts.notes)) or "start it with --keep"
-        raise UsageError(f"no conversation is kept of {session}: {why}")
+        raise UsageError(f"no conversation is kept of {session}: {'; '.join(facts.notes) or 'start it with --keep'}")
     found = Conversation(record.session, facts.conversation, data)
     if problem := conversation.problem(found):
         path = escape_control_chars(str(record.path(TRANSCRIPT)))

@@ -152,8 +152,3 @@ def test_uncommitted_changes_that_the_old_session_had_none_of_are_more_reach(tmp
     assert resumed.widened(clean) == []
     assert resumed.widened(made) == [f"+ repo    {facts.repository}, with uncommitted changes"]
     assert replace(resumed, before=approvals.entries(made)).widened(clean) == []
-
-
-def test_a_note_of_why_nothing_is_kept_does_nothing_to_the_terminal(scene: Scene) -> None:
-    kept(scene, [], LINE, replace(FACTS, conversation="", notes=("\x1b[31mred",)))
-    assert r"no conversation is kept of demo-99999999: \x1b[31mred" in scene.run(*RESUME, "--yes")[2]
