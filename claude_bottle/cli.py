@@ -203,9 +203,13 @@ def start(
 
     if yes and yes_if_unchanged:
         raise click.UsageError("--yes and --yes-if-unchanged exclude each other")
-    background = _background(asks=not yes) if detach and not dry_run else None
-    machine = _machine(agents)
+    machine, background = _machine(agents), None
     [loaded] = _check(machine, agent)
+    if detach and not dry_run:
+        # A yes covers neither a key's passphrase nor what an old conversation did not reach.
+        locked = any(host.key.encrypted for host in loaded.bottle.ssh)
+        background = _background(asks=not (yes or yes_if_unchanged) or locked or (yes and resume is not None))
+        machine = _machine(agents)  # of the new process, which is the owner of what it makes
     loaded = time_limit.limited(loaded, time) if time else loaded
     terminal = (machine.interactive or detach) and question is None
     run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name or "")

@@ -31,6 +31,9 @@ def attach(machine: Machine, name: str | None) -> int:
             code = terminal_client.join(connection)
     except (OSError, terminal_client.Lost):
         code = 1  # what its record says counts
+        if record.is_running(machine.owner):
+            why = "too many terminals, or it is ending"
+            console.say(f"{record.session} cannot be joined: {why}; waiting for its exit code")
     if code is None:
         again = installation.command(f"attach {record.session}")
         console.say(f"{record.session} goes on; to join it again: {again}")

@@ -11,6 +11,8 @@ import threading
 from dataclasses import dataclass
 from types import FrameType
 
+from claude_bottle.errors import RefusedError
+
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -64,7 +66,7 @@ def split(*, asks: bool) -> Back | Front:
 
     Main thread only, and before there is another. `asks` is whether the new one may read from the terminal, which a job
     in the background must not. INT, TERM, HUP and QUIT are passed on to it meanwhile, Ctrl-Z is not heeded; raises
-    OSError if there can be no new process.
+    OSError if there can be no new process, RefusedError if the terminal is another job's for good.
     """
     if asks:
         _await_foreground()
@@ -101,10 +103,27 @@ def _front(back: int, news: int) -> Front:
 
 
 def _await_foreground() -> None:
-    """Stop, as a program does that reads from the terminal in the background, until the shell has this go on."""
-    with contextlib.suppress(OSError):  # no terminal, or not that of this session
-        if os.tcgetpgrp(0) != os.getpgrp():
+    """Stop, as a program does that reads from the terminal in the background, until this is in the foreground.
+
+    Raises RefusedError where no shell minds this job: nothing stops it then, and its reads would fail.
+    """
+    woken: list[int] = []
+    former = signal.signal(signal.SIGCONT, lambda number, _: woken.append(number))
+    try:
+        while _is_in_background():  # as it still is after `bg`
+            woken.clear()
             os.kill(0, signal.SIGTTIN)
+            if not woken:
+                raise RefusedError("cannot prompt: the terminal is another job's")
+    finally:
+        signal.signal(signal.SIGCONT, former)
+
+
+def _is_in_background() -> bool:
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:  # no terminal, or not that of this session
+        return False
 
 
 def _pass_on(back: int) -> None:

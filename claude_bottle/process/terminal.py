@@ -120,7 +120,7 @@ class _Join:
         if self.stops.wanted() and (number := stop(self.keys, self.signals)):
             return 128 + number
         self._resize()
-        self.typed[:0] = GO_ON
+        wake(self.typed)
         self._pass_on()
         return 0
 
@@ -183,6 +183,12 @@ class _Join:
         if self.ctrl_c_ends and self.stops.interrupted:
             return 128 + signal.SIGINT
         return 0 if more else GONE
+
+
+def wake(typed: bytearray) -> None:
+    """Have GO_ON come before what is typed; once, however often a program that does not read says that it stops."""
+    if not typed.startswith(GO_ON):
+        typed[:0] = GO_ON
 
 
 def stop(keys: "Raw", signals: "Signals") -> int | None:

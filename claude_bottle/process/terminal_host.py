@@ -29,6 +29,7 @@ _BEHIND = 1 << 20  # bytes; of a terminal that has not taken as many, all is dro
 _SHRUNK = 0.25  # seconds for docker's client to see the other size, which makes the program draw anew
 _UNDRAWN = 1.0  # seconds without output after that, until it is tried again
 _TRIES = 5
+_HELD = 4 * terminal.FULL  # bytes; more than a terminal, its client and the socket can hold before its GO
 _PARTING = 2.0  # seconds for the terminals to take the last output
 _CLEAR = b"\x18\x1b[H\x1b[2J"  # what was cut off ends here; an empty screen
 
@@ -97,11 +98,24 @@ class _Terminal:
         self.stops = terminal.Stops(heeded=True)  # hears what is typed here
         self.frames = Frames()
         self.paused = self.behind = False
+        self.keys = bytearray()  # typed, and not yet taken
         self._queue: deque[bytes] = deque()
         self._waiting = self._sent = 0  # bytes of the queue, and those of its first that are sent
 
     def fileno(self) -> int:
         return self.connection.fileno()
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether its keys fill their buffer; of one that is stopped its GO is still to be read behind them."""
+        return len(self.keys) >= (_HELD if self.paused else terminal.FULL)
+
+    @property
+    def is_gone(self) -> bool:
+        """Return whether its other end is closed, even if there is more to read."""
+        poll = select.poll()
+        poll.register(self.connection, 0)
+        return bool(poll.poll(0))
 
     @property
     def is_waiting(self) -> bool:
@@ -198,15 +212,16 @@ class _Host:
             self.typed.clear()
         for each in [each for each in self.terminals if each in writable]:
             self._flush(each)
+        self._take()
         self._redraw.turn(self.size)
         return 0
 
     def _ready(self, fd: int) -> tuple[list[Any], list[Any]]:
         reads: list[Any] = [
             *(self.signals.fd, self.listening),
-            *([fd] if self.talking and not self.stops.stopped else []),
+            *([fd] if self.talking else []),  # even if it sleeps: its end is to be seen, and no output may hold that up
             # Who pastes more than the program takes must wait, and nobody else.
-            *(self.terminals if len(self.typed) < terminal.FULL else []),
+            *(each for each in self.terminals if not each.is_full),
         ]
         writes: list[Any] = [
             *([fd] if self.talking and self.typed else []),
@@ -223,7 +238,7 @@ class _Host:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Show what the program has written, up to a stop that is to last."""
+        """Show what the program has written; while it sleeps nobody sees that, and who goes on gets a new screen."""
         while True:
             shown = bytearray()
             self.stops.pass_on(self.hint.said, last=not self.talking)
@@ -231,12 +246,11 @@ class _Host:
             if self.stops.stopped:
                 self.hint.give_up(shown)
             self._show(bytes(shown))
-            if self.stops.stopped and self._is_wanted():
-                self.sleeping = True
-                return
             if not self.stops.stopped:
                 return
-            self._wake()
+            self.sleeping = self.sleeping or self._is_wanted()
+            if not self.sleeping:
+                self._wake()
 
     def _show(self, shown: bytes) -> None:
         if shown:
@@ -254,19 +268,27 @@ class _Host:
 
     def _wake(self) -> None:
         self.sleeping = False
-        if len(self.typed) < terminal.FULL:
-            self.typed[:0] = terminal.GO_ON
+        terminal.wake(self.typed)
 
     def _go_on(self) -> None:
         """Wake the program if it sleeps."""
         if self.sleeping:
             self._wake()
-            self._pass_on()
+
+    def _take(self) -> None:
+        """Take the keys of the terminals if there is room."""
+        for each in self.terminals:
+            if each.keys and len(self.typed) < terminal.FULL:
+                self.typed += each.keys
+                each.keys.clear()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             connection, _ = self.listening.accept()
             connection.setblocking(False)
+            if len(self.terminals) == _MOST:
+                for gone in [each for each in self.terminals if each.is_gone]:
+                    self._let_go(gone)
             if len(self.terminals) < _MOST:
                 self.terminals.append(_Terminal(connection))
             else:
@@ -286,7 +308,7 @@ class _Host:
     def _heard(self, each: _Terminal, kind: bytes, said: bytes) -> None:
         if kind == frames.KEYS:
             each.stops.hear(said)
-            self.typed += said
+            each.keys += said
             held = bytearray()
             self.hint.give_up(held)  # what still listens has not said its last words
             self._show(bytes(held))
@@ -322,6 +344,8 @@ class _Host:
     def _let_go(self, each: _Terminal) -> None:
         each.connection.close()
         self.terminals.remove(each)
+        if len(self.typed) < _HELD:  # it may have typed, and left
+            self.typed += each.keys
         self._fit()
         if not any(each.paused for each in self.terminals):
             self._go_on()

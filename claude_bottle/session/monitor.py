@@ -58,8 +58,8 @@ class Monitor:
     """Counts a session's requests, and ends the bottle when the sidecar, the credential proxy or the key-holder exits.
 
     `ended` is the error for which the bottle was ended, else None; `last` is called just before that. At the limit of
-    its time only claude is ended, and the session goes on to its own end. Without a terminal, the first refusals are
-    printed as they come, and notice of the limit.
+    its time only claude is ended, and the session goes on to its own end. Without a terminal, or in the background, the
+    first refusals are printed as they come, and notice of the limit.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class Monitor:
         heart: Heart,
         key_holder: Client | None = None,
         ended: Sequence[str] = (),
+        *,
+        detached: bool = False,
     ) -> None:
         """Prepare to monitor the session of `plan`; `start` begins.
 
@@ -81,15 +83,16 @@ class Monitor:
         self._started = started
         self.last: Callable[[], None] = lambda: None
         self.tally = Tally(ended)
-        # On a terminal nothing may come between the bytes of claude's screen.
-        self._refusals, self._session = Refusals(0 if plan.run.terminal else _NAMED + 1), plan.session
+        # On the user's terminal nothing may come between the bytes of claude's screen.
+        silent = plan.run.terminal and not detached
+        self._refusals, self._session = Refusals(0 if silent else _NAMED + 1), plan.session
         self._counting = threading.Lock()
         self.ended: BottleError | None = None
         self._env, self._bottle = env, bottle
         self._over = threading.Event()
         self._claude_ended, self._ending = threading.Event(), threading.Lock()
         self._container, self._time = plan.name, plan.agent.bottle.limits.time
-        self._notify = (lambda _: None) if plan.run.terminal else console.say
+        self._notify = (lambda _: None) if silent else console.say
         followed = [(plan.sidecar, "sidecar"), *([(plan.gate, "credential proxy")] if ended else [])]
         self._followers = [threading.Thread(target=self._follow, args=each, daemon=True) for each in followed]
         self._key_holder, self._heart = key_holder, heart

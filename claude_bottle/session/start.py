@@ -111,7 +111,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
                 raise unproven(plan, receipt, context.engine)
             lines = (receipt.line(), *(receipt.lines() if options.verbose else ()))
             console.show("".join(f"{line}\n" for line in lines))
-            monitor = _watched(plan, context)
+            monitor = _watched(plan, context, detached=options.background is not None)
             unlock(plan, context)
             if monitor.ended:
                 raise monitor.ended
@@ -269,10 +269,10 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
     return DockerError("the bottle was removed from outside, which ended the session")
 
 
-def _watched(plan: Plan, context: SessionContext) -> Monitor:
+def _watched(plan: Plan, context: SessionContext, *, detached: bool) -> Monitor:
     key_holder = context.runner.client("key-holder") if plan.keys else None
     bottle, note, ended = context.runner.client("bottle"), context.watchdog.note, docker_flags.ended(plan)
-    monitor = Monitor(plan, context.env, bottle, note, context.heart, key_holder, ended)
+    monitor = Monitor(plan, context.env, bottle, note, context.heart, key_holder, ended, detached=detached)
     context.undo.arm(_FIRST, "monitor", monitor.stop)
     monitor.start()
     return monitor

@@ -1,13 +1,19 @@
 """The command line as a user types it: stdout, stderr, exit code."""
 
+import json
 import re
+import shlex
+import sys
+from contextlib import closing
 
+import pexpect
 import pytest
 
 from claude_bottle import __version__, cli, errors
-from claude_bottle.errors import BottleError
+from claude_bottle.errors import BottleError, RefusedError, TokenError
 from tests.support.clients import NO_ENGINE, RECORDED
-from tests.support.scene import ROOT, Scene
+from tests.support.scene import PATCHED, ROOT, TRUSTING, Scene
+from tests.unit.bottle.test_key_holder import LOCKED, give
 
 
 def test_help_shows_each_commands_whole_sentence_at_80_columns(scene: Scene) -> None:
@@ -136,3 +142,33 @@ def test_an_option_that_a_script_left_empty_is_an_error(scene: Scene, option: st
     code, out, err = scene.run("start", "demo", "--dry-run", option, "")
     assert (code, out) == (2, "")
     assert err.endswith(f"Error: Invalid value for '{option}': must not be empty\n")
+
+
+@pytest.mark.parametrize(
+    ("locked", "words", "asks"),
+    [
+        (False, "", True),
+        (False, "--yes", False),
+        (False, "--yes-if-unchanged", False),
+        (False, "--yes --resume demo-1", True),
+        (True, "--yes", True),
+        (True, "--yes-if-unchanged", True),
+    ],
+)
+def test_a_job_in_the_background_is_held_back_only_if_it_may_ask(
+    scene: Scene, words: str, *, locked: bool, asks: bool
+) -> None:
+    """With SIGTTIN ignored it is refused instead; without a token what need not ask ends, too."""
+    if locked:
+        give(scene, LOCKED)
+    cli = shlex.join((sys.executable, str(PATCHED), json.dumps(TRUSTING), "start", "demo", "--detach"))
+    (scene.folder / "job").write_text(f"trap '' TTIN\n{cli} {words} &\nwait $!\necho code=$?\n")
+    env = {**scene.environ, "CLAUDE_BOTTLE_OAUTH_TOKEN": "", "PS1": "ready> ", "TERM": "dumb"}
+    shell: pexpect.spawn[bytes] = pexpect.spawn(
+        "/bin/bash", ["--norc", "--noprofile", "-i"], env=env, cwd=str(scene.folder), timeout=300
+    )
+    with closing(shell):
+        shell.expect_exact("ready> ")
+        shell.sendline(". ./job")
+        shell.expect_exact("cannot prompt: the terminal is another job's" if asks else "there is no OAuth token")
+        shell.expect_exact(f"code={RefusedError.exit_code if asks else TokenError.exit_code}")

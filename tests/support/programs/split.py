@@ -1,5 +1,7 @@
 """Split in two; the back one does what the arguments say, and writes its pid to the file that the first one names.
 
+With "asks" before them, it may read from the terminal.
+
 ready MESSAGES OUTPUT: is ready, then prints on both. stay: is never ready. leave CODE: exits before it is ready.
 """
 
@@ -16,7 +18,8 @@ def leave(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(64 + number)
 
 
-parted = background.split(asks=False)
+asks = sys.argv[1] == "asks"
+parted = background.split(asks=asks)
 if isinstance(parted, background.Front):
     if parted.said:
         print(parted.said)
@@ -24,7 +27,7 @@ if isinstance(parted, background.Front):
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, leave)
-pid, what, *words = sys.argv[1:]
+pid, what, *words = sys.argv[2 if asks else 1 :]
 done = Path(f"{pid}.new")
 done.write_text(str(os.getpid()))
 done.rename(pid)

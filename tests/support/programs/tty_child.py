@@ -141,6 +141,23 @@ def work(number: str) -> None:
         os.kill(os.getpid(), int(number))
 
 
+def say_stopped(count: str) -> None:
+    """Say at a key that it has stopped, write so many bytes, and end."""
+    tty.setraw(0, termios.TCSANOW)
+    say("ready")
+    os.read(0, 1)
+    send(STOPPED + b"x" * int(count))
+    os._exit(7)
+
+
+def insist(count: str, done: str) -> None:
+    """Say so often that it has stopped, make a file, and read nothing."""
+    tty.setraw(0, termios.TCSANOW)
+    send(STOPPED * int(count))
+    Path(done).touch()
+    signal.pause()
+
+
 def stay() -> None:
     say(str(os.getpid()))
     signal.pause()

@@ -1,17 +1,22 @@
 """Sessions in the background by their records: waited for, listed once they have ended, not joined any more."""
 
 import json
+import os
+import sys
 import threading
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pexpect
 import pytest
 
-from claude_bottle.session.records import Facts, Records
+from claude_bottle.process import terminal_host
+from claude_bottle.session.records import TERMINAL, Facts, Records
 from tests.support import owners
 from tests.support.labels import LIST, row
 from tests.support.owners import OBSERVER, REBOOTED
-from tests.support.scene import Scene
+from tests.support.scene import PATCHED, TRUSTING, Scene
 
 MADE = Facts("demo-00000001", "demo", datetime(2026, 11, 30, 10, tzinfo=UTC), owner=str(REBOOTED), detached=True)
 ENDED = datetime(2026, 11, 30, 11, tzinfo=UTC)
@@ -85,6 +90,32 @@ def test_what_has_ended_is_listed_until_its_record_is_removed(scene: Scene) -> N
     assert states == ["ended (0)", "ended (75)", "ended (137)", "?"]
     assert scene.run("history", "--remove", "--all")[0] == 0
     assert len(scene.run("list")[1].splitlines()) == 2
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_attach_that_cannot_join_says_so_and_waits(scene: Scene, *, full: bool) -> None:
+    """Of a launcher that lets nobody in, and of one that listens no more."""
+    records, path = Records(scene.key.with_name("sessions")), scene.folder / "socket"
+    scene.folder.chmod(0o700)
+    with owners.launcher() as (_, owner), terminal_host.listen(path) as listening:
+        record = records.create(replace(MADE, owner=str(owner)))
+        record.write(TERMINAL, os.fsencode(path))
+        if not full:
+            listening.close()
+        argv = [str(PATCHED), json.dumps(TRUSTING), "attach", MADE.session]
+        child: pexpect.spawn[bytes] = pexpect.spawn(
+            sys.executable, argv, env=dict(scene.environ), cwd=str(scene.folder), timeout=300
+        )
+        scene.pids.add(child.pid or 0)
+        with closing(child):
+            if full:
+                listening.setblocking(True)
+                listening.accept()[0].close()
+            child.expect_exact("cannot be joined: too many terminals, or it is ending; waiting for its exit code")
+            assert record.facts
+            record.write_facts(replace(record.facts, code=9, ended=ENDED))
+            child.expect(pexpect.EOF)
+        assert child.exitstatus == 9
 
 
 def test_attach_needs_a_terminal(scene: Scene) -> None:

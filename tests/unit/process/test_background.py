@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import pexpect
 import pytest
 
 PROGRAM = Path(__file__).parents[2] / "support" / "programs" / "split.py"
@@ -84,3 +86,32 @@ def test_ctrl_z_does_not_leave_a_stopped_process_behind(folder: Path) -> None:
     assert front.returncode == 64 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def in_a_shell(folder: Path, line: str) -> "pexpect.spawn[bytes]":
+    """Type a line, in which PROGRAM is one that asks, into a shell with jobs."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PS1": "ready> ", "TERM": "dumb"}
+    shell: pexpect.spawn[bytes] = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], env=env, timeout=GUARD)
+    shell.expect_exact("ready> ")
+    shell.sendline(line.replace("PROGRAM", f"{sys.executable} {PROGRAM} asks {folder / 'pid'}"))
+    return shell
+
+
+def test_one_that_asks_waits_for_the_foreground_even_after_bg(folder: Path) -> None:
+    with closing(in_a_shell(folder, "set -b; PROGRAM leave 7 &")) as shell:
+        shell.expect_exact("Stopped")
+        shell.sendline("bg")
+        shell.expect_exact("Stopped")
+        assert not (folder / "pid").exists()
+        shell.sendline("fg")
+        shell.expect_exact("leave 7")
+        shell.expect_exact("ready> ")
+        shell.sendline("echo code=$?")
+        shell.expect_exact("code=7")
+
+
+def test_one_that_asks_is_refused_where_nothing_stops_it(folder: Path) -> None:
+    with closing(in_a_shell(folder, "trap '' TTIN; PROGRAM leave 7 & wait $!; echo code=$?")) as shell:
+        shell.expect_exact("RefusedError: cannot prompt: the terminal is another job's")
+        shell.expect_exact("code=1")
+        assert not (folder / "pid").exists()

@@ -381,3 +381,12 @@ def test_other_keys_end_nothing(tmp_path: Path, key: bytes) -> None:
         os.write(terminal.master, key)
         assert terminal.said() == key.hex()
         assert terminal.code() == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "woken"), [(b"", b"\x06"), (b"keys", b"\x06keys"), (b"\x06", b"\x06"), (b"\x06keys", b"\x06keys")]
+)
+def test_what_wakes_a_program_is_typed_once(typed: bytes, woken: bytes) -> None:
+    buffer = bytearray(typed)
+    terminal.wake(buffer)
+    assert buffer == woken

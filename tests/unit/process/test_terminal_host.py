@@ -74,6 +74,39 @@ class User:
         self.pty.close(force=True)
 
 
+class Raw:
+    """A terminal that has joined, as its client speaks to the host."""
+
+    def __init__(self, host: Host) -> None:
+        self.connection = socket.socket(socket.AF_UNIX)
+        self.connection.settimeout(GUARD)
+        self.connection.connect(str(host.path))
+        self.say(frames.SIZE, frames.size(24, 80))
+        self._frames = frames.Frames()
+
+    def say(self, kind: bytes, data: bytes = b"") -> None:
+        self.connection.sendall(b"".join(frames.frames(kind, data)))
+
+    def hears(self, kind: bytes, text: bytes = b"") -> None:
+        """Wait for a frame of this kind with this text, which may be in more than one."""
+        heard = b""
+        while data := self.connection.recv(1 << 16):
+            for each, said in self._frames.feed(data):
+                heard = heard[-(1 << 16) :] + said if each == kind else heard
+                if each == kind and text in heard:
+                    return
+        raise AssertionError(heard)
+
+    def paste(self) -> None:
+        """Type until no more is taken."""
+        data = b"".join(frames.frames(frames.KEYS, b"x" * (1 << 16)))
+        while select.select([], [self.connection], [], 0.5)[1]:
+            data = data[self.connection.send(data, socket.MSG_DONTWAIT) :] or data
+
+    def close(self) -> None:
+        self.connection.close()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     tmp_path.chmod(0o700)
@@ -232,6 +265,58 @@ def test_ctrl_z_stops_the_program_until_its_terminal_goes_on(folder: Path) -> No
                 other.shows("x80>")
                 other.type(b"q")
                 assert other.code() == 7
+
+
+@pytest.mark.parametrize("count", [0, 1 << 20])
+def test_the_end_of_a_program_that_sleeps_is_seen_whatever_it_still_writes(folder: Path, count: int) -> None:
+    with closing(Host(folder, "say_stopped", str(count))) as host, closing(Raw(host)) as user:
+        user.hears(frames.SHOWN, b"<ready>")
+        user.say(frames.KEYS, b"\x1a")
+        user.hears(frames.STOPPED)
+        user.hears(frames.ENDED, b"\x07")
+        assert host.process.wait(GUARD) == 7
+
+
+def test_a_program_that_is_killed_while_it_sleeps_has_ended(folder: Path) -> None:
+    with closing(Host(folder, "work", str(int(signal.SIGTSTP)))) as host, closing(Raw(host)) as user:
+        user.hears(frames.SHOWN, b"x80>")
+        user.say(frames.KEYS, b"\x1a")
+        user.hears(frames.STOPPED)
+        [child] = Path(f"/proc/{host.process.pid}/task/{host.process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        user.hears(frames.ENDED)
+        assert host.process.wait(GUARD) == 128 + signal.SIGKILL
+
+
+def test_what_was_typed_before_a_stop_does_not_hide_that_its_terminal_goes_on(folder: Path) -> None:
+    with closing(Host(folder, "work", str(int(signal.SIGTSTP)))) as host, closing(Raw(host)) as user:
+        user.hears(frames.SHOWN, b"x80>")
+        user.say(frames.KEYS, b"\x1a")
+        user.hears(frames.STOPPED)
+        user.say(frames.KEYS, b"x" * (700 << 10))
+        user.say(frames.GO)
+        user.hears(frames.SHOWN, b"<78")
+
+
+def test_a_program_that_says_for_ever_that_it_stops_keeps_nobody_out(folder: Path) -> None:
+    done = folder / "done"
+    with closing(Host(folder, "insist", str(300_000), str(done))) as host:
+        end = time.monotonic() + GUARD
+        while not done.exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        with closing(Raw(host)) as user:
+            user.hears(frames.SHOWN, b"\x1b[2J")
+
+
+def test_a_paste_into_a_program_that_reads_nothing_keeps_nobody_out(folder: Path) -> None:
+    with closing(Host(folder, "stay")) as host:
+        for _ in range(17):  # one more than there are places
+            with closing(Raw(host)) as user:
+                user.hears(frames.SHOWN, b"\x1b[2J")
+                user.paste()
+                with closing(Raw(host)) as other:
+                    other.hears(frames.SHOWN, b"\x1b[2J")
 
 
 def test_a_stop_that_nobody_has_typed_is_undone(folder: Path) -> None:

@@ -129,12 +129,12 @@ ENDED = ("api.anthropic.com",)
 
 @contextlib.contextmanager
 def monitored(
-    scene: Scene, tmp_path: Path, ended: tuple[str, ...] = ENDED, *, terminal: bool = False
+    scene: Scene, tmp_path: Path, ended: tuple[str, ...] = ENDED, *, terminal: bool = False, detached: bool = False
 ) -> Iterator[tuple[Monitor, command.Client]]:
     """Monitor a session whose bottle is a program that ends with its stdin."""
     plan = plans.plan(plans.manifests(tmp_path / "more"), Run(terminal=terminal))
     bottle = command.start(("cat",), scene.environ | {"PATH": "/usr/bin:/bin"})
-    monitor = Monitor(plan, scene.environ, bottle, lambda _: None, Heart(scene.environ), None, ended)
+    monitor = Monitor(plan, scene.environ, bottle, lambda _: None, Heart(scene.environ), None, ended, detached=detached)
     try:
         yield monitor, bottle
     finally:
@@ -190,19 +190,19 @@ def test_the_first_end_that_is_seen_is_the_one_that_is_named(scene: Scene, tmp_p
         assert str(monitor.ended) == "the credential proxy has exited, which ended the session"
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_without_a_terminal_the_first_refusals_are_printed_as_they_come(
-    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, terminal: bool
+@pytest.mark.parametrize(("terminal", "detached"), [(False, False), (True, False), (True, True)])
+def test_without_the_users_terminal_the_first_refusals_are_printed_as_they_come(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, terminal: bool, detached: bool
 ) -> None:
     hosts = ["a.test", "a.test", "10.0.0.1", "www.claude.com", "\x1b[31mred.test", *(f"h{n}.test" for n in range(9))]
     lines = [{"event": "blocked", "scanner": "allowlist", "target": f"{host}:443"} for host in hosts]
     scene.rule(f"logs --follow {NAME}-sidecar", stdout="".join(f"{json.dumps(line)}\n" for line in lines))
-    with monitored(scene, tmp_path, (), terminal=terminal) as (monitor, _):
+    with monitored(scene, tmp_path, (), terminal=terminal, detached=detached) as (monitor, _):
         monitor.start()
     said = [
         f"refused: {host}; to allow it: ./cli.py allow demo-0a1b2c3d {host}"
         for host in ("a.test", "h0.test", "h1.test", "h2.test")
     ]
     more = "and more were refused: ./cli.py logs demo-0a1b2c3d --blocked"
-    expected = [] if terminal else [said[0], "refused: www.claude.com", *said[1:], more]
+    expected = [] if terminal and not detached else [said[0], "refused: www.claude.com", *said[1:], more]
     assert capsys.readouterr().err.splitlines() == [f"claude-bottle: {line}" for line in expected]
