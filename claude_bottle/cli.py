@@ -373,12 +373,16 @@ def list_(*, as_json: bool, stats: bool, watch: bool) -> None:
 
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other")
+    machine = _machine(None)
     if watch:
-        listing.watch(_machine(None), usage=stats)
+        listing.watch(machine, usage=stats)
         return
-    found = listing.listed(_machine(None), usage=stats)
-    text = json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found, usage=stats)
-    console.output(text)
+    found, error = listing.listed(machine, usage=stats)
+    if found or not error:
+        text = json.dumps([one.as_json() for one in found], indent=2) if as_json else listing.table(found, usage=stats)
+        console.output(text)
+    if error:
+        raise error
 
 
 @main.command()

@@ -45,13 +45,12 @@ def attach(machine: Machine, name: str | None) -> int:
 
 def _chosen(machine: Machine, name: str | None) -> Record:
     """Return the record of the session of this name, or of the only one that can be joined; raises UsageError."""
-    kept = Records.of(machine)
     if name is not None:
-        record = kept.find(name)
+        record = wait.find(machine, name)
         if not record.is_running(machine.owner):
             raise UsageError(f"{record.session} has ended; nothing is left to join")
         return record
-    found = [record for record in kept.all() if record.is_running(machine.owner) and socket_of(record)]
+    found = [record for record in Records.of(machine).all() if record.is_running(machine.owner) and socket_of(record)]
     if len(found) == 1:
         return found[0]
     if found:

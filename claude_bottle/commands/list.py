@@ -143,11 +143,15 @@ def sessions(machine: Machine, *, usage: bool = False) -> list[Line]:
     return [Line(*each, usage) for each in zip(found, [one.age() for one in found], tallies, known, strict=True)]
 
 
-def listed(machine: Machine, *, usage: bool = False) -> list[Line | Ended]:
-    """Return all sessions: what has ended, then what has containers. Raises EngineError or DockerError."""
-    running = sessions(machine, usage=usage)
+def listed(machine: Machine, *, usage: bool = False) -> tuple[list[Line | Ended], BottleError | None]:
+    """Return all sessions: what has ended, then what has containers, or the error for which that is not known."""
+    gone = ended(machine)
+    try:
+        running = sessions(machine, usage=usage)
+    except BottleError as error:
+        return list(gone), error
     ids = {line.session.id for line in running}
-    return [*(line for line in ended(machine) if line.facts.session not in ids), *running]
+    return [*(line for line in gone if line.facts.session not in ids), *running], None
 
 
 def table(lines: Sequence[Line | Ended], *, usage: bool = False) -> str:
@@ -207,7 +211,10 @@ def _renewed(machine: Machine, *, usage: bool) -> "Future[str]":
 
 
 def _page(machine: Machine, *, usage: bool) -> str:
-    return f"{_heading()}\n\n{table(listed(machine, usage=usage), usage=usage)}"
+    found, error = listed(machine, usage=usage)
+    if error:
+        raise error
+    return f"{_heading()}\n\n{table(found, usage=usage)}"
 
 
 def _heading() -> str:

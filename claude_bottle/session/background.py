@@ -1,5 +1,6 @@
 """A session in the background: its launcher goes on without a terminal, and its record says what becomes of it."""
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command, terminal_host
 from claude_bottle.process.background import Back
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import conversation, records
+from claude_bottle.session import conversation, keeping, records
 from claude_bottle.session.bring_up import SessionContext
 from claude_bottle.session.conversation import Heard, Strike
 from claude_bottle.session.records import ANSWER, MESSAGES, MOST, RECEIPT, TERMINAL, Facts, Record, Records
@@ -36,6 +37,7 @@ class Background:
         self._listening: socket.socket | None = None
         self._strike: Strike | None = None
         self._cut = False
+        self._branch: Callable[[], str] = str
         self.last: Callable[[], None] | None = None  # called once the record is written, if it is to be
 
     def run(self, body: Callable[[], int], failed: Callable[[BaseException], int]) -> int:
@@ -84,6 +86,7 @@ class Background:
         except BaseException:
             Records.of(machine).remove(record)  # the user reads of it on the terminal
             raise
+        self._branch = functools.partial(keeping.branch, machine, plan)
         self._record, self._strike = record, Strike(conversation.secrets(machine, plan.agent))
         self._back.ready(plan.session, messages)
         os.close(messages)
@@ -139,7 +142,7 @@ class Background:
         if first and now:  # what was added meanwhile is kept
             cut = now.cut or self._cut
             struck = now.struck or (self._strike.count if self._strike else 0)
-            now = replace(now, name=first.name, detached=True, cut=cut, struck=struck)
+            now = replace(now, name=first.name, detached=True, cut=cut, struck=struck, branch=self._branch())
             self._record.write_facts(replace(now, ended=records.now(), code=code, error=error))
 
 

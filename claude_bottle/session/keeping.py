@@ -164,20 +164,8 @@ class Keeper:
             name=plan.run.name,
             terminal=plan.run.terminal,
             repository=str(repository),
-            branch=self._branch(plan),
+            branch=branch(self._machine, plan),
         )
-
-    def _branch(self, plan: Plan) -> str:
-        """Return the branch that came back, empty if there is none."""
-        if not plan.repository:
-            return ""
-        env = git.environment(client_environment(self._machine))
-        there = git.Git(plan.repository.work.repository, env)
-        argv = there.argv("rev-parse", "--quiet", "--verify", f"refs/heads/{plan.branch}")
-        try:
-            return plan.branch if command.run(argv, there.env, timeout=_SECONDS).ok else ""
-        except EngineError:
-            return ""
 
     def _parts(self, begun: _Begun, record: Record, facts: Facts) -> Facts:
         """Write the parts of a record; return the facts with what is known of them. Raises OSError."""
@@ -202,6 +190,19 @@ class Keeper:
         how = installation.command(f"start {facts.agent} --resume {facts.session}")
         more = f"; to go on: {how}" if facts.conversation else ""
         console.say(escape_control_chars(f"kept: {installation.command(f'history {facts.session}')}{more}"))
+
+
+def branch(machine: Machine, plan: Plan) -> str:
+    """Return the branch of a session that came back, empty if there is none."""
+    if not plan.repository:
+        return ""
+    env = git.environment(client_environment(machine))
+    there = git.Git(plan.repository.work.repository, env)
+    argv = there.argv("rev-parse", "--quiet", "--verify", f"refs/heads/{plan.branch}")
+    try:
+        return plan.branch if command.run(argv, there.env, timeout=_SECONDS).ok else ""
+    except EngineError:
+        return ""
 
 
 def counts(tally: Tally) -> dict[str, int]:

@@ -42,6 +42,21 @@ def held(machine: Machine, name: str) -> Iterator[None]:
         yield
 
 
+def is_held(machine: Machine, name: str) -> bool:
+    """Return whether a session of this user on this machine holds a name; raises OSError."""
+    try:
+        descriptor = os.open(machine.key_file.with_name("names") / name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _lock(path: Path, stack: contextlib.ExitStack) -> bool:
     """Lock a file until the stack ends, and then remove it; False if its last holder has removed it meanwhile."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,5 +1,6 @@
 """Sessions in the background by their records: waited for, listed once they have ended, not joined any more."""
 
+import fcntl
 import json
 import os
 import sys
@@ -90,6 +91,33 @@ def test_what_has_ended_is_listed_until_its_record_is_removed(scene: Scene) -> N
     assert states == ["ended (0)", "ended (75)", "ended (137)", "?"]
     assert scene.run("history", "--remove", "--all")[0] == 0
     assert len(scene.run("list")[1].splitlines()) == 2
+
+
+def test_what_has_ended_is_listed_although_the_engine_does_not_answer(scene: Scene) -> None:
+    kept(scene, 75)
+    scene.rule(LIST, code=1, stderr="Error response from daemon: out of order\n")
+    code, out, said = scene.run("list")
+    assert (code, "ended (75)" in out, "out of order" in said) == (70, True, True)
+
+
+def test_a_name_is_of_the_session_that_runs(scene: Scene) -> None:
+    """Not of one that had it before, even if nothing is known of the one that runs."""
+    kept(scene, 3)
+    assert scene.run("wait", "n0")[0] == 3
+    path = scene.key.with_name("names") / "n0"
+    path.parent.mkdir()
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, said = scene.run("wait", "n0")
+        assert (code, 'the session named "n0" was started without --detach' in said) == (68, True)
+        with owners.launcher() as (process, owner):
+            running = replace(MADE, session="demo-0000000a", name="n0", owner=str(owner))
+            Records(scene.key.with_name("sessions")).create(running)
+            child = scene.launch("wait", "n0")
+            process.kill()
+            process.wait()
+            assert scene.end(child)[0] == 137
+    assert scene.run("wait", "n0")[0] == 137  # the newest
 
 
 @pytest.mark.parametrize("full", [True, False])
