@@ -91,6 +91,21 @@ def test_the_real_claude_is_joined_and_left_and_joined_again(bench: Bench) -> No
     bench.await_nothing()
 
 
+def test_the_limit_of_time_ends_a_session_that_sleeps(bench: Bench) -> None:
+    """Stopped by Ctrl-Z at the only terminal that shows it; its messages have the notice."""
+    bench.write(prompt=f"RUN: echo $((6 * 7))-{bench.name}")
+    with background(bench, "--for", "120s") as session, bench.job_shell() as terminal:
+        terminal.type(f"{CLI} attach {session}\r".encode())
+        terminal.until(f"42-{bench.name}")
+        terminal.type(b"\x1a")
+        terminal.until_bytes(b"Stopped")
+        assert cli(bench, "wait", session)[0] == 124
+        terminal.type(b"fg; echo code $?.\r")
+        terminal.until("code 124.")
+    record = bench.folder / "state" / "claude-bottle" / "sessions" / session
+    assert "the session ends in 1m, at its limit of time" in (record / "messages").read_text()
+
+
 def test_resized_while_nobody_looks_and_seen_by_two(bench: Bench) -> None:
     bench.write(prompt=f"RUN: echo $((6 * 7))-{bench.name}")
     with background(bench) as session:
