@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 import pexpect
 import pytest
 
+from claude_bottle.commands import wait
+from claude_bottle.host.machine import Machine
 from claude_bottle.process import terminal_host
 from claude_bottle.session.records import TERMINAL, Facts, Records
 from tests.support import owners
@@ -110,14 +112,12 @@ def test_a_name_is_of_the_session_that_runs(scene: Scene) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         code, _, said = scene.run("wait", "n0")
         assert (code, 'the session named "n0" was started without --detach' in said) == (68, True)
-        with owners.launcher() as (process, owner):
+        with owners.launcher() as (_, owner):
             running = replace(MADE, session="demo-0000000a", name="n0", owner=str(owner))
             Records(scene.key.with_name("sessions")).create(running)
-            child = scene.launch("wait", "n0")
-            process.kill()
-            process.wait()
-            assert scene.end(child)[0] == 137
-    assert scene.run("wait", "n0")[0] == 137  # the newest
+            here = Machine({"HOME": str(scene.folder)}, scene.folder, interactive=False, owner=OBSERVER)
+            assert here.key_file == scene.key
+            assert wait.find(here, "n0").session == "demo-0000000a"
 
 
 @pytest.mark.parametrize("full", [True, False])
