@@ -242,9 +242,7 @@ def test_an_encrypted_key_is_asked_for_once_on_the_terminal(bench: Bench) -> Non
         assert [frame for frame in terminal.frames if "sesame" in frame] == []
         holder = f"claude-bottle-{bench.sessions()[0]}-key-holder"
         assert docker("exec", holder, "find", "/tmp", "-type", "f").split() == ["/tmp/known_hosts"]
-        terminal.type(b"\x03")
-        terminal.until("Press Ctrl-C again to exit")
-        terminal.type(b"\x03")
+        terminal.leave()
         assert terminal.code() == 0
 
 

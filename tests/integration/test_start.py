@@ -23,9 +23,7 @@ def test_terminal_session_from_the_question_to_the_end(bench: Bench) -> None:
         terminal.type(b"y\r")
         terminal.until(f"42-{bench.name}")
         assert [word for word in DIALOGS for frame in terminal.frames if word in frame] == []
-        terminal.type(b"\x03")
-        terminal.until("Press Ctrl-C again to exit")
-        terminal.type(b"\x03")
+        terminal.leave()
         assert terminal.code() == 0
 
 

@@ -283,10 +283,20 @@ class Terminal:
         """Return the process id of ./cli.py."""
         return int(Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text().split()[0])
 
-    def until(self, text: str) -> None:
-        """Wait until the screen shows `text`."""
-        while not (self.frames and text in self.frames[-1]):
-            self._read(text)
+    def until(self, *texts: str) -> str:
+        """Wait until the screen shows one of `texts`; return that."""
+        while not (shown := [text for text in texts if self.frames and text in self.frames[-1]]):
+            self._read(texts)
+        return shown[0]
+
+    def leave(self) -> None:
+        """Have claude end by Ctrl-C: while it still works, the first one only interrupts it."""
+        again, interrupted = "Press Ctrl-C again to exit", "Interrupted"
+        self.type(b"\x03")
+        if self.until(again, interrupted) == interrupted:
+            self.type(b"\x03")
+            self.until(again)
+        self.type(b"\x03")
 
     def until_bytes(self, data: bytes) -> bytes:
         """Wait until the terminal got `data`; return what came before."""
