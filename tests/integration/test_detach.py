@@ -58,6 +58,19 @@ def background(bench: Bench, *words: str) -> Iterator[str]:
             cli(bench, "stop", session)
 
 
+EACH_SIGNAL = pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL], ids=lambda n: n.name
+)
+
+
+def ends_by_a_key(bench: Bench, session: str) -> None:
+    """Join a session whose puppet chatters, and end it from there."""
+    with bench.on_terminal("attach", session, screen=False) as terminal:
+        terminal.until_bytes(b"<chatter>")
+        terminal.type(b"q")
+        assert terminal.code() == 7
+
+
 def alone(terminal: Terminal, text: bytes) -> None:
     """Type a question, and Enter once it is shown."""
     terminal.type(text)
@@ -138,10 +151,7 @@ def test_joined_ten_times_under_output_and_no_pipe_is_kept(bench: Bench) -> None
                 terminal.until_bytes(b"<chatter>")
                 terminal.type(DETACH)
                 assert terminal.code() == 0
-        with bench.on_terminal("attach", session, screen=False) as terminal:
-            terminal.until_bytes(b"<chatter>")
-            terminal.type(b"q")
-            assert terminal.code() == 7
+        ends_by_a_key(bench, session)
         assert cli(bench, "wait", session)[0] == 7
 
 
@@ -152,15 +162,10 @@ def test_a_terminal_that_is_closed_detaches(bench: Bench) -> None:
             terminal.until_bytes(b"<chatter>")
             terminal.child.closed = True
             terminal.child.ptyproc.fileobj.close()  # type: ignore[attr-defined]  # its own would kill
-        with bench.on_terminal("attach", session, screen=False) as terminal:
-            terminal.until_bytes(b"<chatter>")
-            terminal.type(b"q")
-            assert terminal.code() == 7
+        ends_by_a_key(bench, session)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL], ids=lambda n: n.name
-)
+@EACH_SIGNAL
 def test_a_signal_on_an_attached_client_leaves_the_session(bench: Bench, number: signal.Signals) -> None:
     bench.puppet("chatter")
     with background(bench) as session:
@@ -170,15 +175,10 @@ def test_a_signal_on_an_attached_client_leaves_the_session(bench: Bench, number:
         client.kill(number)
         client.expect(pexpect.EOF)
         client.close()
-        with bench.on_terminal("attach", session, screen=False) as terminal:
-            terminal.until_bytes(b"<chatter>")
-            terminal.type(b"q")
-            assert terminal.code() == 7
+        ends_by_a_key(bench, session)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL], ids=lambda n: n.name
-)
+@EACH_SIGNAL
 def test_a_signal_on_the_launcher_leaves_nothing(matrix: Matrix, number: signal.Signals) -> None:
     bench = matrix.bench()
     write(bench, "stay")

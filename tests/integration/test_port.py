@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle.repository.clone import WORKDIR
 from tests.support.sessions import CLI, GUARD, Bench, Running, docker
 from tests.world import browser
 
@@ -277,9 +278,9 @@ def _pixels(raw: bytes, width: int, each: int) -> set[bytes]:
 def test_a_browser_sees_the_page_and_its_websocket(bench: Bench) -> None:
     browser.ensure()
     word = f"word-{secrets.token_hex(8)}"
-    with session(bench) as (name, _), server(name, WEB, folder="/work"):
+    with session(bench) as (name, _), server(name, WEB, folder=WORKDIR):
         page = base64.b64encode(PAGE.replace("WORD", word).encode()).decode()
-        write = f"base64 -d <<<{page} >/work/index.html"
+        write = f"base64 -d <<<{page} >{WORKDIR}/index.html"
         docker("exec", "--user", "1000:1000", f"claude-bottle-{name}", "bash", "-c", write)
         with port(bench, name) as made:
             dom = chromium(bench.folder, "--dump-dom", made.url).decode()
