@@ -137,7 +137,10 @@ def test_an_engine_that_cannot_list_processes_is_none_that_cannot_be_used(scene:
 
 
 def _hold_teardown(scene: Scene) -> None:
-    """Assert that each started step with an undo is undone, in reverse order, and that nothing else runs then."""
+    """Assert that each started step with an undo is undone, in reverse order, and that nothing else runs then.
+
+    The sidecar goes beside those that are undone after the gate, and is gone before the network.
+    """
     log = scene.log
     started = {step for step in UNDO if any(event.starts(STEPS[step]) for event in log)}
     gone = {
@@ -146,7 +149,12 @@ def _hold_teardown(scene: Scene) -> None:
     undone = [
         step for step in ("selftest", "gate", "lock", "bottle", "sidecar", "network") if UNDO[step] in scene.undone
     ]
-    assert [UNDO[step] for step in undone] == scene.undone
+    ordered = [UNDO[step] for step in undone]
+    assert sorted(ordered) == sorted(scene.undone)
+    without = [[argv for argv in argvs if argv != UNDO["sidecar"]] for argvs in (ordered, scene.undone)]
+    assert without[0] == without[1]
+    if {"sidecar", "network"} <= set(undone):
+        assert scene.undone.index(UNDO["sidecar"]) < scene.undone.index(UNDO["network"])
     early = {"selftest"}  # starts long before it is given its question, and may be ended before it writes to the log
     assert started - gone <= set(undone) <= started | early
     first = next(place for place, event in enumerate(log) if event.argv in UNDO.values())
