@@ -14,16 +14,14 @@
 Whatever no rule is for succeeds; a followed log ends with its sidecar. `log` has a line of each call's start and end.
 """
 
-import contextlib
 import json
 import os
 import signal
 import sys
 import time
-from pathlib import Path
 
-SELF = Path(__file__).absolute()
-FOLDER = SELF.parent.parent
+SELF = os.path.abspath(__file__)
+FOLDER = os.path.dirname(os.path.dirname(SELF))
 ARGV, PARENT = sys.argv[1:], os.getppid()
 ABLE = dict.fromkeys(("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsPeriod", "CpuCfsQuota"), True)
 INFO = {**ABLE, "CgroupVersion": "2", "CgroupDriver": "systemd", "SecurityOptions": ["name=seccomp,profile=builtin"]}
@@ -31,23 +29,34 @@ INFO = {**ABLE, "CgroupVersion": "2", "CgroupDriver": "systemd", "SecurityOption
 ANSWERS = {"version": "28.2.2 20.10.24\n", "run": "up\n", "info": f"{json.dumps(INFO)}\n"}
 
 
+def inside(name: object) -> str:
+    return os.path.join(FOLDER, str(name))
+
+
+def read(name: object) -> bytes:
+    with open(inside(name), "rb") as file:
+        return file.read()
+
+
 def log(event: str, **more: object) -> None:
     line = json.dumps({"event": event, "parent": PARENT, "argv": ["docker", *ARGV], **more}) + "\n"
-    with (FOLDER / "log").open("ab", buffering=0) as file:
+    with open(inside("log"), "ab", buffering=0) as file:
         file.write(line.encode())  # one write, so that the lines of many stay whole
 
 
 def claimed(number: int, times: int) -> bool:
     """Tell whether rule `number`, which holds so many times, holds for this call."""
     for use in range(times):
-        with contextlib.suppress(FileExistsError):
-            (FOLDER / f"used-{number}-{use}").touch(exist_ok=False)
-            return True
+        try:
+            open(inside(f"used-{number}-{use}"), "xb").close()
+        except FileExistsError:
+            continue
+        return True
     return False
 
 
 def rule() -> dict[str, object]:
-    for number, each in enumerate(json.loads((FOLDER / "rules.json").read_bytes())):
+    for number, each in enumerate(json.loads(read("rules.json"))):
         if each["match"] in " ".join(ARGV) and ("times" not in each or claimed(number, each["times"])):
             return dict(each)
     return {}
@@ -60,24 +69,24 @@ def ended(number: int, _frame: object) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, ended)
-    log("start", pid=os.getpid(), env=dict(os.environ), tmp=[path.name for path in (FOLDER / "tmp").iterdir()])
+    log("start", pid=os.getpid(), env=dict(os.environ), tmp=os.listdir(inside("tmp")))
     what = rule()
     if "fifo" in what:
-        (FOLDER / str(what["fifo"])).read_bytes()
+        read(what["fifo"])
     time.sleep(float(str(what.get("late", 0))))
     if "line" in what:
         sys.stdin.buffer.readline()
     if ARGV[0] == "rm" and ARGV[-1].endswith("-sidecar"):
-        (FOLDER / "removed").touch()
-    while ARGV[:2] == ["logs", "--follow"] and not (FOLDER / "removed").exists() and os.getppid() == PARENT:
+        open(inside("removed"), "ab").close()
+    while ARGV[:2] == ["logs", "--follow"] and not os.path.exists(inside("removed")) and os.getppid() == PARENT:
         time.sleep(0.01)
     if "vanish" in what:
-        SELF.unlink()
+        os.unlink(SELF)
     sys.stdout.write(str(what.get("stdout", "" if what.get("code") else ANSWERS.get(ARGV[0], ""))))
     sys.stdout.flush()
     sys.stderr.write(str(what.get("stderr", "")))
     if "stays" in what:
-        (FOLDER / str(what["stays"])).read_bytes()
+        read(what["stays"])
     code = int(str(what.get("code", 0)))
     given = b"" if code or sys.stdin.isatty() else sys.stdin.buffer.read()
     log("end", code=code, stdin=given.partition(b"\0")[0].decode(errors="replace"))
