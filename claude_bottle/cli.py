@@ -281,6 +281,71 @@ def logout() -> None:
     console.report(login.logout(_machine(None)))
 
 
+@main.group()
+def fleet() -> None:
+    """Run sessions on other machines, where nobody waits."""
+
+
+@fleet.command()
+@click.argument("agent", shell_complete=_completer("agents"))
+@click.option("--print", "question", type=_Text(), metavar="QUESTION", required=True, help="Question to answer.")
+@click.option("--repo", type=_Folder(), metavar="PATH", help="Git repository to work on.")
+@click.option("--ref", type=_Text(), metavar="REF", help="Revision to start from, instead of HEAD.")
+@click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
+@click.option("--for", "time", type=_Time(), metavar="TIME", help="End after a time such as 90m.")
+@_agents_option
+def pack(
+    *, agent: str, question: str, repo: Path | None, ref: str | None, with_changes: bool, time: int | None,
+    agents: Path | None,
+) -> None:  # fmt: skip
+    """Pack a start, as a tar on stdout that holds no secret.
+
+    It has the manifests, all files that they name, and the repository's history.
+    """
+    from claude_bottle.fleet import packing
+    from claude_bottle.repository import source
+
+    machine = _machine(agents)
+    [loaded] = _check(machine, agent)
+    wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
+    packing.pack(machine, loaded, packing.Options(question, wanted, time), console.binary(out=True))
+
+
+@fleet.command()
+@click.argument("agent", shell_complete=_completer("agents"))
+@_agents_option
+def secrets(*, agent: str, agents: Path | None) -> None:
+    """Print the values of an agent's secrets, for the --secrets-fd of `fleet run`.
+
+    One JSON object: the token, variables, and private keys. For a pipe; refuses a terminal.
+    """
+    from claude_bottle.fleet import packing
+
+    machine = _machine(agents)
+    [loaded] = _check(machine, agent)
+    console.binary(out=True).write(json.dumps(packing.secrets(machine, loaded)).encode())
+
+
+@fleet.command("run")
+@click.option("--secrets-fd", type=int, metavar="N", required=True, help="Descriptor to read the secrets from.")
+@click.option("--out", type=_Folder(), metavar="DIR", default="/out", show_default=True, help="Folder for the work.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each step and its duration.")
+def run_task(*, secrets_fd: int, out: Path, verbose: bool) -> None:
+    """Run a packed start that comes on stdin.
+
+    The answer goes to stdout, receipt and report to stderr, the work as bundles of git into DIR; exits with the agent's
+    code. SIGTERM ends it in order.
+    """
+    from claude_bottle.fleet import launcher, payload
+
+    try:
+        with open(secrets_fd, "rb") as file:
+            values = payload.secrets(file.read())
+    except OSError as error:
+        raise click.UsageError(f"descriptor {secrets_fd} cannot be read: {error.strerror}") from None
+    sys.exit(launcher.run(_machine(None), launcher.Given(console.binary(out=False), values, out, verbose)))
+
+
 @main.command()
 @click.argument("agent", required=False, shell_complete=_completer("agents"))
 @click.option("--json", "as_json", is_flag=True, help="Print the receipts as JSON.")

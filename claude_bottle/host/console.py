@@ -5,6 +5,7 @@ clean-up step. `occupy` and `give_up` are for the begin and the end of the progr
 """
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -12,7 +13,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from claude_bottle.documents.escaping import escape_control_chars
 
@@ -72,6 +73,15 @@ def emit(data: bytes) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+
+
+def binary(*, out: bool) -> BinaryIO:
+    """Return stdout, or else stdin, for data that is no text; raises OSError if it is closed or a terminal."""
+    stream, name = (sys.stdout, "stdout") if out else (sys.stdin, "stdin")
+    if not stream or _is_terminal(stream):
+        raise OSError(errno.EINVAL, "is for a file or a pipe, not for a terminal", name)
+    stream.flush()
+    return stream.buffer
 
 
 def report(text: str) -> None:

@@ -92,6 +92,11 @@ def known_hosts(hosts: Iterable[SshHost]) -> str:
     return "".join(f"{_named(pin, host.alias)}\n" for host in hosts for pin in host.pins)
 
 
+def pinned(host: SshHost) -> str:
+    """Return a host's keys as a manifest's `known_host` has them: lines of known_hosts."""
+    return "".join(f"{_named(pin, knownhosts.name(host.host, host.port))}\n" for pin in host.pins)
+
+
 def files(hosts: tuple[SshHost, ...], proxy: str) -> dict[str, bytes]:
     """Return what belongs below `.ssh` in the bottle, none of it secret; `proxy` is the sidecar's `name:port`."""
     if not hosts:

@@ -20,6 +20,8 @@ SETTINGS = (
     *("--no-optional-locks", "--no-replace-objects"),
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=", "-c", "gc.auto=0", "-c", "maintenance.auto=false"),
 )
+# Packs the history of the commits on stdin.
+PACK = ("pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet")
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -86,17 +88,20 @@ def script(name: str) -> str:
     return installation.text(Path(__file__).with_name(name))
 
 
-def head(repository: Repository, branch: str) -> bytes:
-    """Return the input before git's pack: the shallow file, and the header of a bundle (gitformat-bundle(5))."""
-    oid = repository.work.start
+def header(oid: str, branch: str) -> bytes:
+    """Return the header of a bundle (gitformat-bundle(5)) that has a commit as a branch; what PACK prints follows."""
     version = "# v2 git bundle\n" if len(oid) == 40 else "# v3 git bundle\n@object-format=sha256\n"
-    return repository.shallow + f"\n{version}{oid} refs/heads/{branch}\n\n".encode()
+    return f"{version}{oid} refs/heads/{branch}\n\n".encode()
+
+
+def head(repository: Repository, branch: str) -> bytes:
+    """Return the input before git's pack: the shallow file, and the header of a bundle."""
+    return repository.shallow + b"\n" + header(repository.work.start, branch)
 
 
 def pack(repository: Repository) -> Feed:
     """Return the git command that packs the history, the rest of the bundle."""
-    words = ("pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet")
-    argv = ("git", "-C", str(repository.work.repository), *SETTINGS, *words)
+    argv = ("git", "-C", str(repository.work.repository), *SETTINGS, *PACK)
     return Feed(argv, f"{repository.work.start}\n".encode())
 
 

@@ -14,7 +14,7 @@ LONGEST = 40  # lines of a function
 # A module imports from its own wing and from those before it.
 WINGS = (
     "errors", "documents", "host", "process", "egress", "cleanup", "manifest", "repository", "bottle", "selftest",
-    "session", "commands", "cli", "__main__",
+    "session", "fleet", "commands", "cli", "__main__",
 )  # fmt: skip
 
 OWNERS = {
