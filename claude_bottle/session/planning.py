@@ -16,6 +16,7 @@ from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.bottle import Bottle, version_problem
 from claude_bottle.manifest.git_identity import Identity
+from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import EGRESS, Egress, Engine, EngineFacts
 from claude_bottle.repository.clone import Repository
 
@@ -55,10 +56,12 @@ def images(
     return tuple(chain)
 
 
-def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
+def request(
+    machine: Machine, agent: Agent, run: Run, *, endpoint: Endpoint, repository: Repository | None = None
+) -> Request:
     """Return the inputs of a plan that need no engine.
 
-    `local` is whether the engine runs on this machine, whose addresses the self-test then probes, too. Raises
+    `endpoint` is the way to the engine; the addresses of this machine are its host's if it leads here. Raises
     ManifestError or, for words of the command line, UsageError.
     """
     check_values(machine, (TOKEN_VARIABLE, *passed_on.NAMES))
@@ -73,8 +76,8 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
         digest_key=os.urandom(20),
         identity=identity if run.login else git_identity.completed_by_host(identity, client_environment(machine)),
         repository=repository,
-        remote=not local,
-        known=addresses.read(local),
+        remote=endpoint.can_be_cut,
+        known=addresses.read(local=endpoint.is_here),
     )
 
 

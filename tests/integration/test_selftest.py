@@ -22,6 +22,7 @@ from claude_bottle.host import addresses
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, read_machine
 from claude_bottle.manifest import agent as manifest
+from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import Engine
 from claude_bottle.process.liveness import this_process
 from claude_bottle.selftest import network_checks
@@ -573,7 +574,7 @@ def planned(world: World, agents_dir: Path) -> Plan:
         environ={**os.environ, **world.environ(agents_dir), TOKEN_VARIABLE: TOKEN, "SECRET": SECRET},
     )
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
-    asked = planning.request(here, agent, Run(terminal=False), local=True)
+    asked = planning.request(here, agent, Run(terminal=False), endpoint=Endpoint())
     return planning.resolve(asked, Engine(here.environ))
 
 
