@@ -11,6 +11,7 @@ from claude_bottle.documents import files
 from claude_bottle.documents.escaping import is_utf8
 from claude_bottle.errors import ManifestError, UsageError
 from claude_bottle.host import addresses
+from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
@@ -19,6 +20,8 @@ from claude_bottle.manifest.git_identity import Identity
 from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import EGRESS, Egress, Engine, EngineFacts
 from claude_bottle.repository.clone import Repository
+
+_NOT_ASKED = "the engine's host was not asked for its addresses"
 
 
 def client_environment(machine: Machine) -> dict[str, str]:
@@ -77,7 +80,8 @@ def request(
         identity=identity if run.login else git_identity.completed_by_host(identity, client_environment(machine)),
         repository=repository,
         remote=endpoint.can_be_cut,
-        known=addresses.read(local=endpoint.is_here),
+        known=addresses.read() if endpoint.is_here else Addresses(why=_NOT_ASKED),
+        elsewhere=not endpoint.is_here,
     )
 
 

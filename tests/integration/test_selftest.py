@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 Edit = Callable[[Plan, Step], Step | None]
 
-HERE = addresses.read(local=True)
+HERE = addresses.read()
 TOKEN = f"sk-ant-oat01-{secrets.token_hex(16)}"
 built = list[str]()  # ids of images
 API = allowlist.API
