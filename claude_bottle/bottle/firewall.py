@@ -62,6 +62,8 @@ def gate(plan: Plan) -> bytes:
     names = [f"{ours} meta l4proto {{ tcp, udp }} th dport 53 {_NO_ROUTE}", *_NAMES]
     known = [address for address in plan.known.host if ":" not in address]
     host = [f"ip daddr {_set(known)} {_NO_ROUTE}"] if known else []  # a public one is in no special range
+    if plan.asks_addresses:
+        host = ["# here the addresses of the engine's host are refused; it has not been asked for them"]
     special = f"ip daddr {_set(_SPECIAL)} {_NO_ROUTE}"
     ports = "tcp dport @ports accept"
     out = [*names, *host, *_chosen(plan, ports), special, ports]

@@ -86,8 +86,9 @@ class Request:
     digest_key: bytes = field(repr=False)  # random, of the credential proxy's answer to the self-test
     identity: Identity = field(default_factory=Identity)  # git's, inside the bottle
     repository: Repository | None = None  # what is taken in
-    remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
+    remote: bool = False  # the link to the engine can be cut silently
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
+    elsewhere: bool = False  # that host is not this machine: the session asks it for its addresses
 
     @property
     def sidecar_image(self) -> str:
@@ -122,7 +123,8 @@ class Plan:
     keys: tuple[ssh_hosts.Key, ...]  # for the key-holder, which there is only where there are keys
     identity: Identity  # git's, inside the bottle
     known: Addresses = _UNASKED  # of the engine's host, which the bottle must not reach
-    remote: bool = False  # the engine is on another machine, and the link to it can be cut silently
+    elsewhere: bool = False  # that host is not this machine: the session asks it for its addresses
+    remote: bool = False  # the link to the engine can be cut silently
     repository: Repository | None = None  # what is taken in
     key: bytes = field(default=b"", repr=False)  # of the proof that the session is the user's own
     token_source: str = TOKEN_VARIABLE  # where the OAuth token comes from, for people
@@ -184,6 +186,11 @@ class Plan:
     def key_volume(self) -> str:
         """Return the name of the volume in which its socket is."""
         return f"{self.name}-keys"
+
+    @property
+    def asks_addresses(self) -> bool:
+        """Return whether the addresses of the engine's host are still to be asked for."""
+        return self.elsewhere and not self.known.host
 
     @property
     def locked_keys(self) -> tuple[ssh_hosts.Key, ...]:
@@ -309,6 +316,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         keys=_keys(agent),
         identity=request.identity,
         known=request.known,
+        elsewhere=request.elsewhere,
         remote=request.remote,
         repository=request.repository,
         key=machine.key,

@@ -59,7 +59,8 @@ def examine(machine: Machine) -> Iterator[Finding]:
     try:
         versions = engine.versions()
         yield Finding("docker client", versions.client)
-        yield Finding("docker engine", f"{versions.engine}, {'on this machine' if engine.is_local() else 'remote'}")
+        where = "on this machine" if engine.endpoint().is_here else "remote"
+        yield Finding("docker engine", f"{versions.engine}, {where}")
         yield from _peculiarities(versions.engine)
         yield from _abilities(engine.info())
         yield from _asked(machine, engine)

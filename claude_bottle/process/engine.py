@@ -13,8 +13,9 @@ from typing import Any
 from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, DockerError, EngineError, ManifestError
-from claude_bottle.process import command
+from claude_bottle.process import command, endpoint
 from claude_bottle.process.command import Result
+from claude_bottle.process.endpoint import UNIX, Endpoint
 
 Argv = tuple[str, ...]
 
@@ -33,8 +34,6 @@ _BOTTLES = (
 )
 _MOST_MEMORY = 18  # digits of a number of bytes that is taken for one
 DEBUG_LOG = "the engine runs in debug mode (dockerd --debug): its log gets the values of the bottle's variables"
-_SOCKET = "unix:///var/run/docker.sock"  # of docker's default context
-_UNIX = "unix://"
 
 
 @dataclass(frozen=True)
@@ -190,26 +189,13 @@ class Engine:
         """Return the network that the user chose for the sidecars' way out; ManifestError if it does not exist."""
         return _egress(chosen, self._ask_all([network_query(chosen)])[0])
 
-    def is_local(self, *, ask: bool = True) -> bool:
-        """Return whether the engine is reached through a socket of this machine.
-
-        Only docker knows where a context leads; without `ask` it is assumed to lead to this machine.
-        """
-        return self._endpoint(ask=ask).startswith((_UNIX, "npipe://"))
-
-    def _endpoint(self, *, ask: bool) -> str:
-        """Return the URL that leads to the engine; empty if docker cannot say."""
-        if endpoint := self._env.get("DOCKER_HOST"):
-            return endpoint
-        context = self._env.get("DOCKER_CONTEXT") or self._current_context()
-        if context in ("", "default") or not ask:
-            return _SOCKET
-        argv = ("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", context)
-        return command.run(argv, self._env, timeout=_TIMEOUT).stdout.decode(errors="replace").strip()
+    def endpoint(self, *, ask: bool = True) -> Endpoint:
+        """Return the way to the engine; see `endpoint.read`."""
+        return endpoint.read(self._env, ask=ask)
 
     def _membership(self) -> str:
         """Return what to do if this user may not write to the engine's socket; empty if that is not the reason."""
-        path = Path(self._endpoint(ask=True).removeprefix(_UNIX))
+        path = Path(self.endpoint().url.removeprefix(UNIX))
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(1)
@@ -219,14 +205,6 @@ class Engine:
         except OSError:
             return ""
         return ""
-
-    def _current_context(self) -> str:
-        """Read docker's own configuration: querying docker would cost each start another process."""
-        folder = self._env.get("DOCKER_CONFIG") or Path(self._env.get("HOME", "/")) / ".docker"
-        try:
-            return str(json.loads(Path(folder, "config.json").read_bytes()).get("currentContext", ""))
-        except (OSError, ValueError, AttributeError):
-            return ""
 
     def subnets(self) -> tuple[IPv4Network, ...]:
         """Return the IPv4 subnets of every docker network; DockerError if they cannot be listed."""

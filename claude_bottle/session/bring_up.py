@@ -10,7 +10,7 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, DockerError, IsolationError, RefusedError
-from claude_bottle.host import console
+from claude_bottle.host import addresses, console
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import terminal, wording
 from claude_bottle.process.command import Result
@@ -47,7 +47,7 @@ def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Resul
     """
     while True:
         try:
-            return plan, _attempt(plan, context)
+            return _attempt(plan, context)
         except StepError as error:
             facts = _learned(plan, error, context.engine)
             if facts is None:
@@ -116,12 +116,19 @@ def stage(plan: Plan, undo: Teardown) -> None:
         raise DockerError(f"cannot write the stage dir {error.filename or ''}: {error.strerror}") from None
 
 
-def _attempt(plan: Plan, context: SessionContext) -> dict[str, Result]:
+def _attempt(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:
     table = steps.table(plan)
     context.watchdog.watch(plan.session, [step.undo for step in table.undos])
     stage(plan, context.undo)
     context.undo.arm(_HEART, "heartbeat", context.heart.stop)
-    return context.runner.run(table.setup, context.heart.beat if plan.remote else None)
+    if table.asking:
+        told = context.runner.run(table.asking)[steps.ADDRESSES]
+        built = replace(plan.facts, present=plan.facts.present | {plan.base.tag})
+        plan = replace(plan, known=addresses.parse(told.stdout.decode(errors="replace")), facts=built)
+        if plan.asks_addresses:
+            raise DockerError(f"{steps.ADDRESSES}: the engine's host lists none")
+        table = steps.table(plan)
+    return plan, context.runner.run(table.setup, context.heart.beat if plan.remote else None)
 
 
 def _learned(plan: Plan, error: StepError, engine: Engine) -> EngineFacts | None:

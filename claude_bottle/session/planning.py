@@ -11,13 +11,17 @@ from claude_bottle.documents import files
 from claude_bottle.documents.escaping import is_utf8
 from claude_bottle.errors import ManifestError, UsageError
 from claude_bottle.host import addresses
+from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.manifest import git_identity
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.manifest.bottle import Bottle, version_problem
 from claude_bottle.manifest.git_identity import Identity
+from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import EGRESS, Egress, Engine, EngineFacts
 from claude_bottle.repository.clone import Repository
+
+_NOT_ASKED = "the engine's host was not asked for its addresses"
 
 
 def client_environment(machine: Machine) -> dict[str, str]:
@@ -55,10 +59,12 @@ def images(
     return tuple(chain)
 
 
-def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository: Repository | None = None) -> Request:
+def request(
+    machine: Machine, agent: Agent, run: Run, *, endpoint: Endpoint, repository: Repository | None = None
+) -> Request:
     """Return the inputs of a plan that need no engine.
 
-    `local` is whether the engine runs on this machine, whose addresses the self-test then probes, too. Raises
+    `endpoint` is the way to the engine; the addresses of this machine are its host's if it leads here. Raises
     ManifestError or, for words of the command line, UsageError.
     """
     check_values(machine, (TOKEN_VARIABLE, *passed_on.NAMES))
@@ -73,8 +79,9 @@ def request(machine: Machine, agent: Agent, run: Run, *, local: bool, repository
         digest_key=os.urandom(20),
         identity=identity if run.login else git_identity.completed_by_host(identity, client_environment(machine)),
         repository=repository,
-        remote=not local,
-        known=addresses.read(local),
+        remote=endpoint.can_be_cut,
+        known=addresses.read() if endpoint.is_here else Addresses(why=_NOT_ASKED),
+        elsewhere=not endpoint.is_here,
     )
 
 

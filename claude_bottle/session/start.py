@@ -85,9 +85,9 @@ def dry_run(
     """
     machine = token_store.announced(machine)
     env = planning.client_environment(machine)
-    local = Engine(env).is_local(ask=False)
+    endpoint = Engine(env).endpoint(ask=False)
     repository = source.survey(wanted, env, None) if wanted else None
-    plan = planning.offline_plan(planning.request(machine, agent, run, local=local, repository=repository))
+    plan = planning.offline_plan(planning.request(machine, agent, run, endpoint=endpoint, repository=repository))
     with Teardown() as undo:
         stage(plan, undo)
         console.show(preflight.summary(plan, "(built if absent)"))
@@ -163,9 +163,9 @@ def _agreed(machine: Machine, agent: Agent, options: Options, context: SessionCo
     Only an answer is recorded, and only without --yes is a record read.
     """
     repository = source.survey(options.wanted, context.env, machine.owner) if options.wanted else None
-    local = context.engine.is_local()
+    endpoint = context.engine.endpoint()
     agent = registries.learned(machine, agent, context.engine)
-    requested = planning.request(machine, agent, options.run, local=local, repository=repository)
+    requested = planning.request(machine, agent, options.run, endpoint=endpoint, repository=repository)
     plan = planning.resolve(requested, context.engine)
     if not plan.run.login:
         console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
@@ -304,11 +304,11 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     machine = _with_key(machine)
     with _context(machine, verbose=verbose) as context:
-        local = context.engine.is_local()
+        endpoint = context.engine.endpoint()
 
         def planned() -> Plan:
             known = registries.learned(machine, agent, context.engine)
-            requested = planning.request(_made_up(machine, agent), known, Run(terminal=False), local=local)
+            requested = planning.request(_made_up(machine, agent), known, Run(terminal=False), endpoint=endpoint)
             return planning.resolve(requested, context.engine)
 
         plan = planned()

@@ -8,6 +8,7 @@ from enum import Enum
 from claude_bottle import PREFIX
 from claude_bottle.bottle import agent, credential_proxy, docker_flags, firewall, home, key_holder, reach, sidecar
 from claude_bottle.bottle.plan import SIDECAR_UID, Plan, egress_subnet
+from claude_bottle.host import addresses
 from claude_bottle.manifest.ssh_hosts import Key
 from claude_bottle.process.engine import EGRESS, image_query, network_query
 from claude_bottle.process.stream import Feed
@@ -16,6 +17,7 @@ from claude_bottle.selftest import receipt
 
 Argv = tuple[str, ...]
 
+ADDRESSES = "addresses"  # the step that asks the engine's host for its addresses
 _READY = re.compile(rb"up ([A-Za-z0-9+/=]+)\n")
 
 
@@ -81,7 +83,7 @@ class Step:
     @property
     def removes_itself(self) -> bool:
         """Return whether nothing is left to undo once the step's client has succeeded."""
-        return self.runs_long
+        return self.runs_long or "--rm" in self.argv
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,13 @@ class Table:
         yield self.claude
 
     @property
+    def asking(self) -> tuple[Step, ...]:
+        """Return the steps that come before the others: the plan is whole once they have said what they say."""
+        found = {step.name: step for step in self.setup}
+        asked = found.get(ADDRESSES)
+        return () if not asked or asked.present else (*(found[name] for name in asked.needs), asked)
+
+    @property
     def undos(self) -> tuple[Step, ...]:
         """Return the steps that have something to undo, in the order of their undos."""
         return tuple(step for step in reversed(tuple(self)) if step.undo)
@@ -108,6 +117,7 @@ def table(plan: Plan) -> Table:
     """Return the steps of a session."""
     setup = (
         *_images(plan),
+        *_addresses(plan),
         *_egress(plan),
         _network(plan),
         *_sidecar(plan),
@@ -135,6 +145,23 @@ def _images(plan: Plan) -> tuple[Step, ...]:
     )
     pull = ("docker", "pull", plan.sidecar_image)
     return (*built, step("sidecar-image", plan.sidecar_image, pull, b""))
+
+
+def _addresses(plan: Plan) -> tuple[Step, ...]:
+    if not plan.elsewhere:
+        return ()
+    name, first = f"{plan.name}-addresses", addresses.LISTS[0]  # the last one is not there without IPv6
+    argv = (
+        *("docker", "run", "--name", name, "--pull", "never", "--rm", "--log-driver", "none"),
+        # An engine that maps users gives its host's network to no container that it maps.
+        *("--network", "host", "--userns", "host", "--user", f"{SIDECAR_UID}:{SIDECAR_UID}", "--read-only"),
+        *docker_flags.unprivileged(),
+        "--no-healthcheck",
+        *docker_flags.labels(plan, "addresses"),
+        *docker_flags.proxy_variables(),
+        *("--entrypoint", "bash", plan.base.tag, "-c", f"cat {' '.join(addresses.LISTS)} || [ -e {first} ]"),
+    )
+    return (Step(ADDRESSES, argv, needs=("image",), undo=_remove(name), present=not plan.asks_addresses),)
 
 
 def _egress(plan: Plan) -> tuple[Step, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from claude_bottle.bottle import plan
 from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import Engine
 from claude_bottle.session import planning, steps
 from claude_bottle.session.steps import Kind, Step
@@ -111,7 +112,7 @@ def timed(times: int, act: Callable[[], object]) -> list[float]:
 
 def _plan(ground: Ground) -> Plan:
     """Plan a session as the launcher would."""
-    asked = planning.request(ground.machine, ground.agent, Run(terminal=False, question="now"), local=True)
+    asked = planning.request(ground.machine, ground.agent, Run(terminal=False, question="now"), endpoint=Endpoint())
     return planning.resolve(asked, Engine(planning.client_environment(ground.machine)))
 
 

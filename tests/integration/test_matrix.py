@@ -15,6 +15,7 @@ from claude_bottle.bottle import plan
 from claude_bottle.bottle.plan import Run
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest import agent as manifest
+from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import EngineFacts
 from claude_bottle.process.liveness import this_process
 from claude_bottle.repository import source
@@ -36,7 +37,7 @@ def table(bench: Bench) -> tuple[Step, ...]:
     wanted = source.wanted(agent.repo, None, None, with_changes=False)
     assert wanted
     taken = source.survey(wanted, bench.environ, None)
-    asked = planning.request(machine, agent, Run(terminal=False), local=True, repository=taken)
+    asked = planning.request(machine, agent, Run(terminal=False), endpoint=Endpoint(), repository=taken)
     # The shared egress network is one of the steps, whichever this bench has chosen.
     return tuple(steps.table(plan.make(replace(asked, token="0" * 8), EngineFacts())))
 

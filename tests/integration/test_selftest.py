@@ -22,6 +22,7 @@ from claude_bottle.host import addresses
 from claude_bottle.host.addresses import Addresses
 from claude_bottle.host.machine import TOKEN_VARIABLE, read_machine
 from claude_bottle.manifest import agent as manifest
+from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import Engine
 from claude_bottle.process.liveness import this_process
 from claude_bottle.selftest import network_checks
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 Edit = Callable[[Plan, Step], Step | None]
 
-HERE = addresses.read(local=True)
+HERE = addresses.read()
 TOKEN = f"sk-ant-oat01-{secrets.token_hex(16)}"
 built = list[str]()  # ids of images
 API = allowlist.API
@@ -573,7 +574,7 @@ def planned(world: World, agents_dir: Path) -> Plan:
         environ={**os.environ, **world.environ(agents_dir), TOKEN_VARIABLE: TOKEN, "SECRET": SECRET},
     )
     agent = manifest.load_agent(agents_dir, "demo", environ=here.environ, home=here.home)
-    asked = planning.request(here, agent, Run(terminal=False), local=True)
+    asked = planning.request(here, agent, Run(terminal=False), endpoint=Endpoint())
     return planning.resolve(asked, Engine(here.environ))
 
 

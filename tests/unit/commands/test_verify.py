@@ -13,6 +13,7 @@ from claude_bottle.bottle.plan import Request
 from claude_bottle.commands import check
 from claude_bottle.errors import DockerError
 from claude_bottle.host.machine import MadeUp
+from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.engine import EGRESS, Egress, EngineFacts
 from claude_bottle.session import planning, start
 from tests.support import plans
@@ -67,7 +68,7 @@ def test_no_credential_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     @contextmanager
     def context(*_: object, **__: object) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(engine=SimpleNamespace(is_local=lambda: True))
+        yield SimpleNamespace(engine=SimpleNamespace(endpoint=Endpoint))
 
     def resolve(requested: Request, _: object) -> None:
         requests.append(requested)

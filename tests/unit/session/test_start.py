@@ -1,5 +1,6 @@
 """Whole sessions with a real launcher process and a fake docker: commands run, messages printed, undos."""
 
+import itertools
 import json
 import os
 import re
@@ -536,3 +537,54 @@ def test_the_commit_identity_comes_from_the_manifest_the_repository_or_the_user(
     assert "\n  git     Ada at work <ada@example.org>\n" in scene.run(*start, "--repo", "repo")[2]
     (scene.agents / "bottles" / "default.yaml").write_text("git: {email: bot@example.org}\n")
     assert "\n  git     Ada at work <bot@example.org>\n" in scene.run(*start, "--repo", "repo")[2]
+
+
+FAR = "tcp://198.51.100.129:2375"
+ASK = "/proc/net/fib_trie"
+
+
+def test_a_host_elsewhere_is_asked_for_its_addresses_and_the_gate_refuses_them(scene: Scene) -> None:
+    code, _, err = scene.run(*START, DOCKER_HOST=FAR)
+    assert code == 0, err
+    [asked] = [event for event in scene.log if event.starts(ASK)]
+    assert ("--network", "host") in itertools.pairwise(asked.argv)
+    assert f"claude-bottle.session={SESSION}" in asked.argv
+    [gate] = [event for event in scene.log if event.ends(STEPS["gate"])]
+    assert "ip daddr { 8.8.4.4, 172.17.0.1 } reject" in gate.more["stdin"]
+    assert scene.at("end", ASK) < scene.at("start", STEPS["network"])
+    assert not [argv for argv in scene.undone if argv[-1].endswith("-addresses")]  # it has removed itself
+
+
+def test_this_machine_is_not_asked_for_its_addresses(scene: Scene) -> None:
+    assert scene.run(*START)[0] == 0
+    assert not [event for event in scene.log if event.starts(ASK)]
+
+
+def test_a_host_without_an_answer_gets_no_session(scene: Scene) -> None:
+    scene.rule(ASK, stdout="no such thing\n")
+    code, _, err = scene.run(*START, DOCKER_HOST=FAR)
+    assert (code, "addresses: the engine's host lists none" in err) == (70, True), err
+    assert not [event for event in scene.log if event.starts(STEPS["network"])]
+
+
+def test_a_failed_question_is_undone(scene: Scene) -> None:
+    scene.rule(ASK, code=125, stderr="docker: Error response from daemon: cannot share the host's network\n")
+    code, _, err = scene.run(*START, DOCKER_HOST=FAR)
+    assert (code, "addresses: cannot share the host's network" in err) == (70, True), err
+    assert [argv[-1] for argv in scene.undone] == [f"{NAME}-addresses"]
+
+
+def test_a_missing_image_is_built_once_before_the_question(scene: Scene) -> None:
+    scene.rule("Config.Labels}}] claude-bottle:", code=1, stderr="Error: No such image\n")
+    code, _, err = scene.run(*START, DOCKER_HOST=FAR)
+    assert code == 0, err
+    assert scene.at("end", "build --force-rm") < scene.at("start", ASK)  # at() also says that there is one
+
+
+def test_a_dry_run_shows_the_question_and_where_its_answer_goes(scene: Scene) -> None:
+    code, out, err = scene.run("start", "demo", "--dry-run", DOCKER_HOST=FAR)
+    assert (code, scene.log) == (0, []), err
+    steps = out.split("# ")
+    assert [step for step in steps if step.startswith("addresses\n")], out
+    assert "    # here the addresses of the engine's host are refused; it has not been asked for them\n" in out
+    assert "# undo addresses\n" in out

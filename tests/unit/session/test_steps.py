@@ -3,12 +3,14 @@
 import io
 import shlex
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from claude_bottle.bottle import passed_on
 from claude_bottle.bottle.plan import Plan, Run
+from claude_bottle.host.addresses import Addresses
 from claude_bottle.session import preflight, steps
 from claude_bottle.session.steps import Step
 from tests.support import golden, plans
@@ -120,6 +122,16 @@ def test_the_bottle_gets_and_is_asked_nothing_before_its_lock(tmp_path: Path) ->
     home, probe = _step(plan, "home"), _step(plan, "selftest")
     assert home.quote_after == ("gate",)
     assert {"lock", "gate", "home"} <= set(probe.quote_after)
+
+
+def test_an_engine_elsewhere(tmp_path: Path) -> None:
+    plan = plans.plan(plans.manifests(tmp_path), Run(terminal=True))
+    plan = replace(plan, remote=True, elsewhere=True)
+    asking = "".join(map(golden.describe, steps.table(plan).asking[1:]))
+    told = replace(plan, known=Addresses(("192.0.2.7", "172.17.0.1"), "172.17.0.1"))
+    assert [step.present for step in steps.table(told).setup if step.name == steps.ADDRESSES] == [True]
+    assert steps.table(told).asking == ()
+    golden.same("elsewhere", asking + _changed(told, ("bottle", "gate")))
 
 
 def test_a_repository(tmp_path: Path) -> None:
