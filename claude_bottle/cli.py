@@ -19,6 +19,7 @@ from claude_bottle.host.machine import Machine, machine_fault, read_machine
 
 if TYPE_CHECKING:
     from claude_bottle.egress.allowlist import Host
+    from claude_bottle.fleet.packing import Options as PackingOptions
     from claude_bottle.manifest.agent import Agent
     from claude_bottle.session.background import Background
     from claude_bottle.session.start import Options
@@ -286,35 +287,117 @@ def fleet() -> None:
     """Run sessions on other machines, where nobody waits."""
 
 
+def _task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        (
+            click.argument("agent", shell_complete=_completer("agents")),
+            click.option("--print", "question", type=_Text(), metavar="QUESTION", required=True, help="Its question."),
+            click.option("--repo", type=_Folder(), metavar="PATH", help="Git repository to work on."),
+            click.option("--ref", type=_Text(), metavar="REF", help="Revision to start from, instead of HEAD."),
+            click.option("--with-changes", is_flag=True, help="Include uncommitted changes."),
+            click.option("--for", "time", type=_Time(), metavar="TIME", help="End after a time such as 90m."),
+            _agents_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _task(
+    machine: Machine, *, agent: str, question: str, repo: Path | None, ref: str | None, with_changes: bool,
+    time: int | None,
+) -> "tuple[Agent, PackingOptions]":  # fmt: skip
+    from claude_bottle.fleet.packing import Options
+    from claude_bottle.repository import source
+
+    [loaded] = _check(machine, agent)
+    return loaded, Options(question, source.wanted(loaded.repo, repo, ref, with_changes=with_changes), time)
+
+
 @fleet.command()
-@click.argument("agent", shell_complete=_completer("agents"))
-@click.option("--print", "question", type=_Text(), metavar="QUESTION", required=True, help="Question to answer.")
-@click.option("--repo", type=_Folder(), metavar="PATH", help="Git repository to work on.")
-@click.option("--ref", type=_Text(), metavar="REF", help="Revision to start from, instead of HEAD.")
-@click.option("--with-changes", is_flag=True, help="Include uncommitted changes.")
-@click.option("--for", "time", type=_Time(), metavar="TIME", help="End after a time such as 90m.")
-@_agents_option
-def pack(
-    *, agent: str, question: str, repo: Path | None, ref: str | None, with_changes: bool, time: int | None,
-    agents: Path | None,
-) -> None:  # fmt: skip
+@_task_options
+@click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
+@click.option("--on", metavar="ENGINE", help="Engine of CLAUDE_BOTTLE_ENGINES, instead of the first.")
+def submit(*, agents: Path | None, on: str | None, yes: bool, **task: Any) -> None:
+    """Start a task in a container of an engine, and print its id.
+
+    It needs this machine no longer. `fleet result` fetches what came of it.
+    """
+    from claude_bottle.commands import fleet
+
+    machine = _machine(agents)
+    console.output(fleet.submit(machine, *_task(machine, **task), on=on, yes=yes))
+
+
+@fleet.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the tasks as JSON.")
+def list_tasks(*, as_json: bool) -> None:
+    """List the tasks of all engines that CLAUDE_BOTTLE_ENGINES names."""
+    from claude_bottle.commands import fleet
+
+    found = fleet.listed(_machine(None))
+    for name, why in found.silent.items():
+        console.say(escape_control_chars(f"{name}: {why}"))
+    console.output(found.as_json() if as_json else found.table())
+
+
+@fleet.command("result")
+@click.argument("task", nargs=-1, required=True)
+def task_result(*, task: tuple[str, ...]) -> None:
+    """Print the answer of tasks that have ended, fetch their work, remove them.
+
+    Exits with the first exit code that is not 0.
+    """
+    from claude_bottle.commands import fleet
+
+    machine, codes = _machine(None), []
+    for name in task:
+        found = fleet.result(machine, name)
+        console.show(found.said)
+        console.emit(found.answer)
+        for summary in fleet.work(machine, name):
+            console.show(summary)
+        fleet.remove(machine, name)
+        codes.append(found.task.code)
+    sys.exit(next((code for code in codes if code), 0))
+
+
+@fleet.command()
+@click.argument("task", nargs=-1, required=True)
+def cancel(*, task: tuple[str, ...]) -> None:
+    """End tasks in order: their work and what they printed stay for `fleet result`."""
+    from claude_bottle.commands import fleet
+
+    machine = _machine(None)
+    for name in task:
+        console.report(f"{fleet.cancel(machine, name)} has ended")
+
+
+@fleet.command()
+def nodes() -> None:
+    """List the engines that CLAUDE_BOTTLE_ENGINES names."""
+    from claude_bottle.commands import fleet
+
+    console.output(fleet.nodes(_machine(None)))
+
+
+@fleet.command()
+@_task_options
+def pack(*, agents: Path | None, **task: Any) -> None:
     """Pack a start, as a tar on stdout that holds no secret.
 
     It has the manifests, all files that they name, and the repository's history.
     """
     from claude_bottle.fleet import packing
-    from claude_bottle.repository import source
 
     machine = _machine(agents)
-    [loaded] = _check(machine, agent)
-    wanted = source.wanted(loaded.repo, repo, ref, with_changes=with_changes)
-    packing.pack(machine, loaded, packing.Options(question, wanted, time), console.binary(out=True))
+    packing.pack(machine, *_task(machine, **task), console.binary(out=True))
 
 
-@fleet.command()
+@fleet.command("secrets")
 @click.argument("agent", shell_complete=_completer("agents"))
 @_agents_option
-def secrets(*, agent: str, agents: Path | None) -> None:
+def task_secrets(*, agent: str, agents: Path | None) -> None:
     """Print the values of an agent's secrets, for the --secrets-fd of `fleet run`.
 
     One JSON object: the token, variables, and private keys. For a pipe; refuses a terminal.

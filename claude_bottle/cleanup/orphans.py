@@ -12,7 +12,7 @@ from claude_bottle import PREFIX
 from claude_bottle.cleanup import stack
 from claude_bottle.errors import DockerError
 from claude_bottle.host import own_file, stage_dir
-from claude_bottle.host.owner import Owner
+from claude_bottle.host.owner import TASK, Owner
 from claude_bottle.process import liveness
 from claude_bottle.process.engine import Engine
 
@@ -81,9 +81,22 @@ def _owner(file: Path) -> Owner | None:
         return None
 
 
-def dead(items: Iterable[Leftover], observer: Owner) -> tuple[Leftover, ...]:
-    """Return those whose owner is certainly gone, as seen from the process `observer`."""
-    return tuple(item for item in items if item.owner and liveness.is_dead(item.owner, observer))
+def dead(env: Mapping[str, str], items: Iterable[Leftover], observer: Owner) -> tuple[Leftover, ...]:
+    """Return those whose owner is certainly gone: as seen from the process `observer` or, of a task, by the engine."""
+    found = tuple(item for item in items if item.owner)
+    tasks = {item.owner.machine for item in found if item.owner and item.owner.machine.startswith(TASK)}
+    gone = tasks - {observer.machine} - _running(env) if tasks - {observer.machine} else set()
+    return tuple(
+        item for item in found if item.owner and (item.owner.machine in gone or liveness.is_dead(item.owner, observer))
+    )
+
+
+def _running(env: Mapping[str, str]) -> set[str]:
+    """Return the names of the tasks' containers that run; raises DockerError: none would be taken for all dead."""
+    result = Engine(env).ask("ps", "--filter", f"label={PREFIX}.task", "--format", "{{.Names}}")
+    if not result.ok:
+        raise DockerError(f"docker ps failed: {result.reason}")
+    return set(result.stdout.decode(errors="replace").split())
 
 
 def remove(env: Mapping[str, str], items: Iterable[Leftover], told: Callable[[str], None]) -> bool:

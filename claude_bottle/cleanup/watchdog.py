@@ -140,7 +140,7 @@ def _reap(env: Mapping[str, str], owner: Owner) -> None:
     """Remove what dead launchers have left; what fails here is left for `cleanup` to report."""
     with contextlib.suppress(BottleError):
         found = (*orphans.listed(env), *orphans.stage_dirs(env))
-        orphans.remove(env, orphans.dead(found, owner), _unheard)
+        orphans.remove(env, orphans.dead(env, found, owner), _unheard)
 
 
 def _end(clients: Iterable[tuple[int, str]]) -> None:

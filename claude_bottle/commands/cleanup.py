@@ -30,7 +30,7 @@ def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], Non
     """
     env = client_environment(machine)
     found = (*orphans.listed(env), *orphans.stage_dirs(env))
-    dead = orphans.dead(found, machine.owner)
+    dead = orphans.dead(env, found, machine.owner)
     stuck = []
     for item in (*dead, *_unused_egress(env, found, dead)):
         if dry_run or orphans.remove(env, (item,), console.say):

@@ -177,7 +177,7 @@ def _subnets(machine: Machine, engine: Engine) -> Finding:
 def _leftovers(machine: Machine) -> Finding:
     env = planning.client_environment(machine)
     found = (*orphans.listed(env), *orphans.stage_dirs(env))
-    dead = orphans.dead(found, machine.owner)
+    dead = orphans.dead(env, found, machine.owner)
     detail = (
         f"{len(dead)} objects of dead sessions; remove them with {installation.command('cleanup')}" if dead else "none"
     )

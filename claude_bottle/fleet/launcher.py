@@ -17,7 +17,7 @@ from claude_bottle.host.machine import Machine
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.manifest.agent import load_agent
 from claude_bottle.repository import git
-from claude_bottle.repository.clone import Wanted
+from claude_bottle.repository.clone import OUT, Wanted
 from claude_bottle.repository.git import Git
 from claude_bottle.session import start, time_limit
 from claude_bottle.session.planning import client_environment
@@ -98,11 +98,11 @@ def _repository(task: Task, folder: Path, env: Mapping[str, str]) -> Wanted:
 
 
 def _leave(task: Task, path: Path, env: Mapping[str, str], out: Path) -> None:
-    """Leave the work in `out`: its branches in one bundle, and what could not become a branch as it came."""
+    """Leave the work in `out`: each branch as a bundle that `fleet result` takes, and what could become no branch."""
     git_ = Git(path, git.environment(env), what="packing the work")
-    names = git_.text("for-each-ref", "--format=%(refname)", _BRANCHES).split()
-    if names:
-        session = names[0].removeprefix(_BRANCHES).partition("/")[0]
-        git_.text("bundle", "create", "--quiet", str(out.absolute() / f"{session}.bundle"), f"^{task.commit}", *names)
+    for name in git_.text("for-each-ref", "--format=%(refname)", _BRANCHES).split():
+        git_.text("update-ref", OUT, name)
+        bundle = out.absolute() / f"{name.removeprefix(_BRANCHES).replace('/', '-')}.bundle"
+        git_.text("bundle", "create", "--quiet", str(bundle), f"^{task.commit}", OUT)
     for saved in path.parent.glob("*.bundle"):
         shutil.copyfile(saved, out / saved.name)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from claude_bottle import PREFIX
+
+TASK = f"{PREFIX}-task-"  # begins the name of a container with a launcher, and its host name
 UNKNOWN = "-"  # of what the system does not show
 PROC = Path("/proc")
 MACHINE_ID = Path("/etc/machine-id")  # machine-id(5)
@@ -42,6 +45,8 @@ def this_machine(hardware: Callable[[], str] = str) -> str:
     `hardware` returns an id of the machine itself, if the system has one; it is called only without /etc/machine-id.
     """
     host, identity = socket.gethostname(), _line(MACHINE_ID)
+    if host.startswith(TASK):
+        return host  # its engine knows whether it runs
     if identity == UNKNOWN and (own := hardware()):
         host, identity = UNKNOWN, own  # on macOS the host's name and its hardware address change with the network
     elif identity == UNKNOWN:

@@ -58,7 +58,7 @@ def test_a_session_is_asked_for_by_its_label(scene: Scene) -> None:
 )
 def test_what_has_no_owner_is_not_ours(scene: Scene, garbage: str) -> None:
     scene.rule("ps --all", stdout=garbage)
-    assert orphans.dead(orphans.listed(scene.environ), OBSERVER) == ()
+    assert orphans.dead({}, orphans.listed(scene.environ), OBSERVER) == ()
 
 
 def test_a_listing_that_fails_is_an_error_in_dockers_words(scene: Scene) -> None:
@@ -77,7 +77,7 @@ def test_a_listing_without_an_engine_is_not_empty(scene: Scene, said: str) -> No
 def test_whose_owner_is_not_known_is_judged_by_nobody() -> None:
     owners = (replace(OBSERVER, started="1"), OBSERVER, ELSEWHERE, None)
     items = [Leftover("container", "x", "demo-1", owner) for owner in owners]
-    assert orphans.dead(items, OBSERVER) == tuple(items[:1])
+    assert orphans.dead({}, items, OBSERVER) == tuple(items[:1])
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_stage_dirs_are_found_also_without_an_owner(tmp: Path) -> None:
     (tmp / "claude-bottle-a-b-4-xyz").symlink_to(tmp / "another")
     found = {item.session: item.owner for item in orphans.stage_dirs({})}
     assert found == {"a-b-1": OTHER, "a-b-2": None}
-    assert orphans.dead(orphans.stage_dirs({}), OBSERVER) == ()
+    assert orphans.dead({}, orphans.stage_dirs({}), OBSERVER) == ()
 
 
 def test_a_failure_is_told_and_the_rest_removed(scene: Scene, tmp: Path) -> None:
