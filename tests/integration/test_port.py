@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from claude_bottle.repository.clone import WORKDIR
-from tests.support.sessions import CLI, GUARD, Bench, Running, docker
+from tests.support.sessions import CLI, GUARD, Bench, Running, docker, forwarded
 from tests.world import browser
 
 MIB = 1 << 20
@@ -274,14 +274,37 @@ def _pixels(raw: bytes, width: int, each: int) -> set[bytes]:
     return seen
 
 
+def test_a_page_in_a_bottle_of_a_remote_engine(bench: Bench) -> None:
+    """By another link than its session's, which is lost at the end."""
+    bench.puppet("stay")
+    with forwarded("127.0.0.1:0") as (engine, _), forwarded("127.0.0.1:0") as (other, link):
+        bench.environ["DOCKER_HOST"] = engine
+        with session(bench) as (name, _):
+            bench.environ["DOCKER_HOST"] = other
+            with server(name, WEB, folder=WORKDIR), port(bench, name) as made:
+                page(name, bench.name)
+                with made.connect() as connection:
+                    connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    got = b"".join(iter(lambda: connection.recv(MIB), b""))
+                assert got.endswith(PAGE.replace("WORD", bench.name).encode())
+                link.kill()
+                ended = made.run.end()
+    assert (ended.code, ended.err.count("\n")) == (69, 1), ended
+    assert ended.err.startswith("claude-bottle: docker cannot be used: ")
+
+
+def page(session: str, word: str) -> None:
+    """Write the page into a session's bottle."""
+    write = f"base64 -d <<<{base64.b64encode(PAGE.replace('WORD', word).encode()).decode()} >{WORKDIR}/index.html"
+    docker("exec", "--user", "1000:1000", f"claude-bottle-{session}", "bash", "-c", write)
+
+
 @pytest.mark.long  # the browser is installed for it, which a second engine need not do again
 def test_a_browser_sees_the_page_and_its_websocket(bench: Bench) -> None:
     browser.ensure()
     word = f"word-{secrets.token_hex(8)}"
     with session(bench) as (name, _), server(name, WEB, folder=WORKDIR):
-        page = base64.b64encode(PAGE.replace("WORD", word).encode()).decode()
-        write = f"base64 -d <<<{page} >{WORKDIR}/index.html"
-        docker("exec", "--user", "1000:1000", f"claude-bottle-{name}", "bash", "-c", write)
+        page(name, word)
         with port(bench, name) as made:
             dom = chromium(bench.folder, "--dump-dom", made.url).decode()
             assert re.search(r"<h1[^>]*>(.*)</h1>", dom) is not None
