@@ -379,6 +379,7 @@ def test_the_question_is_asked_on_the_terminal_and_ctrl_c_ends_it(bench: Bench) 
         terminal.until("Start this session? [y/N]")
         terminal.type(b"y\r")
         terminal.until("isolation")
+        terminal.until("leaves it again")
         assert terminal.code() == 0
     [session] = bench.sessions()
     assert cli(bench, "stop", session)[0] == 0
