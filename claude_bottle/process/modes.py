@@ -11,6 +11,7 @@ _CODE = re.compile(
 )
 _LONGEST = 4096  # bytes of a code; of a longer one, such as a text for the clipboard, the end is taken for text
 _ON_AT_FIRST = ("7", "25")  # line wrap, the cursor
+_ALTERNATE = "1049"
 _BRIEF = "2026"  # output held back until the whole frame is there
 _MOST = 64  # modes; a program that switches more has others in mind than to show something
 _TITLE = 256  # bytes
@@ -57,6 +58,11 @@ class Modes:
         # The screen of before last: some modes belong to the one that is shown.
         switched = [self._switch(mode, on=not on) for mode, on in reversed(self._changed())]
         return b"".join((*popped, *keyboard, *others, *switched, _PLAIN))
+
+    @property
+    def has_own_screen(self) -> bool:
+        """Return whether the shell's screen, and its cursor, are shown again once these modes are off."""
+        return self._private.get(_ALTERNATE, False)
 
     def _changed(self) -> list[tuple[str, bool]]:
         return [(mode, on) for mode, on in self._private.items() if on != (mode in _ON_AT_FIRST)]

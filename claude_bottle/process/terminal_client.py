@@ -114,7 +114,7 @@ class _Joined:
         """Switch off what the program has switched on: it goes on, or could not do it itself."""
         if self.keys.raw and os.isatty(self.screen):
             cut = b"\x18" if self.shown else b""  # what is not shown any more may have left half a code
-            below = b"" if self.code is not None else b"\x1b[999H\r\n"
+            below = b"" if self.code is not None or self.modes.has_own_screen else b"\x1b[999H\r\n"
             terminal.write(self.screen, bytearray(cut + self.modes.off() + below))
 
     def _turn(self) -> int:

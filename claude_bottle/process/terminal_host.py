@@ -31,7 +31,8 @@ _UNDRAWN = 1.0  # seconds without output after that, until it is tried again
 _TRIES = 5
 _HELD = 4 * terminal.FULL  # bytes; more than a terminal, its client and the socket can hold before its GO
 _PARTING = 2.0  # seconds for the terminals to take the last output
-_CLEAR = b"\x18\x1b[H\x1b[2J"  # what was cut off ends here; an empty screen
+_CUT = b"\x18"  # what was cut off ends here
+_CLEAR = b"\x1b[H\x1b[2J"  # an empty screen: that of the program, if it has another than the user's shell
 
 
 @contextlib.contextmanager
@@ -172,6 +173,7 @@ class _Host:
         self.modes, self.stops, self.hint = Modes(), terminal.Stops(heeded=True), terminal.Hint(dropped=True)
         self.typed = bytearray()
         self.talking = True
+        self.begun = False  # it has shown something
         self.sleeping = False  # stopped, until the terminal at which that was typed goes on
         self._redraw = _Redraw(child)
 
@@ -254,6 +256,7 @@ class _Host:
 
     def _show(self, shown: bytes) -> None:
         if shown:
+            self.begun = True
             self.modes.feed(shown)
             for each in self.terminals:
                 each.show(shown)
@@ -322,9 +325,9 @@ class _Host:
             self._join(each)
 
     def _join(self, each: _Terminal) -> None:
-        """Give a terminal the modes, and a new screen."""
+        """Give a terminal the modes, and a new screen; what is on it stays until the program shows something."""
         self._go_on()
-        each.show(_CLEAR + self.modes.on())
+        each.show(_CUT + self.modes.on() + (_CLEAR if self.begun else b""))
         self._redraw.start()
 
     def _fit(self) -> None:
@@ -338,7 +341,7 @@ class _Host:
             self._let_go(each)
         elif each.behind and not each.is_waiting:
             each.behind = False
-            each.show(self.modes.off() + _CLEAR + self.modes.on())
+            each.show(_CUT + self.modes.off() + self.modes.on() + _CLEAR)
             self._redraw.start()
 
     def _let_go(self, each: _Terminal) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, MachineError
-from claude_bottle.host import console
+from claude_bottle.host import console, installation
 from claude_bottle.host.machine import Machine, machine_fault
 from claude_bottle.host.stage_dir import StageDir
-from claude_bottle.process import command, terminal_host
+from claude_bottle.process import command, terminal_client, terminal_host
 from claude_bottle.process.background import Back
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import conversation, keeping, records
@@ -87,6 +87,9 @@ class Background:
             Records.of(machine).remove(record)  # the user reads of it on the terminal
             raise
         self._branch = functools.partial(keeping.branch, machine, plan)
+        if plan.run.terminal:  # here, where it stays to be read: what attach says is hidden by claude's screen
+            join = installation.command(f"attach {plan.session}")
+            console.say(f"{plan.session} goes on; to join it: {join}; {terminal_client.DETACH} leaves it again")
         self._record, self._strike = record, Strike(conversation.secrets(machine, plan.agent))
         self._back.ready(plan.session, messages)
         os.close(messages)

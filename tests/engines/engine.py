@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("engine.sh")
 SPACE = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
 PACKAGES = (
     *("bash-completion", "fish", "git", "iproute2", "iptables", "kmod", "make", "nftables", "openssh-client"),
-    *("openssl", "procps", "python3", "python3-venv", "zsh"),
+    *("openssl", "procps", "python3", "python3-venv", "tmux", "zsh"),
 )
 # Those that a user gets with `apt-get install docker.io` and the packages that this recommends.
 DOCKER = ("docker.io", "docker-buildx", "docker-cli")

@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.matrix import Matrix, things, until_no_watchdog, until_nothing_is_left, watchdogs, write
 from tests.support.sessions import CLI, GUARD, Bench, Terminal, docker, forwarded
+from tests.support.tmux import COLUMNS, PROMPT, SHELL, tmux
+from tests.world import shells
 
 DETACH = b"\x1cd"
 
@@ -143,6 +145,42 @@ def test_resized_while_nobody_looks_and_seen_by_two(bench: Bench) -> None:
             assert again.code() == 0
 
 
+def test_in_tmux_joined_ten_times_under_output_resized_and_by_two(bench: Bench) -> None:
+    """The real Claude Code, which moves all the time while it works, in a real terminal."""
+    shells.ensure()
+    bench.write(prompt=f"HOLD: {bench.name}\nRUN: echo $((6 * 7))-{bench.name}")
+    join, line = '"$CLI" attach; echo code $?.', "─"
+    with background(bench) as session, tmux(bench.folder, {**bench.environ, "CLI": str(CLI)}) as terminal:
+        bench.held()
+        before = terminal.modes()
+        for turn in range(10):
+            terminal.enter(join)
+            terminal.until(line * COLUMNS)
+            terminal.until(f"HOLD: {bench.name}")
+            assert terminal.modes().startswith("1 ")  # the alternate screen
+            terminal("send-keys", "C-\\", "d")
+            terminal.until("code 0.")
+            assert terminal.modes() == before
+            assert "leaves it running" in terminal.shown()  # what was there before is shown again
+            terminal.enter(f"clear; echo left-$((10 * {turn}))")
+            terminal.until(f"left-{10 * turn}\n")
+        terminal("resize-window", "-x", "131", "-y", "40")
+        terminal.enter(join)
+        terminal.until(line * 131)
+        terminal("split-window", "-h", "-l", "50", SHELL)
+        terminal.until(PROMPT, 1)
+        terminal.enter(join, 1)
+        bench.world.release(bench.name)
+        for pane in (0, 1):
+            terminal.until(f"42-{bench.name}", pane)
+            terminal.until(f"\n{line * 50}\n", pane)  # the smaller one's size
+        terminal.enter("/exit", 1)
+        for pane in (0, 1):
+            terminal.until("code 0.", pane)
+            assert terminal.modes(pane) == before
+        assert cli(bench, "wait", session)[0] == 0
+
+
 def test_joined_ten_times_under_output_and_no_pipe_is_kept(bench: Bench) -> None:
     bench.puppet("chatter")
     with background(bench) as session:
@@ -244,6 +282,25 @@ def test_the_engine_vanishes_and_comes_back(bench: Bench) -> None:
     assert "ended (75)" in cli(bench, "list")[1]
 
 
+def test_all_that_is_done_with_a_session_on_a_remote_engine(bench: Bench) -> None:
+    bench.puppet("chatter")
+    with forwarded("127.0.0.1:0") as (engine, _):
+        bench.environ["DOCKER_HOST"] = engine
+        with background(bench) as session:
+            with bench.on_terminal("attach", session, screen=False) as terminal:
+                terminal.until_bytes(b"<chatter>")
+                terminal.type(DETACH)
+                assert terminal.code() == 0
+            code, listed, _ = cli(bench, "list", "--stats", "--json")
+            [memory] = [one["memory"] for one in json.loads(listed) if one["session"] == session]
+            assert (code, memory > 1 << 20) == (0, True)
+            ends_by_a_key(bench, session)
+            assert cli(bench, "wait", session)[0] == 7
+        with background(bench, "--print", "said so") as asked:
+            assert cli(bench, "wait", asked)[0] == 0
+            assert cli(bench, "answer", asked)[1].endswith('"said so"]\n')
+
+
 def test_headless_in_the_background(bench: Bench) -> None:
     late = ("--print", f"HOLD: {bench.name}\nSAY: late")
     with background(bench, "--print", "SAY: one two", "--name", "asked") as session, background(bench, *late) as other:
@@ -322,6 +379,7 @@ def test_the_question_is_asked_on_the_terminal_and_ctrl_c_ends_it(bench: Bench) 
         terminal.until("Start this session? [y/N]")
         terminal.type(b"y\r")
         terminal.until("isolation")
+        terminal.until("leaves it again")
         assert terminal.code() == 0
     [session] = bench.sessions()
     assert cli(bench, "stop", session)[0] == 0

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import re
 import secrets
+import select
 import signal
 import socket
 import struct
@@ -12,11 +13,12 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from claude_bottle.repository.clone import WORKDIR
-from tests.support.sessions import CLI, GUARD, Bench, Running, docker
+from tests.support.sessions import CLI, GUARD, Bench, Running, docker, forwarded
 from tests.world import browser
 
 MIB = 1 << 20
@@ -94,6 +96,41 @@ print("up", flush=True)
 server.serve_forever()
 """
 
+# A development server that sends an event for a file that comes, and a page that then shows what is in it.
+CHANGES = """<!doctype html><h1 id="word">before</h1><img src="/shown"><script>
+new EventSource("/changes").onmessage = async () => {
+  document.getElementById("word").textContent = await (await fetch("/word")).text();
+  await fetch("/done");
+};
+</script>"""
+DEVELOPMENT = """
+import http.server, pathlib, threading, time
+
+word, done = pathlib.Path("word"), threading.Event()
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/changes":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            print("watched", flush=True)
+            while not word.exists():
+                time.sleep(0.05)
+            self.wfile.write(b"data: changed\\n\\n")
+            self.wfile.flush()
+        elif self.path == "/done":
+            done.set()
+        if self.path in ("/changes", "/shown"):
+            done.wait()
+        if self.path != "/changes":
+            super().do_GET()
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 3000), Handler)
+print("up", flush=True)
+server.serve_forever()
+"""
+
 
 @contextlib.contextmanager
 def session(bench: Bench) -> Iterator[tuple[str, Running]]:
@@ -107,15 +144,15 @@ def session(bench: Bench) -> Iterator[tuple[str, Running]]:
 
 
 @contextlib.contextmanager
-def server(session: str, program: str, *words: str, folder: str = "/tmp") -> Iterator[None]:
-    """Run a server in a session's bottle, as its agent."""
+def server(session: str, program: str, *words: str, folder: str = "/tmp") -> Iterator[IO[bytes]]:
+    """Run a server in a session's bottle, as its agent; yield what it prints."""
     argv = ("docker", "exec", "--interactive", "--user", "1000:1000", "--workdir", folder)
     words = (f"claude-bottle-{session}", "python3", "-u", "-c", program, *words)
     with subprocess.Popen((*argv, *words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"up\n"
         try:
-            yield
+            yield process.stdout
         finally:
             process.kill()
 
@@ -274,14 +311,43 @@ def _pixels(raw: bytes, width: int, each: int) -> set[bytes]:
     return seen
 
 
+def test_a_page_in_a_bottle_of_a_remote_engine(bench: Bench) -> None:
+    """By another link than its session's, which is lost at the end."""
+    bench.puppet("stay")
+    with forwarded("127.0.0.1:0") as (engine, _), forwarded("127.0.0.1:0") as (other, link):
+        bench.environ["DOCKER_HOST"] = engine
+        with session(bench) as (name, _):
+            bench.environ["DOCKER_HOST"] = other
+            with server(name, WEB, folder=WORKDIR), port(bench, name) as made:
+                page(name, bench.name)
+                with made.connect() as connection:
+                    connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                    got = b"".join(iter(lambda: connection.recv(MIB), b""))
+                assert got.endswith(PAGE.replace("WORD", bench.name).encode())
+                link.kill()
+                ended = made.run.end()
+    assert (ended.code, ended.err.count("\n")) == (69, 1), ended
+    assert ended.err.startswith("claude-bottle: docker cannot be used: ")
+
+
+def page(session: str, word: str) -> None:
+    """Write the page into a session's bottle."""
+    write(session, "index.html", PAGE.replace("WORD", word))
+
+
+def write(session: str, name: str, text: str) -> None:
+    """Write a file into a session's bottle, whole at once."""
+    moved = f"base64 -d <<<{base64.b64encode(text.encode()).decode()} >.new && mv .new {name}"
+    agent = ("--user", "1000:1000", "--workdir", WORKDIR)
+    docker("exec", *agent, f"claude-bottle-{session}", "bash", "-c", moved)
+
+
 @pytest.mark.long  # the browser is installed for it, which a second engine need not do again
 def test_a_browser_sees_the_page_and_its_websocket(bench: Bench) -> None:
     browser.ensure()
     word = f"word-{secrets.token_hex(8)}"
     with session(bench) as (name, _), server(name, WEB, folder=WORKDIR):
-        page = base64.b64encode(PAGE.replace("WORD", word).encode()).decode()
-        write = f"base64 -d <<<{page} >{WORKDIR}/index.html"
-        docker("exec", "--user", "1000:1000", f"claude-bottle-{name}", "bash", "-c", write)
+        page(name, word)
         with port(bench, name) as made:
             dom = chromium(bench.folder, "--dump-dom", made.url).decode()
             assert re.search(r"<h1[^>]*>(.*)</h1>", dom) is not None
@@ -292,6 +358,19 @@ def test_a_browser_sees_the_page_and_its_websocket(bench: Bench) -> None:
             assert bytes.fromhex("00aa55") in seen  # the page's own
             assert len(seen) > 2  # and its letters
             assert ended_whole(made)
+
+
+@pytest.mark.long
+def test_a_browser_shows_what_changes_in_the_bottle(bench: Bench) -> None:
+    browser.ensure()
+    with session(bench) as (name, _), server(name, DEVELOPMENT, folder=WORKDIR) as said:
+        write(name, "index.html", CHANGES)
+        with port(bench, name) as made, ThreadPoolExecutor(1) as pool:
+            dom = pool.submit(chromium, bench.folder, "--dump-dom", made.url)
+            assert select.select([said], [], [], GUARD)[0]
+            assert said.readline() == b"watched\n"
+            write(name, "word", "after")
+            assert b">after</h1>" in dom.result()
 
 
 def ended_whole(made: Port) -> bool:

@@ -246,10 +246,31 @@ def test_an_encrypted_key_is_asked_for_once_on_the_terminal(bench: Bench) -> Non
         assert terminal.code() == 0
 
 
+def test_an_encrypted_key_is_asked_for_before_a_session_goes_on_in_the_background(bench: Bench) -> None:
+    private, _ = git.new_key("open sesame")
+    declare(bench, private=private, prompt=runs(f"ssh {git.HOST} 'echo in-$((6 * 7))'"))
+    with bench.terminal("--yes", "--detach") as terminal:
+        terminal.until("Enter passphrase for id_bottle:")
+        terminal.type(b"wrong\r")
+        terminal.until("Bad passphrase, try again for id_bottle:")
+        terminal.type(b"open sesame\r")
+        assert terminal.code() == 0
+    [session] = bench.sessions()
+    assert [frame for frame in terminal.frames if "sesame" in frame] == []
+    assert f"\n{session}\n" in terminal.frames[-1]  # on stdout, which was the terminal
+    with bench.on_terminal("attach", session) as terminal:
+        terminal.until("in-42")
+        terminal.type(b"/exit")
+        terminal.until("/exit")
+        terminal.type(b"\r")
+        assert terminal.code() == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--detach",)], ids=["plain", "detach"])
 @pytest.mark.parametrize("typed", [b"\r", b"\x03"], ids=["nothing", "ctrl-c"])
-def test_without_its_passphrase_nothing_starts(bench: Bench, typed: bytes) -> None:
+def test_without_its_passphrase_nothing_starts(bench: Bench, typed: bytes, words: tuple[str, ...]) -> None:
     declare(bench, private=git.new_key("open sesame")[0])
-    with bench.terminal("--yes", screen=False) as terminal:
+    with bench.terminal("--yes", *words, screen=False) as terminal:
         terminal.until_bytes(b"Enter passphrase for id_bottle:")
         terminal.type(typed)
         terminal.until_bytes(b"\r\nclaude-bottle: ")

@@ -115,7 +115,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_terminal_joins_and_gets_the_exit_code(folder: Path) -> None:
     with closing(Host(folder, "work", str(int(signal.SIGSTOP)))) as host, closing(host.join()) as user:
-        user.shows("\x1b[2J")
+        user.shows("\x18")
         user.type(b"\x03")
         user.shows("<03>")
         user.type(b"q")
@@ -130,11 +130,12 @@ def test_the_keys_that_detach_leave_the_program_running(folder: Path, keys: byte
     with closing(Host(folder, "work", str(int(signal.SIGSTOP)))) as host:
         for _ in range(10):
             with closing(host.join()) as user:
-                user.shows("\x1b[2J")
+                user.shows("\x18")
                 user.type(b"a")
                 user.shows("<61>")
                 user.type(keys)
                 assert user.code() == 42
+                assert b"\x1b[999H" in (user.pty.before or b"")  # below what is shown
         assert host.process.poll() is None
 
 
@@ -161,11 +162,11 @@ def test_the_smallest_terminal_counts_and_a_resize_follows(folder: Path) -> None
 def test_a_terminal_that_hangs_up_detaches(folder: Path) -> None:
     with closing(Host(folder, "work", str(int(signal.SIGSTOP)))) as host:
         with closing(host.join()) as user:
-            user.shows("\x1b[2J")
+            user.shows("\x18")
             user.pty.ptyproc.fileobj.close()  # type: ignore[attr-defined]  # its own would kill
             user.pty.ptyproc.closed = True  # type: ignore[attr-defined]
         with closing(host.join()) as user:
-            user.shows("\x1b[2J")
+            user.shows("\x18")
             user.type(b"q")
             assert user.code() == 7
 
@@ -173,9 +174,9 @@ def test_a_terminal_that_hangs_up_detaches(folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
 def test_a_signal_to_a_terminal_leaves_the_program_running(folder: Path, number: signal.Signals) -> None:
     with closing(Host(folder, "work", str(int(signal.SIGSTOP)))) as host, closing(host.join()) as other:
-        other.shows("\x1b[2J")
+        other.shows("\x18")
         with closing(host.join()) as user:
-            user.shows("\x1b[2J")
+            user.shows("\x18")
             user.pty.kill(number)
             user.pty.expect(pexpect.EOF)
             user.pty.close()
@@ -188,7 +189,7 @@ def test_a_signal_to_a_terminal_leaves_the_program_running(folder: Path, number:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_to_the_launcher_ends_all_and_is_told(folder: Path, number: signal.Signals) -> None:
     with closing(Host(folder, "stay")) as host, closing(host.join()) as user:
-        user.shows("\x1b[2J")
+        user.shows("\x18")
         host.process.send_signal(number)
         assert user.code() == 128 + number
         assert host.process.wait() == 64 + number
@@ -196,7 +197,7 @@ def test_a_signal_to_the_launcher_ends_all_and_is_told(folder: Path, number: sig
 
 def test_a_launcher_that_is_killed_is_lost(folder: Path) -> None:
     with closing(Host(folder, "stay")) as host, closing(host.join()) as user:
-        user.shows("\x1b[2J")
+        user.shows("\x18")
         host.process.kill()
         assert user.code() == 43
 
@@ -206,16 +207,18 @@ def test_what_a_program_has_switched_on_is_given_to_one_that_joins_and_taken_fro
     with closing(Host(folder, "say_and_listen", modes.hex())) as host:
         for _ in range(2):
             with closing(host.join()) as user:
-                user.shows("\x1b[?1049h\x1b[?1000h\x1b[?1006h\x1b[?2004h\x1b[?25l\x1b[>1u")
+                before = user.shows("\x1b[?1049h\x1b[?1000h\x1b[?1006h\x1b[?2004h\x1b[?25l\x1b[>1u")
+                assert b"\x1b[2J" not in before  # of the shell's screen, which is shown again afterwards
                 user.type(b"\x1cd")
                 user.shows("\x1b[<1u\x1b[?25h\x1b[?2004l\x1b[?1006l\x1b[?1000l\x1b[?1049l")
                 assert user.code() == 42
+                assert b"\x1b[999H" not in (user.pty.before or b"")  # the shell's cursor is where it was
 
 
 def test_a_long_paste_arrives_whole(folder: Path) -> None:
     paste = random.Random(1).randbytes(1 << 20)
     with closing(Host(folder, "digest", str(len(paste)))) as host, closing(host.join()) as user:
-        user.shows("\x1b[2J")
+        user.shows("\x18")
         sent = 0
         while sent < len(paste):
             select.select([], [user.pty.child_fd], [], GUARD)
@@ -252,7 +255,7 @@ def test_ctrl_z_stops_the_program_until_its_terminal_goes_on(folder: Path) -> No
         with closing(shell):
             shell.expect_exact("ready> ")
             shell.sendline(f"{sys.executable} {PROGRAMS / 'tty_join.py'} {host.path}")
-            shell.expect_exact("\x1b[2J")
+            shell.expect_exact("\x18")
             for key in (b"\x1a", b"\x1b[122;5u"):
                 shell.send(key)
                 shell.expect_exact("<stops>")
@@ -306,22 +309,22 @@ def test_a_program_that_says_for_ever_that_it_stops_keeps_nobody_out(folder: Pat
             assert time.monotonic() < end
             time.sleep(0.01)
         with closing(Raw(host)) as user:
-            user.hears(frames.SHOWN, b"\x1b[2J")
+            user.hears(frames.SHOWN, b"\x18")
 
 
 def test_a_paste_into_a_program_that_reads_nothing_keeps_nobody_out(folder: Path) -> None:
     with closing(Host(folder, "stay")) as host:
         for _ in range(17):  # one more than there are places
             with closing(Raw(host)) as user:
-                user.hears(frames.SHOWN, b"\x1b[2J")
+                user.hears(frames.SHOWN, b"\x18")
                 user.paste()
                 with closing(Raw(host)) as other:
-                    other.hears(frames.SHOWN, b"\x1b[2J")
+                    other.hears(frames.SHOWN, b"\x18")
 
 
 def test_a_stop_that_nobody_has_typed_is_undone(folder: Path) -> None:
     with closing(Host(folder, "work", str(int(signal.SIGSTOP)))) as host, closing(host.join(24, 80)) as user:
-        user.shows("\x1b[2J")
+        user.shows("\x18")
         for _ in range(3):
             user.type(b"s")
             user.shows("<stops>")
@@ -337,7 +340,7 @@ def test_what_says_nothing_of_ours_is_let_go(folder: Path) -> None:
                 odd.sendall(said)
                 assert odd.recv(1) == b""
         with closing(host.join()) as user:
-            user.shows("\x1b[2J")
+            user.shows("\x18")
             user.type(b"q")
             assert user.code() == 7
 
