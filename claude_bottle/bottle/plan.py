@@ -163,7 +163,7 @@ class Plan:
     @property
     def branch(self) -> str:
         """Return the name of the branch that the bottle's work is on."""
-        return f"bottle/{self.session}"
+        return self.repository.work.back(self.session) if self.repository else f"bottle/{self.session}"
 
     @property
     def sidecar(self) -> str:

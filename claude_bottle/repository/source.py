@@ -54,7 +54,7 @@ def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repos
         raise RepositoryError(f'{git_.path}: rename the branch "bottle": git cannot create bottle/... beside it')
     known = git_.run("config", "--null", "--get-regexp", _KNOWN).stdout
     repository = Repository(
-        Work(git_.path, commit, commit),
+        Work(git_.path, commit, commit, wanted.branch),
         _named(git_, wanted.ref, commit),
         shallow=shallow(git_),
         origin=without_secret(_origin(known)),
