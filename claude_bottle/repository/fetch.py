@@ -52,8 +52,9 @@ def fetch(
     If only a part was fetched, `show` is called with the summary before the error is raised. Work that was received and
     could not be fetched is saved beside the repository; the error contains the path. `last`: the bottle is about to be
     removed, and work that is not fetched is lost. `tags`: fetch tags as well, as `bottle/<session>/<tag>`. `out` is
-    called once everything is received, before it is checked, `landed` with the name of each branch. The limit is BUDGET seconds, of which the part _OUT is for
-    the bottle; after that, or once the user has given up, no command is started.
+    called once everything is received, before it is checked, `landed` with the name of each branch that came. The limit
+    is BUDGET seconds, of which the part _OUT is for the bottle; after that, or once the user has given up, no command
+    is started.
     """
     budget, bottle = Deadline(BUDGET), replace(bottle, deadline=Deadline(BUDGET * _OUT))
     with contextlib.ExitStack() as stages:

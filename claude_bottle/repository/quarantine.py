@@ -119,8 +119,8 @@ class Quarantine:
     def land(self, tip: str, session: str, taken: Collection[str] = ()) -> str:
         """Fetch the admitted commit into a branch of the user's repository; return the branch's name.
 
-        The branch is the work's, or `bottle/<session>`, which only moves forward; if it cannot, or is `taken` by another
-        commit, the same with -2, -3 ... Raises RepositoryError if git refuses, or all of them are taken.
+        The branch is the work's, or `bottle/<session>`, which only moves forward; if it cannot, or is `taken` by
+        another commit, the same with -2, -3 ... Raises RepositoryError if git refuses, or all of them are taken.
         """
         result, first = None, self.work.back(session)
         # Of a list of tasks another one may be called so: after a dot none is.
