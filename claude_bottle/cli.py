@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -186,11 +186,12 @@ def main() -> None:
     shell_complete=_completer("kept"),
     help="Go on with a kept conversation in a new bottle.",
 )
+@click.option("--task", is_flag=True, hidden=True)  # by which `run` starts its launchers
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
     dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, time: int | None, keep: bool,
-    resume: str | None, detach: bool, name: str | None, agents: Path | None,
+    resume: str | None, detach: bool, name: str | None, task: bool, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -203,6 +204,8 @@ def start(
 
     if yes and yes_if_unchanged:
         raise click.UsageError("--yes and --yes-if-unchanged exclude each other")
+    if task:
+        _task(_machine(agents), agent)
     machine, background = _machine(agents), None
     [loaded] = _check(machine, agent)
     if detach and not dry_run:
@@ -235,6 +238,20 @@ def _run(machine: Machine, agent: "Agent", options: "Options") -> None:
     sys.exit(options.background.run(started, _failed) if options.background else started())
 
 
+def _task(machine: Machine, agent: str) -> NoReturn:
+    """Run the session that `run` has ordered on stdin."""
+    from claude_bottle.session import start as session
+    from claude_bottle.session.task import Launcher, Order
+
+    launcher = Launcher(Order.read())
+
+    def started() -> int:
+        [loaded] = _check(machine, agent)
+        return session.start(*launcher.prepared(machine, loaded), launcher.options())
+
+    sys.exit(launcher.run(started, _failed))
+
+
 def _background(*, asks: bool) -> "Background":
     """Return in a new process, which is the launcher from now on; this one exits once the session is proven."""
     from claude_bottle.process import background
@@ -246,6 +263,30 @@ def _background(*, asks: bool) -> "Background":
     if parted.said:
         console.output(parted.said)
     sys.exit(parted.code)
+
+
+@main.command()
+@click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-j", "at_once", type=click.IntRange(min=1), metavar="N", help="So many at a time.")
+@click.option("--out", type=_Folder(), metavar="DIR", help="Folder of the results, instead of <TASKS>.results.")
+@click.option("--retry", is_flag=True, help="Also run tasks that have failed.")
+@click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@_agents_option
+def run(
+    *, tasks: Path, at_once: int | None, out: Path | None, retry: bool, yes: bool, as_json: bool, agents: Path | None
+) -> None:
+    """Run a list of tasks, each in its own session.
+
+    TASKS is a YAML file. A task that is done is not run again unless it changed; exits with 1 if one failed.
+    """
+    from claude_bottle.commands import run as listed
+
+    options = listed.Options(out or listed.folder(tasks), at_once, yes, retry)
+    done = listed.run(_machine(agents), tasks, options)
+    text = json.dumps([one.as_json() for one in done.lines], indent=2) if as_json else listed.table(done.lines)
+    (console.report if done.code > 1 else console.output)(text)  # the terminal may have gone
+    sys.exit(done.code)
 
 
 @main.command()

@@ -304,13 +304,14 @@ class HandBack:
         say: Callable[[str], None],
         show: Callable[[str], None],
         end: Callable[[], None] = lambda: None,
+        landed: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Do nothing yet. `say` is called with the beginning and with errors, a line each, `show` with the summary.
 
-        `end` is called to end the bottle once everything is received.
+        `end` is called to end the bottle once everything is received, `landed` with each branch that came back, that of
+        HEAD first.
         """
-        self._bottle, self._say, self._show, self._end = bottle, say, show, end
-        self.branches: list[str] = []  # that came back, that of HEAD first
+        self._bottle, self._say, self._show, self._end, self._landed = bottle, say, show, end, landed
         self._once = threading.Lock()
         self._begun = self._over = False
         self._held: list[Callable[[], None]] = []  # messages to print
@@ -339,7 +340,7 @@ class HandBack:
         """Fetch the work; return the function that prints the outcome."""
         shown, why = list[str](), ""
         try:
-            shown.append(fetch(self._bottle, shown.append, last=True, out=self._end, landed=self.branches.append))
+            shown.append(fetch(self._bottle, shown.append, last=True, out=self._end, landed=self._landed))
         except Exception as error:  # of any kind: the containers must still be removed
             self.failed = True
             why = str(error) or repr(error)

@@ -113,6 +113,8 @@ def _commit(git_: Git, wanted: Wanted) -> str:
 
 def _named(git_: Git, ref: str, commit: str) -> str:
     """Return a revision for display: its name and abbreviated commit."""
+    if ref == commit:
+        return commit[:10]
     name = git_.text("rev-parse", "--abbrev-ref", "--end-of-options", "HEAD").splitlines()[-1] if ref == "HEAD" else ref
     return f"{name} {commit[:10]}"
 

@@ -64,7 +64,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield "  skills  " + escape_control_chars(", ".join(skill.name for skill in agent.skills))
         yield from (f"  note    {escape_control_chars(note)}" for skill in agent.skills for note in skill.notes)
     if plan.prompt is not None:
-        yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
+        yield f"  prompt  {shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
         yield "  claude  " + quoted(*plan.run.arguments)
     yield from _resumed(plan.run.resumed)
@@ -184,7 +184,8 @@ def ssh(host: SshHost) -> str:
     return f"{host.host} as {host.user}, port {host.port}, key {host.key.path}{asked}"
 
 
-def _shortened(prompt: str) -> str:
+def shortened(prompt: str) -> str:
+    """Return the beginning of a prompt as one harmless line."""
     line = escape_control_chars(" ".join(prompt.split()))
     return line if len(line) <= _PROMPT_SHOWN else line[:_PROMPT_SHOWN].rstrip() + " ..."
 

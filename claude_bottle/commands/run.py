@@ -1,0 +1,347 @@
+"""Run a list of tasks, each in a session of its own, some at a time, and keep what comes of them in a folder."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from claude_bottle.bottle import plan as plans
+from claude_bottle.bottle.plan import Plan, Request, Run
+from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.commands import build, check
+from claude_bottle.documents.escaping import columns, escape_control_chars
+from claude_bottle.errors import ManifestError, RefusedError, RepositoryError, UsageError
+from claude_bottle.host import console
+from claude_bottle.host.machine import Machine, machine_fault
+from claude_bottle.manifest import agent as manifest
+from claude_bottle.manifest import duration, tasks
+from claude_bottle.manifest.agent import Agent
+from claude_bottle.manifest.tasks import Task
+from claude_bottle.manifest.validation import Fault
+from claude_bottle.process import command
+from claude_bottle.process.engine import Engine, EngineFacts
+from claude_bottle.repository import source
+from claude_bottle.repository.clone import Repository, Wanted
+from claude_bottle.session import approvals, conversation, planning, preflight, registries, time_limit
+from claude_bottle.session import start as session
+from claude_bottle.session.approvals import Approval
+from claude_bottle.session.conversation import Strike
+from claude_bottle.session.crew import Crew, Job, Launcher
+from claude_bottle.session.results import Result, Results
+from claude_bottle.session.task import Order
+
+_AT_ONCE = 4  # at most, unless the user wants another number
+_NOT_RUN = "not run"
+_SECONDS = 10.0  # for docker to say which context it uses
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A task with all that it names on this machine: its repository is at the commit that its `ref` is now."""
+
+    task: Task
+    agent: Agent
+    repository: Repository | None = None
+    branch: str = ""
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """Return the repository as the session is to take it."""
+        work = self.repository.work if self.repository else None
+        return Wanted(work.repository, work.commit, branch=self.branch) if work else None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A task of the list and its result, if it has one."""
+
+    task: str
+    result: Result | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as data for json.dumps."""
+        return self.result.as_json() if self.result else {"task": self.task, "state": _NOT_RUN}
+
+    def as_row(self) -> tuple[str, str, str, str]:
+        """Return it as cells of a table."""
+        if not self.result:
+            return self.task, _NOT_RUN, "-", "-"
+        result = self.result
+        return self.task, result.state, duration.written(result.seconds), escape_control_chars(result.branch) or "-"
+
+
+@dataclass(frozen=True)
+class Done:
+    """All tasks of the list, and the exit code."""
+
+    lines: tuple[Line, ...]
+    code: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a `run`; `at_once` None: as many as the engine's memory allows."""
+
+    out: Path
+    at_once: int | None = None
+    yes: bool = False
+    retry: bool = False  # those that have failed
+
+
+def folder(path: Path) -> Path:
+    """Return where the results of a list are kept unless its user chooses another folder."""
+    return path.with_name(f"{path.stem}.results")
+
+
+def run(machine: Machine, path: Path, options: Options) -> Done:
+    """Run the tasks of a list that are not done; return what has become of all.
+
+    Raises ManifestError with every fault of the list, TokenError, RefusedError without a yes, UsageError if another run
+    has the same results, and what the planning of a session raises; after the first start nothing.
+    """
+    wishes = load(machine, path)
+    results = Results(options.out)
+    with results.held():
+        before = {wish.task.name: _before(results, wish.task) for wish in wishes}
+        ahead = [wish for wish in wishes if _is_ahead(before[wish.task.name], retry=options.retry)]
+        now, code = _carried_out(machine, ahead, len(wishes), options, results) if ahead else ({}, 0)
+    lines = tuple(Line(name, now.get(name, result)) for name, result in before.items())
+    return Done(lines, code or int(any(not line.result or line.result.code for line in lines)))
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Return the tasks as a table."""
+    return columns([("TASK", "STATE", "TIME", "BRANCH"), *(line.as_row() for line in lines)])
+
+
+def load(machine: Machine, path: Path) -> list[Wish]:
+    """Return the tasks of a list; raises ManifestError with every fault of it and of the agents that it names."""
+    faults = list[Fault]()
+    known = _Known(machine)
+    slug = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "tasks"
+    wishes = []
+    for task in tasks.read(path, machine.home, faults):
+        agent = known.agent(task)
+        if agent:
+            limited = time_limit.limited(agent, task.time) if task.time else agent
+            wishes.append(Wish(task, limited, known.repository(task, agent), f"bottle/run-{slug}/{task.name}"))
+    faults.sort(key=lambda fault: (fault.line, fault.column))
+    lines = dict.fromkeys((*map(str, faults), *known.faults))
+    if lines:
+        raise ManifestError("\n".join(lines))
+    return wishes
+
+
+class _Known:
+    """The agents and repositories that tasks name, each looked at once; `faults` are those of the agents' manifests."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.faults: list[str] = []
+        self._machine = machine
+        self._agents: dict[str, tuple[Agent | None, str]] = {}
+        self._surveys: dict[Wanted, Repository | RepositoryError] = {}
+
+    def agent(self, task: Task) -> Agent | None:
+        if task.agent not in self._agents:
+            self._agents[task.agent] = self._loaded(task.agent)
+        agent, problem = self._agents[task.agent]
+        if problem:
+            task.fail("agent", problem)
+        return agent
+
+    def _loaded(self, name: str) -> tuple[Agent | None, str]:
+        """Return an agent, and what is wrong with naming it."""
+        try:
+            manifest.require(self._machine.agents, name)
+        except ManifestError as error:
+            return None, str(error)
+        try:
+            [agent] = check.check(self._machine, name)
+        except ManifestError as error:
+            self.faults += str(error).split("\n")
+            return None, ""
+        locked = next((host.key.path for host in agent.bottle.ssh if host.key.encrypted), None)
+        return agent, f"a task cannot prompt for the passphrase of {locked}" if locked else ""
+
+    def repository(self, task: Task, agent: Agent) -> Repository | None:
+        """Return the repository of a task, named by the commit that its revision is now."""
+        try:
+            wanted = source.wanted(agent.repo, task.repo, task.ref, with_changes=False)
+        except UsageError:
+            task.fail("name", 'has a "ref", and no "repo"')
+            return None
+        if not wanted:
+            return None
+        found = self._survey(replace(wanted, path=wanted.path.absolute()))
+        if isinstance(found, Repository):
+            return replace(found, asked=found.work.commit)
+        whole = isinstance(self._survey(replace(wanted, path=wanted.path.absolute(), ref="HEAD")), Repository)
+        task.fail("ref" if whole else "repo", str(found))
+        return None
+
+    def _survey(self, wanted: Wanted) -> Repository | RepositoryError:
+        if wanted not in self._surveys:
+            try:
+                self._surveys[wanted] = source.survey(wanted, planning.client_environment(self._machine), None)
+            except RepositoryError as error:
+                self._surveys[wanted] = error
+        return self._surveys[wanted]
+
+
+def _before(results: Results, task: Task) -> Result | None:
+    """Return the result of an earlier run; None if the task has changed since."""
+    result = results.read(task.name)
+    return result if result and result.hash == task.hash else None
+
+
+def _is_ahead(before: Result | None, *, retry: bool) -> bool:
+    """Return whether a task is to be run: a failure is final until the user wants another try."""
+    return not before or before.interrupted or (retry and before.code != 0)
+
+
+def _carried_out(
+    machine: Machine, wishes: Sequence[Wish], count: int, options: Options, results: Results
+) -> tuple[dict[str, Result], int]:
+    """Show what tasks will do, ask, and run them; return their results, and the exit code if a signal ended it."""
+    machine = session.with_key(session.with_token(machine))
+    if not (options.yes or machine.interactive):
+        raise RefusedError(session.NO_PROMPT)
+    engine = Engine(planning.client_environment(machine))
+    made, facts = _plans(machine, engine, wishes)
+    at_once = min(len(wishes), options.at_once or _room(made, facts))
+    console.show(_summary(wishes, made))
+    more = f" of {count}" if count > len(wishes) else ""  # the others are done, or have failed
+    console.show(f"run     {len(wishes)}{more} task{'' if count == 1 else 's'}, {at_once} at a time")
+    console.show(f"  out     {escape_control_chars(str(options.out))}")
+    if not options.yes:
+        preflight.ask(f"Run {'this task' if len(wishes) == 1 else 'these tasks'}?")
+    unbuilt = [each.agent for each in made if any(image.tag not in facts.present for image in each.images)]
+    if unbuilt:
+        build.build(machine, unbuilt, pull=False, no_cache=False)
+    foreman = _Foreman(machine, results, wishes, _engine(machine))
+    code = 0
+    try:
+        with Teardown(stoppable=False) as undo:
+            crew = Crew(planning.client_environment(machine), undo, foreman.changed, foreman.ended)
+            crew.run([_job(machine, *each) for each in zip(wishes, made, strict=True)], at_once)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    return foreman.results, code
+
+
+def _plans(machine: Machine, engine: Engine, wishes: Sequence[Wish]) -> tuple[list[Plan], EngineFacts]:
+    """Return the plan of each task, its question as the only thing that another task does not share with it.
+
+    What the hosts of registries are read from is built before: they are part of what is shown.
+    """
+    local, requests = engine.is_local(), dict[tuple[object, ...], Request]()
+    keys = [(wish.task.agent, wish.task.time, wish.wanted and wish.wanted.path, wish.task.ref) for wish in wishes]
+    for key, wish in zip(keys, wishes, strict=True):
+        if key not in requests:
+            agent = registries.learned(machine, wish.agent, engine)
+            run = Run(terminal=False)
+            requests[key] = planning.request(machine, agent, run, local=local, repository=wish.repository)
+    asked = list(requests.values())
+    images = [name for each in asked for name in (*(image.tag for image in each.images), each.sidecar_image)]
+    facts = engine.facts(images, asked[0].chosen_network)
+    unbuilt = [each.agent for each in asked if registries.unbuilt(machine, each.agent, facts.present)]
+    if unbuilt:
+        shared = [replace(agent, bottle=replace(agent.bottle, dockerfile=None)) for agent in unbuilt]
+        build.build(machine, shared, pull=False, no_cache=False)
+        return _plans(machine, engine, wishes)
+    found = {key: plans.make(each, facts) for key, each in requests.items()}
+    runs = (Run(terminal=False, question=wish.task.prompt) for wish in wishes)
+    return [replace(found[key], run=run) for key, run in zip(keys, runs, strict=True)], facts
+
+
+def _room(made: Sequence[Plan], facts: EngineFacts) -> int:
+    """Return how many tasks the engine's memory has room for, beside the bottles that run; at least one."""
+    largest = max(each.agent.bottle.limits.memory or 0 for each in made)
+    room = (facts.memory - sum(facts.bottles)) // largest if facts.memory and largest else _AT_ONCE
+    return max(1, min(_AT_ONCE, room))
+
+
+def _summary(wishes: Sequence[Wish], made: Sequence[Plan]) -> str:
+    """Return the tasks below what they may do: one preflight for all that may do the same."""
+    blocks: dict[str, list[str]] = {}
+    there: dict[str, str] = {}
+    for wish, plan in zip(wishes, made, strict=True):
+        bare = replace(plan, agent=replace(plan.agent, prompt=None), run=Run(terminal=False), repository=None)
+        text = preflight.summary(bare, "" if plan.image.tag in plan.facts.present else "(will be built)")
+        lines = blocks.setdefault(text, [])
+        taken = "".join(f"{line}\n" for line in _taken(plan.repository))
+        if there.get(text, "") != taken:
+            there[text] = taken
+            lines.append(taken or "repo    none\n")
+        prompt = f"{preflight.shortened(wish.task.prompt)} ({len(wish.task.prompt)} characters)"
+        lines.append(f"task    {wish.task.name}: {prompt}\n")
+    branches = {wish.branch.rpartition("/")[0] for wish in wishes if wish.repository}
+    back = "".join(f"back    as branches {branch}/<task>\n" for branch in branches)
+    return "".join(text + "".join(lines) for text, lines in blocks.items()) + back
+
+
+def _taken(repository: Repository | None) -> Iterator[str]:
+    if repository:
+        yield f"repo    {escape_control_chars(f'{repository.work.repository} at {repository.ref}')}"
+        yield from (f"  note    {escape_control_chars(note)}" for note in repository.notes)
+
+
+def _job(machine: Machine, wish: Wish, plan: Plan) -> Job:
+    """Return the session of a task, which starts nothing but what was said yes to."""
+    approved = Approval(time.strftime("%Y-%m-%d %H:%M"), approvals.entries(plan))
+
+    def order(news: int) -> Order:
+        return replace(Order.of(news, machine, wish.task.prompt, approved, wish.wanted), time=wish.task.time)
+
+    return Job(wish.task.name, wish.task.agent, order)
+
+
+def _engine(machine: Machine) -> str:
+    """Return the name of the engine for the results: its URL if the user chose it by that, else its context's name."""
+    env = planning.client_environment(machine)
+    words = ("docker", "context", "inspect", "--format", "{{.Name}}")
+    named = command.run(words, env, timeout=_SECONDS).stdout.decode(errors="replace").strip()
+    return env.get("DOCKER_HOST") or named
+
+
+class _Foreman:
+    """Prints what becomes of each task, a line each, and writes its result."""
+
+    def __init__(self, machine: Machine, results: Results, wishes: Sequence[Wish], engine: str) -> None:
+        self.results: dict[str, Result] = {}
+        self._machine, self._folder, self._engine = machine, results, engine
+        self._wishes = {wish.task.name: wish for wish in wishes}
+        self._width = max(map(len, self._wishes))
+
+    def changed(self, launcher: Launcher) -> None:
+        self._say(launcher, f"working, session {launcher.session}" if launcher.session else "starting")
+
+    def ended(self, launcher: Launcher, code: int, interrupted: bool) -> None:
+        wish = self._wishes[launcher.job.name]
+        strike = Strike(conversation.secrets(self._machine, wish.agent))
+        answer, cut = launcher.answer.struck(strike)
+        result = Result(
+            wish.task.name,
+            wish.task.hash,
+            wish.task.agent,
+            self._engine,
+            code,
+            session=launcher.session,
+            branch=next(iter(launcher.branches), ""),
+            error=strike.text(launcher.error),
+            seconds=round(time.monotonic() - launcher.started),
+            interrupted=interrupted and code != 0,
+            cut=cut,
+        )
+        self.results[wish.task.name] = result
+        more = f", branch {result.branch}" if result.branch else ""
+        why = f": {' '.join(result.error.split())}" if result.error else ""
+        self._say(launcher, f"{result.state} after {duration.written(result.seconds)}{more}{why}")
+        try:
+            self._folder.write(result, answer, launcher.log.struck(strike)[0])
+        except OSError as error:
+            self._say(launcher, f"its result is not kept: {machine_fault(error)}")
+
+    def _say(self, launcher: Launcher, what: str) -> None:
+        console.say(escape_control_chars(f"{launcher.job.name:<{self._width}}  {what}"))
