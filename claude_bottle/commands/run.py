@@ -33,6 +33,7 @@ from claude_bottle.session.task import Order
 
 _AT_ONCE = 4  # at most, unless the user wants another number
 _NOT_RUN = "not run"
+_SHOWN = 200  # characters of an error
 _SECONDS = 10.0  # for docker to say which context it uses
 
 
@@ -44,6 +45,7 @@ class Wish:
     agent: Agent
     repository: Repository | None = None
     branch: str = ""
+    own_time: int | None = None  # the limit that the bottle's manifest sets, in seconds
 
     @property
     def wanted(self) -> Wanted | None:
@@ -125,7 +127,8 @@ def load(machine: Machine, path: Path) -> list[Wish]:
         agent = known.agent(task)
         if agent:
             limited = time_limit.limited(agent, task.time) if task.time else agent
-            wishes.append(Wish(task, limited, known.repository(task, agent), f"bottle/run-{slug}/{task.name}"))
+            branch, own = f"bottle/run-{slug}/{task.name}", agent.bottle.limits.time
+            wishes.append(Wish(task, limited, known.repository(task, agent), branch, own))
     faults.sort(key=lambda fault: (fault.line, fault.column))
     lines = dict.fromkeys((*map(str, faults), *known.faults))
     if lines:
@@ -267,7 +270,10 @@ def _summary(wishes: Sequence[Wish], made: Sequence[Plan]) -> str:
     blocks: dict[str, list[str]] = {}
     there: dict[str, str] = {}
     for wish, plan in zip(wishes, made, strict=True):
-        bare = replace(plan, agent=replace(plan.agent, prompt=None), run=Run(terminal=False), repository=None)
+        limits = replace(plan.agent.bottle.limits, time=wish.own_time)
+        bottle = replace(plan.agent.bottle, limits=limits)
+        agent = replace(plan.agent, bottle=bottle, prompt=None)
+        bare = replace(plan, agent=agent, run=Run(terminal=False), repository=None)
         text = preflight.summary(bare, "" if plan.image.tag in plan.facts.present else "(will be built)")
         lines = blocks.setdefault(text, [])
         taken = "".join(f"{line}\n" for line in _taken(plan.repository))
@@ -275,7 +281,8 @@ def _summary(wishes: Sequence[Wish], made: Sequence[Plan]) -> str:
             there[text] = taken
             lines.append(taken or "repo    none\n")
         prompt = f"{preflight.shortened(wish.task.prompt)} ({len(wish.task.prompt)} characters)"
-        lines.append(f"task    {wish.task.name}: {prompt}\n")
+        ends = f", ends after {duration.written(wish.task.time)}" if wish.task.time else ""
+        lines.append(f"task    {wish.task.name}: {prompt}{ends}\n")
     branches = {wish.branch.rpartition("/")[0] for wish in wishes if wish.repository}
     back = "".join(f"back    as branches {branch}/<task>\n" for branch in branches)
     return "".join(text + "".join(lines) for text, lines in blocks.items()) + back
@@ -336,7 +343,9 @@ class _Foreman:
         )
         self.results[wish.task.name] = result
         more = f", branch {result.branch}" if result.branch else ""
-        why = f": {' '.join(result.error.split())}" if result.error else ""
+        # Claude itself prints on stdout why it failed.
+        said = result.error or (answer.decode(errors="replace").strip() if code else "")
+        why = f": {preflight.shortened(said, _SHOWN)}" if said else ""
         self._say(launcher, f"{result.state} after {duration.written(result.seconds)}{more}{why}")
         try:
             self._folder.write(result, answer, launcher.log.struck(strike)[0])

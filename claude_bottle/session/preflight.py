@@ -184,10 +184,10 @@ def ssh(host: SshHost) -> str:
     return f"{host.host} as {host.user}, port {host.port}, key {host.key.path}{asked}"
 
 
-def shortened(prompt: str) -> str:
+def shortened(prompt: str, most: int = _PROMPT_SHOWN) -> str:
     """Return the beginning of a prompt as one harmless line."""
     line = escape_control_chars(" ".join(prompt.split()))
-    return line if len(line) <= _PROMPT_SHOWN else line[:_PROMPT_SHOWN].rstrip() + " ..."
+    return line if len(line) <= most else line[:most].rstrip() + " ..."
 
 
 def _size(count: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import stat
@@ -77,7 +78,7 @@ def launchers(pid: int) -> list[int]:
 
 
 def test_one_yes_covers_all(scene: Scene) -> None:
-    write(scene)
+    write(scene, TWO.replace("second", "second, time: 1h"))
     scene.rule(CLAUDE, stdout="x")
     argv = [str(PATCHED), json.dumps(TRUSTING), "run", "tasks.yaml", "-j", "1"]
     child = pexpect.spawn(sys.executable, argv, env=scene.environ, cwd=str(scene.folder), encoding="utf-8", timeout=300)
@@ -89,7 +90,7 @@ def test_one_yes_covers_all(scene: Scene) -> None:
     child.close()
     assert child.exitstatus == 0, child.before
     assert shown.count("agent   demo") == 1
-    assert "\ntask    one: first (5 characters)\ntask    two: second (6 characters)\n" in shown
+    assert "\ntask    one: first (5 characters)\ntask    two: second (6 characters), ends after 1h\n" in shown
     assert shown.endswith("run     2 tasks, 1 at a time\n  out     tasks.results\n")
     assert [one.code for one in results(scene).values()] == [0, 0]
 
@@ -145,7 +146,8 @@ def test_a_repository_that_moves_on_is_taken_as_it_was_shown(scene: Scene) -> No
 def test_a_failed_task_is_tried_again_only_if_that_is_wanted(scene: Scene) -> None:
     write(scene)
     scene.rule(CLAUDE, stdout="half", code=7, times=1)
-    assert scene.run("run", "tasks.yaml", "--yes", "-j", "1")[0] == 1
+    code, _, err = scene.run("run", "tasks.yaml", "--yes", "-j", "1")
+    assert (code, len(re.findall(r"one  failed \(7\) after [0-9]+s: half\n", err))) == (1, 1)
     assert {name: one.state for name, one in results(scene).items()} == {"one": "failed (7)", "two": "done"}
     assert (scene.folder / "tasks.results" / "one.txt").read_text() == "half"
     code, out, err = scene.run("run", "tasks.yaml", "--json")
