@@ -178,6 +178,7 @@ def main() -> None:
 )
 @click.option("--detach", is_flag=True, help="Go on in the background, and print the session's id.")
 @click.option("--name", type=_Name(), metavar="NAME", help="Name the session, for other commands.")
+@click.option("--on", type=_Text(), metavar="ENGINE", help="Use a docker context of CLAUDE_BOTTLE_ENGINES, or any.")
 @click.option("--keep", is_flag=True, help="Keep the conversation and its results when the session ends.")
 @click.option(
     "--resume",
@@ -191,7 +192,7 @@ def main() -> None:
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
     dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, time: int | None, keep: bool,
-    resume: str | None, detach: bool, name: str | None, task: bool, agents: Path | None,
+    resume: str | None, detach: bool, name: str | None, on: str | None, task: bool, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -213,6 +214,7 @@ def start(
         locked = any(host.key.encrypted for host in loaded.bottle.ssh)
         background = _background(asks=not (yes or yes_if_unchanged) or locked or (yes and resume is not None))
         machine = _machine(agents)  # of the new process, which is the owner of what it makes
+    machine = _on(machine, on, dry_run=dry_run)
     loaded = time_limit.limited(loaded, time) if time else loaded
     terminal = (machine.interactive or detach) and question is None
     run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name or "")
@@ -225,6 +227,15 @@ def start(
         return
     options = session.Options(run, yes, yes_if_unchanged, verbose, wanted, keep=keep or machine.is_on("KEEP"))
     _run(machine, loaded, replace(options, resumed=resumed, background=background))
+
+
+def _on(machine: Machine, on: str | None, *, dry_run: bool = False) -> Machine:
+    """Return the machine with the engine that the user wants."""
+    from claude_bottle.session import engines
+
+    if dry_run and on == engines.ANY:
+        raise click.UsageError("a dry run asks no engine: name one instead of any")
+    return engines.chosen(machine, on) if on else machine
 
 
 def _run(machine: Machine, agent: "Agent", options: "Options") -> None:
@@ -570,7 +581,7 @@ def stop(*, session: tuple[str, ...], every: bool) -> None:
     choice = stop.choose(machine, session, every=every)
     if choice.others:
         console.report(f"{_many(choice.others, 'session')} of other users or hosts left alone")
-    stop.stop(machine, choice.sessions)
+    stop.stop(choice)
     for one in choice.sessions:
         console.report(f"stopped {escape_control_chars(one.id)}")
 
@@ -585,7 +596,7 @@ def cleanup(*, dry_run: bool) -> None:
     from claude_bottle.commands import cleanup
 
     verb = "would remove" if dry_run else "removed"
-    done = cleanup.cleanup(
+    done = cleanup.cleanup_all(
         _machine(None), dry_run=dry_run, notify=lambda item: console.report(f"{verb} {escape_control_chars(str(item))}")
     )
     for count, whose in ((done.living, "still running"), (done.elsewhere, "on other hosts, not checked")):

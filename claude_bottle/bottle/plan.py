@@ -126,6 +126,7 @@ class Plan:
     repository: Repository | None = None  # what is taken in
     key: bytes = field(default=b"", repr=False)  # of the proof that the session is the user's own
     token_source: str = TOKEN_VARIABLE  # where the OAuth token comes from, for people
+    engine: str = ""  # the docker context that the user chose for it
 
     def on(self, facts: EngineFacts) -> "Plan":
         """Return the same session for newer facts: with other addresses if its own are taken.
@@ -313,6 +314,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         repository=request.repository,
         key=machine.key,
         token_source=machine.token_source,
+        engine=machine.engine,
     )
 
 

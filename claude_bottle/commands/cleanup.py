@@ -10,6 +10,7 @@ from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import liveness
 from claude_bottle.process.engine import EGRESS, Engine
+from claude_bottle.session import engines
 from claude_bottle.session.planning import client_environment
 
 
@@ -41,6 +42,17 @@ def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], Non
     seen = {item.session: liveness.liveness(item.owner, machine.owner) for item in judged if item.owner}
     elsewhere = sum(each == "elsewhere" for each in seen.values())
     return Cleaned(dead, tuple(stuck), len(seen) - elsewhere, elsewhere)
+
+
+def cleanup_all(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], None]) -> Cleaned:
+    """Do that on every engine, one after the other; one that does not answer is printed."""
+    done = [cleanup(place, dry_run=dry_run, notify=notify) for place in engines.answering(machine)]
+    return Cleaned(
+        tuple(item for each in done for item in each.dead),
+        tuple(item for each in done for item in each.stuck),
+        sum(each.living for each in done),
+        sum(each.elsewhere for each in done),
+    )
 
 
 def _unused_egress(env: Mapping[str, str], found: Sequence[Leftover], dead: Sequence[Leftover]) -> tuple[Leftover, ...]:

@@ -101,12 +101,18 @@ def agents(host: Machine) -> tuple[str, ...]:
 
 def sessions(host: Machine) -> tuple[str, ...]:
     """Return the ids of the sessions that have a container, the newest first, and the names that users gave them."""
+    from claude_bottle.session import engines
     from claude_bottle.session.planning import client_environment
 
     label = f"{PREFIX}.session"
     shown = f'{{{{.Label "{label}"}}}}\n{{{{.Label "{PREFIX}.name"}}}}'
     words = ("docker", "ps", "--all", "--filter", f"label={label}", "--format", shown)
-    found = _lines(command.run(words, client_environment(host), timeout=_SECONDS))
+    clients = [command.start(words, client_environment(place)) for place in engines.every(host)]
+    try:
+        found = [line for client in clients for line in _lines(client.wait(timeout=_SECONDS))]
+    finally:
+        for client in clients:
+            client.terminate()
     return tuple(dict.fromkeys(filter(None, found)))
 
 

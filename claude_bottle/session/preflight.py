@@ -86,6 +86,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     claude = f", Claude Code {plan.image.claude}" if plan.image.claude else ""
     yield f"image   {plan.image.tag}{claude} {building}"
     yield from (f"  preset  {preset}" for preset in bottle.presets)
+    yield from (f"engine  {escape_control_chars(name)}" for name in (plan.engine,) if name)
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
     shipped = plan.images[-2] if bottle.dockerfile else plan.image
