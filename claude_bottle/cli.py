@@ -279,21 +279,23 @@ def _background(*, asks: bool) -> "Background":
 @main.command()
 @click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("-j", "at_once", type=click.IntRange(min=1), metavar="N", help="So many at a time.")
+@click.option("--on", type=_Text(), metavar="ENGINE", help="Use a docker context of CLAUDE_BOTTLE_ENGINES, or any.")
 @click.option("--out", type=_Folder(), metavar="DIR", help="Folder of the results, instead of <TASKS>.results.")
 @click.option("--retry", is_flag=True, help="Also run tasks that have failed.")
 @click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @_agents_option
 def run(
-    *, tasks: Path, at_once: int | None, out: Path | None, retry: bool, yes: bool, as_json: bool, agents: Path | None
-) -> None:
+    *, tasks: Path, at_once: int | None, on: str | None, out: Path | None, retry: bool, yes: bool, as_json: bool,
+    agents: Path | None,
+) -> None:  # fmt: skip
     """Run a list of tasks, each in its own session.
 
     TASKS is a YAML file. A task that is done is not run again unless it changed; exits with 1 if one failed.
     """
     from claude_bottle.commands import run as listed
 
-    options = listed.Options(out or listed.folder(tasks), at_once, yes, retry)
+    options = listed.Options(out or listed.folder(tasks), at_once, on, yes, retry)
     done = listed.run(_machine(agents), tasks, options)
     text = json.dumps([one.as_json() for one in done.lines], indent=2) if as_json else listed.table(done.lines)
     (console.report if done.code > 1 else console.output)(text)  # the terminal may have gone

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from claude_bottle.bottle import plan as plans
@@ -11,7 +11,7 @@ from claude_bottle.bottle.plan import Plan, Request, Run
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.commands import build, check
 from claude_bottle.documents.escaping import columns, escape_control_chars
-from claude_bottle.errors import ManifestError, RefusedError, RepositoryError, UsageError
+from claude_bottle.errors import EngineError, ManifestError, RefusedError, RepositoryError, UsageError
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine, machine_fault
 from claude_bottle.manifest import agent as manifest
@@ -23,7 +23,7 @@ from claude_bottle.process import command
 from claude_bottle.process.engine import Engine, EngineFacts
 from claude_bottle.repository import source
 from claude_bottle.repository.clone import Repository, Wanted
-from claude_bottle.session import approvals, conversation, planning, preflight, registries, time_limit
+from claude_bottle.session import approvals, conversation, engines, planning, preflight, registries, time_limit
 from claude_bottle.session import start as session
 from claude_bottle.session.approvals import Approval
 from claude_bottle.session.conversation import Strike
@@ -87,6 +87,7 @@ class Options:
 
     out: Path
     at_once: int | None = None
+    on: str | None = None  # an engine, or any
     yes: bool = False
     retry: bool = False  # those that have failed
 
@@ -210,34 +211,70 @@ def _carried_out(
     machine = session.with_key(session.with_token(machine))
     if not (options.yes or machine.interactive):
         raise RefusedError(session.NO_PROMPT)
-    engine = Engine(planning.client_environment(machine))
-    made, facts = _plans(machine, engine, wishes)
-    at_once = min(len(wishes), options.at_once or _room(made, facts))
+    places = engines.wanted(machine, options.on) if options.on else [machine]
+    made, facts = _plans(places[0], wishes)
+    names = [place.engine or _engine(place) for place in places]
+    rooms = [_Room(*each) for each in zip(places, (facts, *_facts(made, places[1:])), names, strict=True)]
+    at_once = min(len(wishes), options.at_once or sum(room.count(made) for room in rooms))
     console.show(_summary(wishes, made))
     more = f" of {count}" if count > len(wishes) else ""  # the others are done, or have failed
-    console.show(f"run     {len(wishes)}{more} task{'' if count == 1 else 's'}, {at_once} at a time")
+    where = f" on {escape_control_chars(', '.join(names))}" if options.on else ""
+    console.show(f"run     {len(wishes)}{more} task{'' if count == 1 else 's'}, {at_once} at a time{where}")
     console.show(f"  out     {escape_control_chars(str(options.out))}")
     if not options.yes:
         preflight.ask(f"Run {'this task' if len(wishes) == 1 else 'these tasks'}?")
-    unbuilt = [each.agent for each in made if any(image.tag not in facts.present for image in each.images)]
-    if unbuilt:
-        build.build(machine, unbuilt, pull=False, no_cache=False)
-    foreman = _Foreman(machine, results, wishes, _engine(machine))
+    for room in rooms:
+        if unbuilt := [
+            each.agent for each in made if any(image.tag not in room.facts.present for image in each.images)
+        ]:
+            build.build(room.place, unbuilt, pull=False, no_cache=False)
+    foreman = _Foreman(machine, results, dict(zip([wish.task.name for wish in wishes], wishes, strict=True)), rooms)
     code = 0
     try:
         with Teardown(stoppable=False) as undo:
             crew = Crew(planning.client_environment(machine), undo, foreman.changed, foreman.ended)
-            crew.run([_job(machine, *each) for each in zip(wishes, made, strict=True)], at_once)
+            crew.run([foreman.job(*each) for each in zip(wishes, made, strict=True)], at_once)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     return foreman.results, code
 
 
-def _plans(machine: Machine, engine: Engine, wishes: Sequence[Wish]) -> tuple[list[Plan], EngineFacts]:
+@dataclass
+class _Room:
+    """An engine, and the tasks that run on it."""
+
+    place: Machine
+    facts: EngineFacts
+    name: str
+    tasks: set[str] = field(default_factory=set)
+
+    def count(self, made: Sequence[Plan]) -> int:
+        """Return how many tasks its memory has room for, beside the bottles that run before; at least one."""
+        largest = max(each.agent.bottle.limits.memory or 0 for each in made)
+        room = (self.facts.memory - sum(self.facts.bottles)) // largest if self.facts.memory and largest else _AT_ONCE
+        return max(1, min(_AT_ONCE, room))
+
+    def left(self, memory: int) -> int:
+        """Return what its memory has left by limits once its tasks have so much each, in bytes."""
+        return self.facts.memory - sum(self.facts.bottles) - memory * len(self.tasks)
+
+
+def _facts(made: Sequence[Plan], places: Sequence[Machine]) -> list[EngineFacts]:
+    """Return the facts of further engines."""
+    images = [name for each in made for name in (*(image.tag for image in each.images), each.sidecar_image)]
+
+    def facts(place: Machine) -> EngineFacts:
+        return Engine(planning.client_environment(place)).facts(images, place.setting("EGRESS_NETWORK"))
+
+    return engines.side_by_side(places, facts) if places else []
+
+
+def _plans(machine: Machine, wishes: Sequence[Wish]) -> tuple[list[Plan], EngineFacts]:
     """Return the plan of each task, its question as the only thing that another task does not share with it.
 
     What the hosts of registries are read from is built before: they are part of what is shown.
     """
+    engine = Engine(planning.client_environment(machine))
     local, requests = engine.is_local(), dict[tuple[object, ...], Request]()
     keys = [(wish.task.agent, wish.task.time, wish.wanted and wish.wanted.path, wish.task.ref) for wish in wishes]
     for key, wish in zip(keys, wishes, strict=True):
@@ -252,17 +289,10 @@ def _plans(machine: Machine, engine: Engine, wishes: Sequence[Wish]) -> tuple[li
     if unbuilt:
         shared = [replace(agent, bottle=replace(agent.bottle, dockerfile=None)) for agent in unbuilt]
         build.build(machine, shared, pull=False, no_cache=False)
-        return _plans(machine, engine, wishes)
+        return _plans(machine, wishes)
     found = {key: plans.make(each, facts) for key, each in requests.items()}
     runs = (Run(terminal=False, question=wish.task.prompt) for wish in wishes)
     return [replace(found[key], run=run) for key, run in zip(keys, runs, strict=True)], facts
-
-
-def _room(made: Sequence[Plan], facts: EngineFacts) -> int:
-    """Return how many tasks the engine's memory has room for, beside the bottles that run; at least one."""
-    largest = max(each.agent.bottle.limits.memory or 0 for each in made)
-    room = (facts.memory - sum(facts.bottles)) // largest if facts.memory and largest else _AT_ONCE
-    return max(1, min(_AT_ONCE, room))
 
 
 def _summary(wishes: Sequence[Wish], made: Sequence[Plan]) -> str:
@@ -273,7 +303,7 @@ def _summary(wishes: Sequence[Wish], made: Sequence[Plan]) -> str:
         limits = replace(plan.agent.bottle.limits, time=wish.own_time)
         bottle = replace(plan.agent.bottle, limits=limits)
         agent = replace(plan.agent, bottle=bottle, prompt=None)
-        bare = replace(plan, agent=agent, run=Run(terminal=False), repository=None)
+        bare = replace(plan, agent=agent, run=Run(terminal=False), repository=None, engine="")
         text = preflight.summary(bare, "" if plan.image.tag in plan.facts.present else "(will be built)")
         lines = blocks.setdefault(text, [])
         taken = "".join(f"{line}\n" for line in _taken(plan.repository))
@@ -294,16 +324,6 @@ def _taken(repository: Repository | None) -> Iterator[str]:
         yield from (f"  note    {escape_control_chars(note)}" for note in repository.notes)
 
 
-def _job(machine: Machine, wish: Wish, plan: Plan) -> Job:
-    """Return the session of a task, which starts nothing but what was said yes to."""
-    approved = Approval(time.strftime("%Y-%m-%d %H:%M"), approvals.entries(plan))
-
-    def order(news: int) -> Order:
-        return replace(Order.of(news, machine, wish.task.prompt, approved, wish.wanted), time=wish.task.time)
-
-    return Job(wish.task.name, wish.task.agent, order)
-
-
 def _engine(machine: Machine) -> str:
     """Return the name of the engine for the results: its URL if the user chose it by that, else its context's name."""
     env = planning.client_environment(machine)
@@ -313,26 +333,46 @@ def _engine(machine: Machine) -> str:
 
 
 class _Foreman:
-    """Prints what becomes of each task, a line each, and writes its result."""
+    """Places each task, prints what becomes of it, a line each, and writes its result."""
 
-    def __init__(self, machine: Machine, results: Results, wishes: Sequence[Wish], engine: str) -> None:
+    def __init__(self, machine: Machine, results: Results, wishes: dict[str, Wish], rooms: list[_Room]) -> None:
         self.results: dict[str, Result] = {}
-        self._machine, self._folder, self._engine = machine, results, engine
-        self._wishes = {wish.task.name: wish for wish in wishes}
-        self._width = max(map(len, self._wishes))
+        self._machine, self._folder, self._wishes, self._rooms = machine, results, wishes, rooms
+        self._where: dict[str, _Room] = {}
+        self._width = max(map(len, wishes))
+
+    def job(self, wish: Wish, plan: Plan) -> Job:
+        """Return the session of a task, which starts nothing but what was said yes to."""
+        approved = Approval(time.strftime("%Y-%m-%d %H:%M"), approvals.entries(plan))
+        memory = plan.agent.bottle.limits.memory or 0
+
+        def order(news: int) -> Order:
+            room = max(self._rooms, key=lambda each: (each.left(memory), -len(each.tasks)))
+            room.tasks.add(wish.task.name)
+            self._where[wish.task.name] = room
+            made = Order.of(news, self._machine, wish.task.prompt, approved, wish.wanted)
+            return replace(made, time=wish.task.time, engine=room.place.engine)
+
+        return Job(wish.task.name, wish.task.agent, order)
 
     def changed(self, launcher: Launcher) -> None:
-        self._say(launcher, f"working, session {launcher.session}" if launcher.session else "starting")
+        engine = self._where[launcher.job.name].place.engine
+        where = f" on {engine}" if engine else ""
+        self._say(launcher, f"working, session {launcher.session}" if launcher.session else f"starting{where}")
 
     def ended(self, launcher: Launcher, code: int, interrupted: bool) -> None:
-        wish = self._wishes[launcher.job.name]
+        wish, room = self._wishes[launcher.job.name], self._where[launcher.job.name]
+        room.tasks.discard(wish.task.name)
+        if code == EngineError.exit_code and len(self._rooms) > 1 and room in self._rooms:
+            self._rooms.remove(room)  # else all that come would go there, where nothing runs
+            console.say(escape_control_chars(f"no further task on {room.name}"))
         strike = Strike(conversation.secrets(self._machine, wish.agent))
         answer, cut = launcher.answer.struck(strike)
         result = Result(
             wish.task.name,
             wish.task.hash,
             wish.task.agent,
-            self._engine,
+            room.name,
             code,
             session=launcher.session,
             branch=next(iter(launcher.branches), ""),

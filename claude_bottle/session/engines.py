@@ -49,17 +49,25 @@ def chosen(machine: Machine, name: str) -> Machine:
 
     Raises UsageError for one that is not named, EngineError if none answers.
     """
-    names = named(machine)
-    if name != ANY and name not in names:
-        known = f"it has {', '.join((*names, ANY))}" if names else "it is not set"
-        raise UsageError(f"--on {escape_control_chars(name)}: not in {_SETTING}; {known}")
-    if name != ANY:
-        return on(machine, name)
-    if not names:
-        raise UsageError(f"--on any: {_SETTING} is not set; it names docker contexts")
-    places = _answering([on(machine, each) for each in names])
+    places = wanted(machine, name)
+    if len(places) == 1:
+        return places[0]
     rooms = side_by_side(places, lambda place: Engine(client_environment(place)).room())
     return max(zip(rooms, places, strict=True), key=lambda pair: pair[0])[1]
+
+
+def wanted(machine: Machine, name: str) -> list[Machine]:
+    """Return the machine with the engine that is wanted, with each that answers if that is `any`.
+
+    Raises UsageError for one that is not named, EngineError if none answers.
+    """
+    names = named(machine)
+    if not names:
+        raise UsageError(f"--on {escape_control_chars(name)}: {_SETTING} is not set; it names docker contexts")
+    if name != ANY and name not in names:
+        known = ", ".join((*names, ANY))
+        raise UsageError(f"--on {escape_control_chars(name)}: not in {_SETTING}; it has {known}")
+    return _answering([on(machine, each) for each in (names if name == ANY else (name,))])
 
 
 def every(machine: Machine) -> list[Machine]:

@@ -19,7 +19,7 @@ from claude_bottle.process import command
 from claude_bottle.process.background import Back
 from claude_bottle.repository.clone import Wanted
 from claude_bottle.selftest.receipt import Receipt
-from claude_bottle.session import time_limit
+from claude_bottle.session import engines, time_limit
 from claude_bottle.session.approvals import Approval, Entry
 from claude_bottle.session.background import Apart
 from claude_bottle.session.bring_up import SessionContext
@@ -42,6 +42,7 @@ class Order:
     ref: str = ""
     branch: str = ""
     time: int | None = None  # seconds
+    engine: str = ""  # the docker context to use, if not the one of docker's own settings
 
     @classmethod
     def of(cls, news: int, machine: Machine, prompt: str, approved: Approval, wanted: Wanted | None) -> "Order":
@@ -96,7 +97,8 @@ class Launcher(Apart):
         )
 
     def prepared(self, machine: Machine, agent: Agent) -> tuple[Machine, Agent]:
-        """Return the machine with the token, and the agent with the task's limit of time."""
+        """Return the machine with the engine and the token, and the agent with the task's limit of time."""
+        machine = engines.on(machine, self._order.engine) if self._order.engine else machine
         environ = {**machine.environ, TOKEN_VARIABLE: self._order.token}
         machine = replace(machine, environ=environ, token_source=self._order.token_source)
         return machine, time_limit.limited(agent, self._order.time) if self._order.time else agent

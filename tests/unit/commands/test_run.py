@@ -302,4 +302,36 @@ def test_as_many_run_at_once_as_the_engine_has_memory_for(
     limits = replace(Limits(), memory=limit and limit << 30)
     plan = replace(plan, agent=replace(plan.agent, bottle=replace(plan.agent.bottle, limits=limits)))
     facts = EngineFacts(memory=memory << 30, bottles=tuple(each << 30 for each in bottles))
-    assert listed._room([plan], facts) == room
+    assert listed._Room(plans.machine(), facts, "").count([plan]) == room
+
+
+TWO_ENGINES = "build-1 build-2"
+
+
+def test_tasks_go_where_the_most_memory_is_left(scene: Scene) -> None:
+    """Of 16 and 8 GiB: a bottle may have four."""
+    names = [f"t{number}" for number in range(5)]
+    write(scene, "agent: demo\ntasks:\n" + "".join(f"- {{name: {name}, prompt: x}}\n" for name in names))
+    for context, memory in (("build-1", 16), ("build-2", 8)):
+        scene.rule("info --format", context=context, stdout=f"false 28.2.2 {memory << 30}\n")
+    code, _, err = scene.run("run", "tasks.yaml", "--yes", "--on", "any", CLAUDE_BOTTLE_ENGINES=TWO_ENGINES)
+    assert code == 0, err
+    assert "run     5 tasks, 5 at a time on build-1, build-2\n" in err
+    assert [one.engine for _, one in sorted(results(scene).items())] == [
+        "build-1", "build-1", "build-2", "build-1", "build-2",
+    ]  # fmt: skip
+    ran = [event.more["env"]["DOCKER_CONTEXT"] for event in scene.calls if event.starts(CLAUDE)]
+    assert (ran.count("build-1"), ran.count("build-2")) == (3, 2)
+
+
+def test_an_engine_that_dies_gets_no_further_task(scene: Scene) -> None:
+    write(scene, f"{TWO}- {{name: three, prompt: third}}\n- {{name: four, prompt: fourth}}\n")
+    scene.rule("network create", context="build-1", code=1, stderr="Cannot connect to the Docker daemon\n")
+    scene.rule("Server.Version}} {{range", context="build-1", code=1, stderr="Cannot connect to the Docker daemon\n")
+    words = ("run", "tasks.yaml", "--yes", "-j", "1", "--on", "any")
+    code, _, err = scene.run(*words, CLAUDE_BOTTLE_ENGINES=TWO_ENGINES)
+    assert code == 1, err
+    assert {name: (one.engine, one.code) for name, one in results(scene).items()} == {
+        "one": ("build-1", 69), **dict.fromkeys(("two", "three", "four"), ("build-2", 0)),
+    }, err  # fmt: skip
+    assert "claude-bottle: no further task on build-1\n" in err

@@ -129,7 +129,7 @@ def test_a_start_is_on_the_engine_that_is_wanted(three: Scene) -> None:
 def test_any_is_the_engine_with_the_most_memory_left(three: Scene, first: int, wanted: str) -> None:
     """By the limits of the bottles that run, however much each really uses."""
     for name, used in (("build-1", first), ("build-2", 2)):
-        three.rule("info", context=name, stdout=f"false 28.2.2 {16 << 30}\n")
+        three.rule("info --format", context=name, stdout=f"false 28.2.2 {16 << 30}\n")
         three.rule("role=agent", context=name, stdout=f"{used << 30}\n")
     code, _, err = three.run("start", "demo", "--yes", "--on", "any", CLAUDE_BOTTLE_ENGINES=TWO)
     assert (code, f"\nengine  {wanted}\n" in err) == (0, True)
@@ -140,7 +140,7 @@ def test_any_is_the_engine_with_the_most_memory_left(three: Scene, first: int, w
     ("setting", "name", "said"),
     [
         ("build-1", "build-3", "--on build-3: not in CLAUDE_BOTTLE_ENGINES; it has build-1, any"),
-        ("", "build-3", "--on build-3: not in CLAUDE_BOTTLE_ENGINES; it is not set"),
+        ("", "build-3", "--on build-3: CLAUDE_BOTTLE_ENGINES is not set; it names docker contexts"),
         ("", "any", "--on any: CLAUDE_BOTTLE_ENGINES is not set; it names docker contexts"),
     ],
 )
