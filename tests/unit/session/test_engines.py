@@ -1,6 +1,7 @@
 """Several engines behind one fake docker, which answers by its context."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,7 +9,7 @@ from claude_bottle.errors import ManifestError
 from claude_bottle.session import engines
 from tests.support import plans
 from tests.support.labels import LIST, objects, row
-from tests.support.owners import ELSEWHERE
+from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.owners import REBOOTED as DEAD
 from tests.support.scene import STEPS, Event, Scene
 
@@ -103,8 +104,16 @@ def test_stop_all_ends_the_sessions_of_all_engines(scene: Scene) -> None:
 def test_cleanup_and_doctor_look_at_all(scene: Scene) -> None:
     scene.rule("context inspect", stdout="default\n")
     scene.rule("ps --all --filter label", context="build-2", stdout=objects("demo-1", DEAD))
-    code, out, _ = scene.run("cleanup", "--dry-run", CLAUDE_BOTTLE_ENGINES=TWO)
-    assert (code, out.count("would remove container claude-bottle-demo-1")) == (0, 2)
+    dead, living = (scene.tmp / f"claude-bottle-{name}-0" for name in ("demo-1", "demo-2"))
+    for folder, owner in ((dead, DEAD), (living, OBSERVER)):
+        folder.mkdir()
+        (folder / "owner").write_text(str(owner))
+    child = scene.launch("cleanup", "--dry-run", CLAUDE_BOTTLE_ENGINES=TWO)
+    out, _ = child.communicate()
+    assert (child.returncode, out.count("would remove container claude-bottle-demo-1")) == (0, 2)
+    assert (out.count("would remove stage dir"), out.splitlines()[-1]) == (1, "1 session still running")
+    for folder in (dead, living):
+        shutil.rmtree(folder)
     scene.rule("version", context="build-1", code=1, stderr=f"{BARS}\n")
     code, out, _ = scene.run("doctor", CLAUDE_BOTTLE_ENGINES=TWO)
     assert code == 69
