@@ -381,12 +381,16 @@ def doctor(*, as_json: bool) -> None:
 @_agents_option
 @click.option("--pull", is_flag=True, help="Pull a newer base image if there is one.")
 @click.option("--no-cache", is_flag=True, help="Rebuild every layer.")
-def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
+@click.option("--to", type=_Text(), metavar="ENGINE", help="Then send them to an engine of CLAUDE_BOTTLE_ENGINES.")
+def build(*, agents: Path | None, pull: bool, no_cache: bool, to: str | None) -> None:
     """Build the images of all bottles."""
     from claude_bottle.commands import build
 
     machine = _machine(agents)
-    build.build(machine, _check(machine), pull=pull, no_cache=no_cache)
+    checked, place = _check(machine), build.target(machine, to) if to else None
+    build.build(machine, checked, pull=pull, no_cache=no_cache)
+    if place:
+        build.send(machine, checked, place, console.report)
 
 
 @main.command()
