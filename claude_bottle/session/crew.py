@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from claude_bottle.cleanup.stack import Teardown
-from claude_bottle.host import installation
-from claude_bottle.process import command
+from claude_bottle.host import console, installation
+from claude_bottle.process import command, stream
 from claude_bottle.process.command import Client
 from claude_bottle.session.conversation import Heard
 from claude_bottle.session.records import ANSWER, MIB, MOST
@@ -149,15 +149,16 @@ class Crew:
                 self._ended(launcher, launcher.close(), self._ending)
 
     def _end(self) -> None:
-        """End all in order, and wait until they have ended; once more if the user asks again."""
+        """End all in order, and wait until they have ended. Each further Ctrl-C is passed on: the second one counts."""
         self._ending = True
         self._waiting.clear()
+        asked = stream.aborts()
         for launcher in self._running:
             launcher.ask_to_end()
-        asked = False
         while self._running:
             self._look()
-            if self._undo.late and not asked:
-                asked = True
+            if stream.aborts() > asked:
+                console.say("bringing the work back; Ctrl-C again gives it up")
+                asked = stream.aborts()
                 for launcher in self._running:
                     launcher.ask_to_end()

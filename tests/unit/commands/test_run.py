@@ -1,11 +1,13 @@
 """Lists of tasks with a fake docker: the launcher and those that it starts are real children."""
 
+import contextlib
 import json
 import os
 import re
 import select
 import signal
 import stat
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +188,25 @@ def test_a_signal_ends_all_in_order_and_the_next_run_does_the_rest(scene: Scene,
     assert sum(event.starts("rm --force --volumes claude-bottle-demo-0a1b2c3d-sidecar") for event in scene.calls) == 2
     code, out, err = scene.run("run", "tasks.yaml", "--yes")
     assert (code, err.count("starting")) == (0, 3)
+
+
+def test_further_signals_give_up_bringing_the_work_back(scene: Scene) -> None:
+    scene.environ["PATH"] += f":{os.environ['PATH']}"
+    users(scene.folder / "user", {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"})
+    write(scene, TWO + "repo: user\n")
+    scene.rule(CLAUDE, fifo="claude", times=1)
+    scene.rule(" keep ", fifo="keep")
+    child = scene.launch("run", "tasks.yaml", "--yes", "-j", "1")
+    with scene.held("claude"):
+        child.send_signal(signal.SIGINT)
+    with scene.held("keep"):
+        while child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(1)
+    code, _, err = scene.end(child)
+    assert (code, "claude-bottle: bringing the work back; Ctrl-C again gives it up\n" in err) == (130, True)
+    assert "given up while " in (scene.folder / "tasks.results" / "one.log").read_text()
 
 
 def test_a_launcher_that_is_killed_is_a_failed_task(scene: Scene) -> None:
