@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -136,12 +136,12 @@ def ended(machine: Machine) -> list[Ended]:
     return [Ended(record.facts) for record in kept if record.facts and record.facts.detached]
 
 
-def sessions(machine: Machine, *, usage: bool = False) -> list[Line]:
+def sessions(machine: Machine, *, usage: bool = False, say: Callable[[str], None] = console.say) -> list[Line]:
     """Return every session, the oldest first, with its bottle's usage if wanted; raises EngineError or DockerError.
 
-    Of more engines, one that does not answer is printed.
+    `say` is called with a line for each engine that does not answer, if there are more.
     """
-    places = engines.answering(machine)
+    places = engines.answering(machine, say)
     known = engines.listed(places)
 
     def lines(place: Machine) -> list[Line]:
@@ -162,11 +162,13 @@ def _lines(machine: Machine, found: Sequence[Session], *, usage: bool) -> list[L
     return [Line(*each, usage, machine.engine) for each in zip(found, ages, tallies, known, strict=True)]
 
 
-def listed(machine: Machine, *, usage: bool = False) -> tuple[list[Line | Ended], BottleError | None]:
+def listed(
+    machine: Machine, *, usage: bool = False, say: Callable[[str], None] = console.say
+) -> tuple[list[Line | Ended], BottleError | None]:
     """Return all sessions: what has ended, then what has containers, or the error for which that is not known."""
     gone = ended(machine)
     try:
-        running = sessions(machine, usage=usage)
+        running = sessions(machine, usage=usage, say=say)
     except BottleError as error:
         return list(gone), error
     ids = {line.session.id for line in running}
@@ -231,10 +233,11 @@ def _renewed(machine: Machine, *, usage: bool) -> "Future[str]":
 
 
 def _page(machine: Machine, *, usage: bool) -> str:
-    found, error = listed(machine, usage=usage)
+    said = list[str]()
+    found, error = listed(machine, usage=usage, say=said.append)
     if error:
         raise error
-    return f"{_heading()}\n\n{table(found, usage=usage)}"
+    return "\n".join((_heading(), "", table(found, usage=usage), *said))
 
 
 def _heading() -> str:

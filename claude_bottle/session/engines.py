@@ -81,18 +81,18 @@ def every(machine: Machine) -> list[Machine]:
     return [replace(machine, environ=only, engine=own), *(on(machine, name) for name in names if name != own)]
 
 
-def answering(machine: Machine) -> list[Machine]:
-    """Return those that answer, and print which do not; raises EngineError if none does."""
-    return _answering(every(machine))
+def answering(machine: Machine, say: Callable[[str], None] = console.say) -> list[Machine]:
+    """Return those that answer; `say` is called with a line for each other one. Raises EngineError if none does."""
+    return _answering(every(machine), say)
 
 
-def _answering(places: list[Machine]) -> list[Machine]:
+def _answering(places: list[Machine], say: Callable[[str], None] = console.say) -> list[Machine]:
     if len(places) == 1:
         return places  # whatever is asked of it says what is wrong
     found = probed(places)
     for place, why in found:
         if why:
-            console.say(escape_control_chars(f"engine {place.engine} does not answer: {why}"))
+            say(escape_control_chars(f"engine {place.engine} does not answer: {why}"))
     living = [place for place, why in found if not why]
     if not living:
         raise EngineError("no engine answers")

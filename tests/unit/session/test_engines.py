@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 
+import pexpect
 import pytest
 
 from claude_bottle.errors import ManifestError
@@ -11,7 +13,7 @@ from tests.support import plans
 from tests.support.labels import LIST, objects, row
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.owners import REBOOTED as DEAD
-from tests.support.scene import STEPS, Event, Scene
+from tests.support.scene import PATCHED, STEPS, Event, Scene
 
 TWO = "build-1 build-2"
 BARS = "cannot connect to the docker daemon at tcp://build-1"
@@ -45,6 +47,21 @@ def test_an_engine_that_does_not_answer_is_told_and_the_others_are_listed(three:
     code, out, err = three.run("list", CLAUDE_BOTTLE_ENGINES=TWO)
     assert (code, err) == (0, f"claude-bottle: engine build-1 does not answer: {BARS}\n")
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["demo-1", "demo-3"]
+
+
+def test_a_watch_shows_it_in_its_page(three: Scene) -> None:
+    """On stderr it would be drawn over."""
+    three.rule("version", context="build-1", code=1, stderr=f"{BARS}\n")
+    argv, env = [str(PATCHED), "{}", "list", "--watch"], three.environ | {"CLAUDE_BOTTLE_ENGINES": TWO}
+    child = pexpect.spawn(sys.executable, argv, env=env, encoding="utf-8", timeout=300, dimensions=(24, 100))
+    child.expect_exact("\x1b[?1049h")
+    child.expect_exact("demo-3")
+    child.expect_exact(f"engine build-1 does not answer: {BARS}")
+    assert not str(child.before).endswith("claude-bottle: ")  # as a message has it
+    child.send("q")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
 
 
 def test_if_none_answers_that_is_the_error(scene: Scene) -> None:
