@@ -24,7 +24,7 @@ _IOREG = ("/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
 _HARDWARE = re.compile(rb'"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"')
 _SHOWN = 4096  # characters of a command line that are looked at
 # A Python that runs our program, which starts a session by either command.
-_LAUNCHER = re.compile(r"^.*python[^/\n]*\s.*?(?<![^\s/])(cli\.py|claude-bottle)\s+(start|verify)(?!\S)", re.I | re.S)
+_LAUNCHER = re.compile(r"^.*python[^/\n]*\s.*?(?<![^\s/])(cli\.py|claude.bottle)\s+(start|verify)(?!\S)", re.I | re.S)
 
 
 @dataclass(frozen=True)
