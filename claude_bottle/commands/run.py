@@ -27,7 +27,7 @@ from claude_bottle.session import approvals, conversation, engines, planning, pr
 from claude_bottle.session import start as session
 from claude_bottle.session.approvals import Approval
 from claude_bottle.session.conversation import Strike
-from claude_bottle.session.crew import Crew, Job, Launcher
+from claude_bottle.session.crew import Crew, Job, Running
 from claude_bottle.session.results import Result, Results
 from claude_bottle.session.task import Order
 
@@ -221,6 +221,8 @@ def _carried_out(
     where = f" on {escape_control_chars(', '.join(names))}" if options.on else ""
     console.show(f"run     {len(wishes)}{more} task{'' if count == 1 else 's'}, {at_once} at a time{where}")
     console.show(f"  out     {escape_control_chars(str(options.out))}")
+    if all(room.facts.memory for room in rooms) and at_once * _largest(made) > sum(room.left(0) for room in rooms):
+        console.show("  warning their memory may be more than is left")
     if not options.yes:
         preflight.ask(f"Run {'this task' if len(wishes) == 1 else 'these tasks'}?")
     for room in rooms:
@@ -250,13 +252,18 @@ class _Room:
 
     def count(self, made: Sequence[Plan]) -> int:
         """Return how many tasks its memory has room for, beside the bottles that run before; at least one."""
-        largest = max(each.agent.bottle.limits.memory or 0 for each in made)
+        largest = _largest(made)
         room = (self.facts.memory - sum(self.facts.bottles)) // largest if self.facts.memory and largest else _AT_ONCE
         return max(1, min(_AT_ONCE, room))
 
     def left(self, memory: int) -> int:
         """Return what its memory has left by limits once its tasks have so much each, in bytes."""
         return self.facts.memory - sum(self.facts.bottles) - memory * len(self.tasks)
+
+
+def _largest(made: Sequence[Plan]) -> int:
+    """Return the largest limit of memory of all tasks, in bytes; 0 if none has one."""
+    return max(each.agent.bottle.limits.memory or 0 for each in made)
 
 
 def _facts(made: Sequence[Plan], places: Sequence[Machine]) -> list[EngineFacts]:
@@ -276,7 +283,7 @@ def _plans(machine: Machine, wishes: Sequence[Wish]) -> tuple[list[Plan], Engine
     """
     engine = Engine(planning.client_environment(machine))
     local, requests = engine.is_local(), dict[tuple[object, ...], Request]()
-    keys = [(wish.task.agent, wish.task.time, wish.wanted and wish.wanted.path, wish.task.ref) for wish in wishes]
+    keys = [(wish.task.agent, wish.task.time, wish.repository) for wish in wishes]
     for key, wish in zip(keys, wishes, strict=True):
         if key not in requests:
             agent = registries.learned(machine, wish.agent, engine)
@@ -351,19 +358,22 @@ class _Foreman:
             room.tasks.add(wish.task.name)
             self._where[wish.task.name] = room
             made = Order.of(news, self._machine, wish.task.prompt, approved, wish.wanted)
-            return replace(made, time=wish.task.time, engine=room.place.engine)
+            # By its name: the user may choose another context meanwhile.
+            named = "" if room.place.environ.get("DOCKER_HOST") else room.name
+            return replace(made, time=wish.task.time, engine=named)
 
         return Job(wish.task.name, wish.task.agent, order)
 
-    def changed(self, launcher: Launcher) -> None:
+    def changed(self, launcher: Running) -> None:
         engine = self._where[launcher.job.name].place.engine
         where = f" on {engine}" if engine else ""
         self._say(launcher, f"working, session {launcher.session}" if launcher.session else f"starting{where}")
 
-    def ended(self, launcher: Launcher, code: int, interrupted: bool) -> None:
+    def ended(self, launcher: Running, code: int, interrupted: bool) -> None:
         wish, room = self._wishes[launcher.job.name], self._where[launcher.job.name]
         room.tasks.discard(wish.task.name)
-        if code == EngineError.exit_code and len(self._rooms) > 1 and room in self._rooms:
+        unusable = code == EngineError.exit_code and launcher.error  # else the code is claude's own
+        if unusable and len(self._rooms) > 1 and room in self._rooms:
             self._rooms.remove(room)  # else all that come would go there, where nothing runs
             console.say(escape_control_chars(f"no further task on {room.name}"))
         strike = Strike(conversation.secrets(self._machine, wish.agent))
@@ -392,5 +402,5 @@ class _Foreman:
         except OSError as error:
             self._say(launcher, f"its result is not kept: {machine_fault(error)}")
 
-    def _say(self, launcher: Launcher, what: str) -> None:
+    def _say(self, launcher: Running, what: str) -> None:
         console.say(escape_control_chars(f"{launcher.job.name:<{self._width}}  {what}"))

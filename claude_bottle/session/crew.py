@@ -32,7 +32,7 @@ class Job:
     order: Callable[[int], Order] = field(repr=False)
 
 
-class Launcher:
+class Running:
     """A launcher that runs, or has ended."""
 
     def __init__(self, job: Job, client: Client, news: int) -> None:
@@ -105,13 +105,13 @@ class Crew:
         self,
         env: Mapping[str, str],
         undo: Teardown,
-        changed: Callable[[Launcher], None],
-        ended: Callable[[Launcher, int, bool], None],
+        changed: Callable[[Running], None],
+        ended: Callable[[Running, int, bool], None],
     ) -> None:
         """Start nothing yet; `env` is the launchers' environment."""
         self._env, self._undo, self._changed, self._ended = env, undo, changed, ended
         self._waiting = deque[Job]()
-        self._running: list[Launcher] = []
+        self._running: list[Running] = []
         self._ending = False
         undo.arm(0, "tasks", self._end)
 
@@ -129,7 +129,7 @@ class Crew:
             with self._undo.shielded():
                 argv = (*installation.itself(), "start", job.agent, "--task")
                 client = command.start(argv, self._env, inherited=(telling,))
-                self._running.append(Launcher(job, client, news))
+                self._running.append(Running(job, client, news))
                 client.give(job.order(telling).written())
         finally:
             os.close(telling)

@@ -326,6 +326,14 @@ def test_as_many_run_at_once_as_the_engine_has_memory_for(
     assert listed._Room(plans.machine(), facts, "").count([plan]) == room
 
 
+@pytest.mark.parametrize(("memory", "warns"), [(16, False), (6, True)])
+def test_more_at_once_than_there_is_memory_for_is_warned_of(scene: Scene, memory: int, warns: bool) -> None:
+    write(scene)
+    scene.rule("info --format", stdout=f"false 28.2.2 {memory << 30}\n")
+    code, _, err = scene.run("run", "tasks.yaml", "--yes", "-j", "2")
+    assert (code, "  warning their memory may be more than is left\n" in err) == (0, warns)
+
+
 TWO_ENGINES = "build-1 build-2"
 
 
