@@ -133,8 +133,13 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--agents", type=_Folder(), metavar="DIR", help="Folder of the manifests.")(command)
 
 
+def _on_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    names, told = _completer("engines"), "Use a docker context of CLAUDE_BOTTLE_ENGINES, or any."
+    return click.option("--on", type=_Text(), metavar="ENGINE", shell_complete=names, help=told)(command)
+
+
 def _completer(kinds: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return a completion function for "agents", "sessions", "kept" or "refs", or for more than one kind."""
+    """Return a completion function for "agents", "sessions", "kept", "engines" or "refs", or for more than one kind."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from claude_bottle.commands import completion
@@ -178,7 +183,7 @@ def main() -> None:
 )
 @click.option("--detach", is_flag=True, help="Go on in the background, and print the session's id.")
 @click.option("--name", type=_Name(), metavar="NAME", help="Name the session, for other commands.")
-@click.option("--on", type=_Text(), metavar="ENGINE", help="Use a docker context of CLAUDE_BOTTLE_ENGINES, or any.")
+@_on_option
 @click.option("--keep", is_flag=True, help="Keep the conversation and its results when the session ends.")
 @click.option(
     "--resume",
@@ -279,7 +284,7 @@ def _background(*, asks: bool) -> "Background":
 @main.command()
 @click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("-j", "at_once", type=click.IntRange(min=1), metavar="N", help="So many at a time.")
-@click.option("--on", type=_Text(), metavar="ENGINE", help="Use a docker context of CLAUDE_BOTTLE_ENGINES, or any.")
+@_on_option
 @click.option("--out", type=_Folder(), metavar="DIR", help="Folder of the results, instead of <TASKS>.results.")
 @click.option("--retry", is_flag=True, help="Also run tasks that have failed.")
 @click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")

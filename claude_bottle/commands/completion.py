@@ -123,6 +123,13 @@ def kept(host: Machine) -> tuple[str, ...]:
     return tuple(record.session for record in Records.of(host).all())
 
 
+def engines(host: Machine) -> tuple[str, ...]:
+    """Return what `--on` takes."""
+    from claude_bottle.session import engines
+
+    return (*engines.named(host), engines.ANY)
+
+
 def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]:
     """Return the branches and tags of `repo`, else of the agent's repository, else of the current directory's."""
     from claude_bottle.manifest.agent import load_agent
@@ -137,7 +144,7 @@ def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]
 
 
 def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequence[str], incomplete: str) -> list[str]:
-    """Return the "agents", "sessions", "kept" (sessions) or "refs", or more kinds, that begin with `incomplete`.
+    """Return "agents", "sessions", "kept" (sessions), "engines" or "refs", or more kinds, that begin with `incomplete`.
 
     `given` are the parameters on the command line, `rest` the words that could not be assigned to any.
     """
@@ -150,6 +157,7 @@ def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequen
                 agents(host) if kind == "agents"
                 else sessions(host) if kind == "sessions"
                 else kept(host) if kind == "kept"
+                else engines(host) if kind == "engines"
                 else refs(host, repo, cast("str | None", agent))
             )  # fmt: skip
     # What a script reads is one a line; nobody wants to type what cannot be seen.
