@@ -153,6 +153,8 @@ class Crew:
         self._ending = True
         self._waiting.clear()
         asked = stream.aborts()
+        if count := len(self._running):
+            console.say(f"ending {count} task{'' if count == 1 else 's'} in order, with the work")
         for launcher in self._running:
             launcher.ask_to_end()
         while self._running:

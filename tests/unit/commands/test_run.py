@@ -181,7 +181,7 @@ def test_a_signal_ends_all_in_order_and_the_next_run_does_the_rest(scene: Scene,
     with scene.held("one"), scene.held("two"):
         child.send_signal(number)
         code, out, err = scene.end(child)
-    assert code == 128 + number, err
+    assert (code, "claude-bottle: ending 2 tasks in order, with the work\n" in err) == (128 + number, True), err
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [
         ["one", "interrupted"], ["two", "interrupted"], ["three", "not"],
     ]  # fmt: skip
