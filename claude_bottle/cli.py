@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -134,8 +134,13 @@ def _agents_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--agents", type=_Folder(), metavar="DIR", help="Folder of the manifests.")(command)
 
 
+def _on_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    names, told = _completer("engines"), "Use a docker context of CLAUDE_BOTTLE_ENGINES, or any."
+    return click.option("--on", type=_Text(), metavar="ENGINE", shell_complete=names, help=told)(command)
+
+
 def _completer(kinds: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return a completion function for "agents", "sessions", "kept" or "refs", or for more than one kind."""
+    """Return a completion function for "agents", "sessions", "kept", "engines" or "refs", or for more than one kind."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from claude_bottle.commands import completion
@@ -179,6 +184,7 @@ def main() -> None:
 )
 @click.option("--detach", is_flag=True, help="Go on in the background, and print the session's id.")
 @click.option("--name", type=_Name(), metavar="NAME", help="Name the session, for other commands.")
+@_on_option
 @click.option("--keep", is_flag=True, help="Keep the conversation and its results when the session ends.")
 @click.option(
     "--resume",
@@ -187,11 +193,12 @@ def main() -> None:
     shell_complete=_completer("kept"),
     help="Go on with a kept conversation in a new bottle.",
 )
+@click.option("--task", is_flag=True, hidden=True)  # by which `run` starts its launchers
 @_agents_option
 def start(
     *, agent: str, claude_arguments: tuple[str, ...], question: str | None, yes: bool, yes_if_unchanged: bool,
     dry_run: bool, verbose: bool, repo: Path | None, ref: str | None, with_changes: bool, time: int | None, keep: bool,
-    resume: str | None, detach: bool, name: str | None, agents: Path | None,
+    resume: str | None, detach: bool, name: str | None, on: str | None, task: bool, agents: Path | None,
 ) -> None:  # fmt: skip
     """Start an agent in its bottle.
 
@@ -204,6 +211,8 @@ def start(
 
     if yes and yes_if_unchanged:
         raise click.UsageError("--yes and --yes-if-unchanged exclude each other")
+    if task:
+        _task(_machine(agents), agent)
     machine, background = _machine(agents), None
     [loaded] = _check(machine, agent)
     if detach and not dry_run:
@@ -211,6 +220,7 @@ def start(
         locked = any(host.key.encrypted for host in loaded.bottle.ssh)
         background = _background(asks=not (yes or yes_if_unchanged) or locked or (yes and resume is not None))
         machine = _machine(agents)  # of the new process, which is the owner of what it makes
+    machine = _on(machine, on, dry_run=dry_run)
     loaded = time_limit.limited(loaded, time) if time else loaded
     terminal = (machine.interactive or detach) and question is None
     run = Run(terminal=terminal, question=question, arguments=claude_arguments, name=name or "")
@@ -225,6 +235,15 @@ def start(
     _run(machine, loaded, replace(options, resumed=resumed, background=background))
 
 
+def _on(machine: Machine, on: str | None, *, dry_run: bool = False) -> Machine:
+    """Return the machine with the engine that the user wants."""
+    from claude_bottle.session import engines
+
+    if dry_run and on == engines.ANY:
+        raise click.UsageError("a dry run asks no engine: name one instead of any")
+    return engines.chosen(machine, on) if on else machine
+
+
 def _run(machine: Machine, agent: "Agent", options: "Options") -> None:
     from claude_bottle.session import names
     from claude_bottle.session import start as session
@@ -234,6 +253,20 @@ def _run(machine: Machine, agent: "Agent", options: "Options") -> None:
             return session.start(machine, agent, options)
 
     sys.exit(options.background.run(started, _failed) if options.background else started())
+
+
+def _task(machine: Machine, agent: str) -> NoReturn:
+    """Run the session that `run` has ordered on stdin."""
+    from claude_bottle.session import start as session
+    from claude_bottle.session.task import Launcher, Order
+
+    launcher = Launcher(Order.read())
+
+    def started() -> int:
+        [loaded] = _check(machine, agent)
+        return session.start(*launcher.prepared(machine, loaded), launcher.options())
+
+    sys.exit(launcher.run(started, _failed))
 
 
 def _background(*, asks: bool) -> "Background":
@@ -247,6 +280,32 @@ def _background(*, asks: bool) -> "Background":
     if parted.said:
         console.output(parted.said)
     sys.exit(parted.code)
+
+
+@main.command()
+@click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-j", "at_once", type=click.IntRange(min=1), metavar="N", help="So many at a time.")
+@_on_option
+@click.option("--out", type=_Folder(), metavar="DIR", help="Folder of the results, instead of <TASKS>.results.")
+@click.option("--retry", is_flag=True, help="Also run tasks that have failed.")
+@click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@_agents_option
+def run(
+    *, tasks: Path, at_once: int | None, on: str | None, out: Path | None, retry: bool, yes: bool, as_json: bool,
+    agents: Path | None,
+) -> None:  # fmt: skip
+    """Run a list of tasks, each in its own session.
+
+    TASKS is a YAML file. A task that is done is not run again unless it changed; exits with 1 if one failed.
+    """
+    from claude_bottle.commands import run as listed
+
+    options = listed.Options(out or listed.folder(tasks), at_once, on, yes, retry)
+    done = listed.run(_machine(agents), tasks, options)
+    text = json.dumps([one.as_json() for one in done.lines], indent=2) if as_json else listed.table(done.lines)
+    (console.report if done.code > 1 else console.output)(text)  # the terminal may have gone
+    sys.exit(done.code)
 
 
 @main.command()
@@ -303,7 +362,7 @@ def _task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _task(
+def _packed(
     machine: Machine, *, agent: str, question: str, repo: Path | None, ref: str | None, with_changes: bool,
     time: int | None,
 ) -> "tuple[Agent, PackingOptions]":  # fmt: skip
@@ -317,7 +376,7 @@ def _task(
 @fleet.command()
 @_task_options
 @click.option("-y", "--yes", is_flag=True, help="Skip the prompt.")
-@click.option("--on", metavar="ENGINE", help="Engine of CLAUDE_BOTTLE_ENGINES, instead of the first.")
+@_on_option
 def submit(*, agents: Path | None, on: str | None, yes: bool, **task: Any) -> None:
     """Start a task in a container of an engine, and print its id.
 
@@ -326,7 +385,7 @@ def submit(*, agents: Path | None, on: str | None, yes: bool, **task: Any) -> No
     from claude_bottle.commands import fleet
 
     machine = _machine(agents)
-    console.output(fleet.submit(machine, *_task(machine, **task), on=on, yes=yes))
+    console.output(fleet.submit(machine, *_packed(machine, **task), on=on, yes=yes))
 
 
 @fleet.command("list")
@@ -336,8 +395,6 @@ def list_tasks(*, as_json: bool) -> None:
     from claude_bottle.commands import fleet
 
     found = fleet.listed(_machine(None))
-    for name, why in found.silent.items():
-        console.say(escape_control_chars(f"{name}: {why}"))
     console.output(found.as_json() if as_json else found.table())
 
 
@@ -391,7 +448,7 @@ def pack(*, agents: Path | None, **task: Any) -> None:
     from claude_bottle.fleet import packing
 
     machine = _machine(agents)
-    packing.pack(machine, *_task(machine, **task), console.binary(out=True))
+    packing.pack(machine, *_packed(machine, **task), console.binary(out=True))
 
 
 @fleet.command("secrets")
@@ -475,12 +532,16 @@ def doctor(*, as_json: bool) -> None:
 @_agents_option
 @click.option("--pull", is_flag=True, help="Pull a newer base image if there is one.")
 @click.option("--no-cache", is_flag=True, help="Rebuild every layer.")
-def build(*, agents: Path | None, pull: bool, no_cache: bool) -> None:
+@click.option("--to", type=_Text(), metavar="ENGINE", help="Then send them to an engine of CLAUDE_BOTTLE_ENGINES.")
+def build(*, agents: Path | None, pull: bool, no_cache: bool, to: str | None) -> None:
     """Build the images of all bottles."""
     from claude_bottle.commands import build
 
     machine = _machine(agents)
-    build.build(machine, _check(machine), pull=pull, no_cache=no_cache)
+    checked, place = _check(machine), build.target(machine, to) if to else None
+    build.build(machine, checked, pull=pull, no_cache=no_cache)
+    if place:
+        build.send(machine, checked, place, console.report)
 
 
 @main.command()
@@ -677,7 +738,7 @@ def stop(*, session: tuple[str, ...], every: bool) -> None:
     choice = stop.choose(machine, session, every=every)
     if choice.others:
         console.report(f"{_many(choice.others, 'session')} of other users or hosts left alone")
-    stop.stop(machine, choice.sessions)
+    stop.stop(choice)
     for one in choice.sessions:
         console.report(f"stopped {escape_control_chars(one.id)}")
 
@@ -692,7 +753,7 @@ def cleanup(*, dry_run: bool) -> None:
     from claude_bottle.commands import cleanup
 
     verb = "would remove" if dry_run else "removed"
-    done = cleanup.cleanup(
+    done = cleanup.cleanup_all(
         _machine(None), dry_run=dry_run, notify=lambda item: console.report(f"{verb} {escape_control_chars(str(item))}")
     )
     for count, whose in ((done.living, "still running"), (done.elsewhere, "on other hosts, not checked")):

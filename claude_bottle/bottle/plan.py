@@ -128,6 +128,7 @@ class Plan:
     repository: Repository | None = None  # what is taken in
     key: bytes = field(default=b"", repr=False)  # of the proof that the session is the user's own
     token_source: str = TOKEN_VARIABLE  # where the OAuth token comes from, for people
+    engine: str = ""  # the docker context that the user chose for it
 
     def on(self, facts: EngineFacts) -> "Plan":
         """Return the same session for newer facts: with other addresses if its own are taken.
@@ -165,7 +166,7 @@ class Plan:
     @property
     def branch(self) -> str:
         """Return the name of the branch that the bottle's work is on."""
-        return f"bottle/{self.session}"
+        return self.repository.work.back(self.session) if self.repository else f"bottle/{self.session}"
 
     @property
     def sidecar(self) -> str:
@@ -321,6 +322,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         repository=request.repository,
         key=machine.key,
         token_source=machine.token_source,
+        engine=machine.engine,
     )
 
 

@@ -26,7 +26,7 @@ from claude_bottle.host.machine import Machine
 from claude_bottle.process import container, liveness
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine
-from claude_bottle.session import registry
+from claude_bottle.session import engines, registry
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
@@ -81,8 +81,8 @@ def allow(machine: Machine, name: str, hosts: Sequence[Host], *, save: bool) -> 
 
     Raises ManifestError or UsageError, before anything is allowed, DockerError or EngineError.
     """
+    machine, session = engines.find(machine, name)
     env = client_environment(machine)
-    session = registry.find(registry.listed(env), name)
     if save and liveness.liveness(session.owner, machine.owner) == "elsewhere":
         raise ManifestError(f"{_manifest(session)}: not saved, it is on another machine; nothing was allowed")
     if save and not session.is_proven(machine.key):
@@ -104,8 +104,8 @@ def refused(machine: Machine, name: str) -> Generator[tuple[str, Host], None, No
     """
     if not machine.interactive:
         raise RefusedError("cannot ask: stdin is not a terminal; name the hosts instead")
-    env = client_environment(machine)
-    session, refusals, asked = registry.find(registry.listed(env), name), events.Refusals(_SEEN), 0
+    machine, session = engines.find(machine, name)
+    env, refusals, asked = client_environment(machine), events.Refusals(_SEEN), 0
     with contextlib.closing(logs.logs(machine, session.id, follow=True, blocked=True)) as found:
         for event in found:
             host = refusals.first(event)

@@ -1,15 +1,21 @@
-"""Build the images of bottles."""
+"""Build the images of bottles, and send them to another engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from claude_bottle.cleanup.stack import Teardown
-from claude_bottle.errors import DockerError
+from claude_bottle.documents.escaping import escape_control_chars
+from claude_bottle.egress import allowlist
+from claude_bottle.errors import DockerError, UsageError
 from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.agent import Agent
+from claude_bottle.process import command, stream
 from claude_bottle.process.engine import Engine
-from claude_bottle.session import planning, registries
+from claude_bottle.process.stream import Feed
+from claude_bottle.session import engines, planning, registries
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Step
+
+_LONGEST = 7200.0  # seconds to send images
 
 
 def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bool) -> None:
@@ -34,3 +40,34 @@ def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bo
                 raise DockerError(f"{one.tag}: docker build failed, see above") from error
         for agent in agents:
             registries.learned(machine, agent, engine)  # for a dry run and `check`, which call no docker
+
+
+def target(machine: Machine, name: str) -> Machine:
+    """Return the machine with the engine to which images are to be sent; raises UsageError if it is not one."""
+    if name == engines.ANY:
+        raise UsageError("--to takes the name of one engine")
+    return engines.chosen(machine, name)
+
+
+def send(machine: Machine, agents: Sequence[Agent], place: Machine, notify: Callable[[str], None]) -> None:
+    """Send the images of bottles, and the sidecar's if it is here, to the engine of `place`, as far as it lacks them.
+
+    `notify` is called with what was done. Raises EngineError, or DockerError if an image cannot be sent.
+    """
+    chains = [planning.images(machine, agent.bottle) for agent in agents]
+    tags = {one.tag for chain in chains for one in chain} | {machine.setting("PIPELOCK_IMAGE") or allowlist.image()}
+    env, its = planning.client_environment(machine), planning.client_environment(place)
+    here, there = (Engine(each).facts(sorted(tags)).present for each in (env, its))
+    missing = sorted(tags & here - there)
+    shown = escape_control_chars(place.engine)
+    if not missing:
+        notify(f"{shown} has all images")
+        return
+    with Teardown(stoppable=False):
+        client = command.start(("docker", "load", "--quiet"), its)
+        feed, what = Feed(("docker", "save", *missing), b""), f"sending images to {shown}"
+        result = stream.piped(client, b"", feed, env, what=what, seconds=_LONGEST)
+    if not result.ok:
+        raise DockerError(f"the images cannot be sent to {shown}: {result.reason}")
+    for tag in missing:
+        notify(f"sent {tag} to {shown}")

@@ -10,17 +10,28 @@ from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import liveness
 from claude_bottle.process.engine import EGRESS, Engine
+from claude_bottle.process.liveness import Liveness
+from claude_bottle.session import engines
 from claude_bottle.session.planning import client_environment
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was done: the leftovers found dead, those that are still there, and how many sessions were spared."""
+    """What was done: the leftovers found dead, those that are still there, and the sessions that were spared."""
 
     dead: tuple[Leftover, ...]
     stuck: tuple[Leftover, ...]
-    living: int  # sessions whose launcher runs on this machine
-    elsewhere: int  # sessions of other hosts, which cannot be judged from here
+    spared: Mapping[str, Liveness]
+
+    @property
+    def living(self) -> int:
+        """Return how many sessions there are whose launcher runs on this machine."""
+        return len(self.spared) - self.elsewhere
+
+    @property
+    def elsewhere(self) -> int:
+        """Return how many sessions of other hosts there are, which cannot be judged from here."""
+        return sum(each == "elsewhere" for each in self.spared.values())
 
 
 def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], None]) -> Cleaned:
@@ -39,8 +50,24 @@ def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], Non
             stuck.append(item)
     judged = [item for item in found if item.owner and item not in dead]  # a stage dir may have no owner yet
     seen = {item.session: liveness.liveness(item.owner, machine.owner) for item in judged if item.owner}
-    elsewhere = sum(each == "elsewhere" for each in seen.values())
-    return Cleaned(dead, tuple(stuck), len(seen) - elsewhere, elsewhere)
+    return Cleaned(dead, tuple(stuck), seen)
+
+
+def cleanup_all(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], None]) -> Cleaned:
+    """Do that on every engine, one after the other; one that does not answer is printed."""
+    said = set[Leftover]()
+
+    def once(item: Leftover) -> None:
+        if item.kind != "stage dir" or item not in said:  # it is on this machine, whatever the engine
+            said.add(item)
+            notify(item)
+
+    done = [cleanup(place, dry_run=dry_run, notify=once) for place in engines.answering(machine)]
+    return Cleaned(
+        tuple(item for each in done for item in each.dead),
+        tuple(item for each in done for item in each.stuck),
+        {session: lives for each in done for session, lives in each.spared.items()},
+    )
 
 
 def _unused_egress(env: Mapping[str, str], found: Sequence[Leftover], dead: Sequence[Leftover]) -> tuple[Leftover, ...]:

@@ -101,12 +101,18 @@ def agents(host: Machine) -> tuple[str, ...]:
 
 def sessions(host: Machine) -> tuple[str, ...]:
     """Return the ids of the sessions that have a container, the newest first, and the names that users gave them."""
+    from claude_bottle.session import engines
     from claude_bottle.session.planning import client_environment
 
     label = f"{PREFIX}.session"
     shown = f'{{{{.Label "{label}"}}}}\n{{{{.Label "{PREFIX}.name"}}}}'
     words = ("docker", "ps", "--all", "--filter", f"label={label}", "--format", shown)
-    found = _lines(command.run(words, client_environment(host), timeout=_SECONDS))
+    clients = [command.start(words, client_environment(place)) for place in engines.every(host)]
+    try:
+        found = [line for client in clients for line in _lines(client.wait(timeout=_SECONDS))]
+    finally:
+        for client in clients:
+            client.terminate()
     return tuple(dict.fromkeys(filter(None, found)))
 
 
@@ -115,6 +121,13 @@ def kept(host: Machine) -> tuple[str, ...]:
     from claude_bottle.session.records import Records
 
     return tuple(record.session for record in Records.of(host).all())
+
+
+def engines(host: Machine) -> tuple[str, ...]:
+    """Return what `--on` takes."""
+    from claude_bottle.session import engines
+
+    return (*engines.named(host), engines.ANY)
 
 
 def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]:
@@ -131,7 +144,7 @@ def refs(host: Machine, repo: Path | None, agent: str | None) -> tuple[str, ...]
 
 
 def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequence[str], incomplete: str) -> list[str]:
-    """Return the "agents", "sessions", "kept" (sessions) or "refs", or more kinds, that begin with `incomplete`.
+    """Return "agents", "sessions", "kept" (sessions), "engines" or "refs", or more kinds, that begin with `incomplete`.
 
     `given` are the parameters on the command line, `rest` the words that could not be assigned to any.
     """
@@ -144,6 +157,7 @@ def offered(kinds: str, host: Machine, given: Mapping[str, object], rest: Sequen
                 agents(host) if kind == "agents"
                 else sessions(host) if kind == "sessions"
                 else kept(host) if kind == "kept"
+                else engines(host) if kind == "engines"
                 else refs(host, repo, cast("str | None", agent))
             )  # fmt: skip
     # What a script reads is one a line; nobody wants to type what cannot be seen.

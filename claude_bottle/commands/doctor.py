@@ -18,7 +18,7 @@ from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine
 from claude_bottle.process.engine import DEBUG_LOG, Engine
-from claude_bottle.session import planning, token_store
+from claude_bottle.session import engines, planning, token_store
 
 _DNS_FIXED = ((23, 0, 11), (25, 0, 5), (26, 0, 0))  # CVE-2024-29018; nothing of 24.0 has it
 # By the engine's default seccomp profile: socket(2) from 23.0 on, io_uring from 25.0 on, never the socketcall(2) of
@@ -55,6 +55,22 @@ def examine(machine: Machine) -> Iterator[Finding]:
     yield _token(machine)
     if kept := history.summary(machine):
         yield Finding("kept sessions", kept)
+    places = engines.every(machine)
+    if len(places) == 1:
+        yield from _engine(machine)
+        return
+    for place, why in engines.probed(places):
+        yield Finding(
+            "engine",
+            escape_control_chars(f"{place.engine} does not answer: {why}" if why else place.engine),
+            fault=bool(why),
+        )
+        if not why:
+            yield from _engine(place)
+
+
+def _engine(machine: Machine) -> Iterator[Finding]:
+    """Yield what is found of one engine."""
     engine = Engine(planning.client_environment(machine))
     try:
         versions = engine.versions()

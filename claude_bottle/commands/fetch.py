@@ -12,7 +12,7 @@ from claude_bottle.process import liveness
 from claude_bottle.repository import fetch as handback
 from claude_bottle.repository.clone import Work
 from claude_bottle.repository.fetch import Bottle
-from claude_bottle.session import registry
+from claude_bottle.session import engines, registry
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
@@ -48,9 +48,8 @@ def _lines(bottle: Bottle) -> Iterator[str]:
 
 def _bottle(machine: Machine, name: str) -> tuple[Session, Bottle]:
     """Return a session that has a repository, and its bottle; UsageError if it has none."""
-    env = client_environment(machine)
-    session = registry.find(registry.listed(env), name)
+    machine, session = engines.find(machine, name)
     work = Work.of_label(session.repository)
     if not work:
         raise UsageError(f"{escape_control_chars(session.id)} has no repository: it was started without --repo")
-    return session, Bottle(session.id, session.owner, session.container, work, env)
+    return session, Bottle(session.id, session.owner, session.container, work, client_environment(machine))

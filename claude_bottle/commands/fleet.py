@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.cleanup import stack
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import columns, escape_control_chars
-from claude_bottle.errors import BottleError, DockerError, RefusedError, RepositoryError, UsageError
+from claude_bottle.errors import DockerError, RefusedError, RepositoryError, UsageError
 from claude_bottle.fleet import image, landing, packing, tasks
 from claude_bottle.fleet.packing import Options
 from claude_bottle.fleet.tasks import GRACE, Task
@@ -23,7 +22,7 @@ from claude_bottle.process import command, stream
 from claude_bottle.process.engine import Engine
 from claude_bottle.repository import source
 from claude_bottle.repository.clone import Work
-from claude_bottle.session import planning, preflight, steps, token_store
+from claude_bottle.session import engines, planning, preflight, steps, token_store
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Step
@@ -32,45 +31,32 @@ _SECONDS = 600.0  # for a payload to arrive
 _LOG = 60.0  # seconds to read a task's output
 
 
-def engines(machine: Machine) -> dict[str, Machine]:
-    """Return this machine as it uses each engine that CLAUDE_BOTTLE_ENGINES names, else docker's current one."""
-    names = (machine.setting("ENGINES") or "").split()
-    without = {name: value for name, value in machine.environ.items() if name != "DOCKER_HOST"}
-    chosen = {name: replace(machine, environ={**without, "DOCKER_CONTEXT": name}) for name in names}
-    return chosen or {machine.environ.get("DOCKER_CONTEXT") or "default": machine}
-
-
 @dataclass(frozen=True)
 class Listed:
-    """The tasks of all engines, each with its engine's name, and the engines that did not answer, with reasons."""
+    """The tasks of all engines, each with this machine as it uses its engine."""
 
-    tasks: Mapping[Task, str]
-    silent: Mapping[str, str]
+    tasks: Mapping[Task, Machine]
 
     def table(self) -> str:
         """Return the tasks as a table."""
-        rows = [(task.id, engine, task.agent, _state(task), task.created) for task, engine in self.tasks.items()]
+        rows = [(task.id, _name(place), task.agent, _state(task), task.created) for task, place in self.tasks.items()]
         shown = [tuple(map(escape_control_chars, row)) for row in rows]
         return columns([("TASK", "ENGINE", "AGENT", "STATE", "CREATED"), *shown]) if rows else "no tasks"
 
     def as_json(self) -> str:
         """Return the tasks for scripts."""
-        return json.dumps([{**task.as_json(), "engine": engine} for task, engine in self.tasks.items()], indent=2)
+        return json.dumps([{**task.as_json(), "engine": _name(place)} for task, place in self.tasks.items()], indent=2)
 
 
 def listed(machine: Machine) -> Listed:
-    """Return the tasks of all engines, which are queried side by side."""
-    found: dict[Task, str] = {}
-    silent: dict[str, str] = {}
-    known = engines(machine)
-    with ThreadPoolExecutor(len(known)) as pool:
-        answers = {name: pool.submit(tasks.listed, client_environment(each)) for name, each in known.items()}
-    for name, answer in answers.items():
-        try:
-            found |= dict.fromkeys(answer.result(), name)
-        except BottleError as error:
-            silent[name] = str(error)
-    return Listed(found, silent)
+    """Return the tasks of all engines that answer; each other one is printed. Raises EngineError or DockerError."""
+    places = engines.answering(machine)
+    every = engines.side_by_side(places, lambda place: tasks.listed(client_environment(place)))
+    found: dict[Task, Machine] = {}
+    for place, those in zip(places, every, strict=True):
+        for task in those:
+            found.setdefault(task, place)  # two contexts may lead to one engine
+    return Listed(found)
 
 
 def submit(machine: Machine, agent: Agent, options: Options, *, on: str | None, yes: bool) -> str:
@@ -80,10 +66,7 @@ def submit(machine: Machine, agent: Agent, options: Options, *, on: str | None, 
     """
     if not (yes or machine.interactive):
         raise RefusedError("cannot prompt: stdin is not a terminal; pass --yes to skip the prompt")
-    known = engines(machine)
-    if on is not None and on not in known:
-        raise UsageError(f'no engine "{on}"; CLAUDE_BOTTLE_ENGINES has {", ".join(known)}')
-    machine = token_store.resolved(known[on] if on else next(iter(known.values())))
+    machine = token_store.resolved(engines.chosen(machine, on) if on else machine)
     machine = replace(machine, key=proof.make_key(machine.key_file))
     packing.names(agent)  # what cannot be packed is told before the preflight
     plan = _planned(machine, agent, options)
@@ -208,28 +191,27 @@ def _stop(task: Task, env: Mapping[str, str]) -> None:
 
 
 def nodes(machine: Machine) -> str:
-    """Return a table of the engines: version, CPUs, memory, tasks."""
-    known = engines(machine)
-    with ThreadPoolExecutor(len(known)) as pool:
-        rows = list(pool.map(lambda item: _node(*item), known.items()))
+    """Return a table of the engines that answer: version, CPUs, memory, tasks that run."""
+    rows = engines.side_by_side(engines.answering(machine), _node)
     return columns([("ENGINE", "VERSION", "CPUS", "MEMORY", "TASKS"), *rows])
 
 
-def _node(name: str, machine: Machine) -> tuple[str, ...]:
-    env = client_environment(machine)
+def _node(place: Machine) -> tuple[str, ...]:
+    env = client_environment(place)
     engine = Engine(env)
-    try:
-        version, info, found = engine.versions().engine, engine.info(), tasks.listed(env)
-    except BottleError as error:
-        return (name, escape_control_chars(str(error)))
+    info, running = engine.info(), sum(task.code is None for task in tasks.listed(env))
     memory = f"{int(info.get('MemTotal', 0)) >> 30} GiB"
-    return (name, version, str(info.get("NCPU", "?")), memory, str(sum(task.code is None for task in found)))
+    return (_name(place), engine.versions().engine, str(info.get("NCPU", "?")), memory, str(running))
 
 
 def _found(machine: Machine, name: str) -> tuple[Task, Mapping[str, str]]:
     found = listed(machine)
     task = tasks.find(found.tasks, name)
-    return task, client_environment(engines(machine)[found.tasks[task]])
+    return task, client_environment(found.tasks[task])
+
+
+def _name(place: Machine) -> str:
+    return place.engine or "default"
 
 
 def _state(task: Task) -> str:

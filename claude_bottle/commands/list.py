@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ from claude_bottle.errors import BottleError, UsageError
 from claude_bottle.host import console
 from claude_bottle.host.live_page import LivePage
 from claude_bottle.host.machine import Machine
-from claude_bottle.session import records, registry, states
+from claude_bottle.session import engines, records, registry, states
 from claude_bottle.session.background import KILLED
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.records import Facts, Records
@@ -24,7 +24,7 @@ from claude_bottle.session.states import NOTHING, State
 WIDTH = 80  # columns, whatever the terminal has
 _COUNTED = ("AGENT", "STATE", "AGE", "ALLOWED", "BLOCKED")
 _USAGE = ("CPU", "MEMORY")
-_NAME, _BRANCH = "NAME", "BRANCH"
+_NAME, _BRANCH, _ENGINE = "NAME", "BRANCH", "ENGINE"
 _SPARED = ("AGENT", _BRANCH, "AGE", "ALLOWED")  # left out of a table that is too wide, one after the other
 _MIB = 1 << 20
 _PERIOD = 5.0  # seconds from one renewal to the next
@@ -41,6 +41,7 @@ class Line:
     tally: Tally
     state: State
     usage: bool = False
+    engine: str = ""  # if there are more
 
     def as_json(self) -> dict[str, str | int | float | None]:
         """Return the line as data for json.dumps."""
@@ -61,6 +62,7 @@ class Line:
             "allowed": self.tally.allowed,
             "blocked": self.tally.blocked,
             "branch": self.session.branch or None,
+            **({"engine": self.engine} if self.engine else {}),
             **usage,
         }
 
@@ -78,6 +80,7 @@ class Line:
             "CPU": f"{used.cpu:.0f}%" if used else NOTHING,
             "MEMORY": f"{used.memory / _MIB:.0f} MiB" if used else NOTHING,
             _BRANCH: escape_control_chars(session.branch) or NOTHING,
+            _ENGINE: escape_control_chars(self.engine) or NOTHING,
         }
 
     def _age(self) -> str:
@@ -123,6 +126,7 @@ class Ended:
             "STATE": self.state,
             "AGE": registry.duration(self.age),
             _BRANCH: escape_control_chars(self.facts.branch) or NOTHING,
+            _ENGINE: NOTHING,
         }
 
 
@@ -132,22 +136,39 @@ def ended(machine: Machine) -> list[Ended]:
     return [Ended(record.facts) for record in kept if record.facts and record.facts.detached]
 
 
-def sessions(machine: Machine, *, usage: bool = False) -> list[Line]:
-    """Return every session, the oldest first, with its bottle's usage if wanted; raises EngineError or DockerError."""
+def sessions(machine: Machine, *, usage: bool = False, say: Callable[[str], None] = console.say) -> list[Line]:
+    """Return every session, the oldest first, with its bottle's usage if wanted; raises EngineError or DockerError.
+
+    `say` is called with a line for each engine that does not answer, if there are more.
+    """
+    places = engines.answering(machine, say)
+    known = engines.listed(places)
+
+    def lines(place: Machine) -> list[Line]:
+        own = [session for where, session in known if where is place]
+        return _lines(place, own, usage=usage)
+
+    return [line for found in engines.side_by_side(places, lines) for line in found]
+
+
+def _lines(machine: Machine, found: Sequence[Session], *, usage: bool) -> list[Line]:
+    """Return the sessions of one engine."""
     env = client_environment(machine)
-    found = registry.listed(env)
     with ThreadPoolExecutor(1) as pool:
         seen = pool.submit(states.read, env, found, usage=usage)
         tallies = registry.all_egress(env, found)
         known = seen.result()
-    return [Line(*each, usage) for each in zip(found, [one.age() for one in found], tallies, known, strict=True)]
+    ages = [one.age() for one in found]
+    return [Line(*each, usage, machine.engine) for each in zip(found, ages, tallies, known, strict=True)]
 
 
-def listed(machine: Machine, *, usage: bool = False) -> tuple[list[Line | Ended], BottleError | None]:
+def listed(
+    machine: Machine, *, usage: bool = False, say: Callable[[str], None] = console.say
+) -> tuple[list[Line | Ended], BottleError | None]:
     """Return all sessions: what has ended, then what has containers, or the error for which that is not known."""
     gone = ended(machine)
     try:
-        running = sessions(machine, usage=usage)
+        running = sessions(machine, usage=usage, say=say)
     except BottleError as error:
         return list(gone), error
     ids = {line.session.id for line in running}
@@ -161,7 +182,8 @@ def table(lines: Sequence[Line | Ended], *, usage: bool = False) -> str:
     """
     rows = [line.as_row() for line in lines]
     named = (_NAME,) if any(row[_NAME] != NOTHING for row in rows) else ()
-    header = ["SESSION", *named, *_COUNTED, *(_USAGE if usage else ()), _BRANCH]
+    where = (_ENGINE,) if any(row[_ENGINE] != NOTHING for row in rows) else ()
+    header = ["SESSION", *named, *where, *_COUNTED, *(_USAGE if usage else ()), _BRANCH]
     text = _table(header, rows)
     for spared in _SPARED:
         if max(map(len, text.split("\n"))) <= WIDTH:
@@ -211,10 +233,11 @@ def _renewed(machine: Machine, *, usage: bool) -> "Future[str]":
 
 
 def _page(machine: Machine, *, usage: bool) -> str:
-    found, error = listed(machine, usage=usage)
+    said = list[str]()
+    found, error = listed(machine, usage=usage, say=said.append)
     if error:
         raise error
-    return f"{_heading()}\n\n{table(found, usage=usage)}"
+    return "\n".join((_heading(), "", table(found, usage=usage), *said))
 
 
 def _heading() -> str:

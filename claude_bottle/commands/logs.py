@@ -11,7 +11,7 @@ from claude_bottle.errors import DockerError
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
-from claude_bottle.session import registry
+from claude_bottle.session import engines
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
@@ -24,8 +24,9 @@ def logs(machine: Machine, name: str, *, follow: bool, blocked: bool) -> Generat
 
     Raises UsageError, EngineError or DockerError.
     """
+    machine, session = engines.find(machine, name)
     env = client_environment(machine)
-    session, engine = registry.find(registry.listed(env), name), Engine(env)
+    engine = Engine(env)
     if not _exists(engine, session.sidecar):
         raise DockerError(f"{session.sidecar} does not exist: the session is starting or ending")
     tally, codes = Tally(session.ended), list[int]()

@@ -20,7 +20,7 @@ from claude_bottle.host.machine import Machine
 from claude_bottle.process import command, container, relay
 from claude_bottle.process.command import Client, Result
 from claude_bottle.process.engine import Engine
-from claude_bottle.session import registry
+from claude_bottle.session import engines
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
@@ -55,8 +55,8 @@ def port(machine: Machine, name: str, ports: Ports, show: Callable[[str], None])
     Raises UsageError, MachineError if the port is taken, DockerError, EngineError, and SystemExit(128 + n) after
     signal n.
     """
+    machine, session = engines.find(machine, name)
     env = client_environment(machine)
-    session = registry.find(registry.listed(env), name)
     shown = escape_control_chars(session.id)
     try:
         program = Path(relay.__file__).read_bytes()

@@ -5,15 +5,15 @@ from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import command, terminal
 from claude_bottle.process.container import AGENT
-from claude_bottle.session import registry
+from claude_bottle.session import engines
 from claude_bottle.session.planning import check_values, client_environment
 
 
 def shell(machine: Machine, name: str) -> int:
     """Run a shell in a session's bottle, as its agent's user; return the shell's exit code."""
     check_values(machine, passed_on.NAMES)
+    machine, session = engines.find(machine, name)
     env = client_environment(machine)
-    session = registry.find(registry.listed(env), name)
     tty = ("--tty", *docker_flags.DETACH) if machine.interactive else ()
     given = (word for name in passed_on.names(machine.environ) for word in ("--env", name))
     bash = passed_on.known(job.stoppable(("bash",)) if machine.interactive else ("bash",))

@@ -12,7 +12,7 @@ from claude_bottle.host.machine import Machine
 from claude_bottle.process import liveness
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import Work
-from claude_bottle.session import conversation, registry
+from claude_bottle.session import conversation, engines, registry
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
@@ -22,10 +22,15 @@ _PAUSE = 0.1  # seconds between two looks at the engine
 
 @dataclass(frozen=True)
 class Choice:
-    """The sessions to be ended; `others` is how many are left alone."""
+    """The sessions to be ended, each with the machine that has its engine; `others` is how many are left alone."""
 
-    sessions: tuple[Session, ...]
+    found: tuple[tuple[Machine, Session], ...]
     others: int = 0
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Return the sessions alone."""
+        return tuple(session for _, session in self.found)
 
 
 def choose(machine: Machine, names: Sequence[str], *, every: bool) -> Choice:
@@ -33,19 +38,34 @@ def choose(machine: Machine, names: Sequence[str], *, every: bool) -> Choice:
 
     Raises UsageError, EngineError or DockerError.
     """
-    found = registry.listed(client_environment(machine))
     if not every:
-        return Choice(tuple(dict.fromkeys(registry.find(found, name) for name in names)))
-    lives = {session.id: liveness.liveness(session.owner, machine.owner) for session in found}
-    ours = tuple(s for s in found if lives[s.id] == "dead" or (lives[s.id] == "ours" and s.is_proven(machine.key)))
+        chosen = {session.id: (place, session) for place, session in engines.find_all(machine, names)}
+        return Choice(tuple(chosen.values()))
+    found = engines.listed(engines.answering(machine))
+    lives = {session.id: liveness.liveness(session.owner, machine.owner) for _, session in found}
+    ours = tuple(
+        each for each in found
+        if lives[each[1].id] == "dead" or (lives[each[1].id] == "ours" and each[1].is_proven(machine.key))
+    )  # fmt: skip
     return Choice(ours, len(found) - len(ours))
 
 
-def stop(machine: Machine, chosen: Sequence[Session]) -> None:
+def stop(choice: Choice) -> None:
     """End sessions by their own launchers if these run here, else by removal; wait until all are gone.
 
     Raises LeftBehindError.
     """
+    places = {place.engine: place for place, _ in choice.found}
+
+    def stop(place: Machine) -> None:
+        _stop(place, [session for where, session in choice.found if where is place])
+
+    if places:
+        engines.side_by_side(list(places.values()), stop)
+
+
+def _stop(machine: Machine, chosen: Sequence[Session]) -> None:
+    """Do that on one engine."""
     env = client_environment(machine)
     asked = {session.id for session in chosen if _ask_to_end(machine, session)}
     stuck = [session.id for session in chosen if session.id not in asked and not _remove(env, session.id)]

@@ -20,7 +20,7 @@ from claude_bottle.manifest.host_lines import HostLine
 from claude_bottle.manifest.registries import Registry
 from claude_bottle.manifest.validation import nearest
 from claude_bottle.process import liveness
-from claude_bottle.session import registry
+from claude_bottle.session import engines
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.registry import Session
 
@@ -123,12 +123,11 @@ def _of_agent(machine: Machine, name: str) -> _Reach:
 
 
 def _of_session(machine: Machine, name: str) -> _Reach:
-    env = client_environment(machine)
-    sessions = registry.listed(env)
     try:
-        session = registry.find(sessions, name)
+        machine, session = engines.find(machine, name)
     except UsageError as error:
         raise UsageError(f"{error}{nearest(name, _agents(machine))}") from None
+    env = client_environment(machine)
     config = allow.config_of(env, session)
     ports, since = reach.state(allow.reach_of(env, session))
     path = _manifest(machine, session)

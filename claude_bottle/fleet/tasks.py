@@ -1,7 +1,7 @@
 """A task's container: the launcher on a node, with that node's socket and no network; its labels are its record."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from claude_bottle import PREFIX
@@ -122,8 +122,9 @@ def _code(status: str) -> int | None:
     return int(inside) if status.startswith("Exited") and inside.isdecimal() else None
 
 
-def find(tasks: Mapping[Task, str], name: str) -> Task:
+def find(tasks: Iterable[Task], name: str) -> Task:
     """Return the task whose id begins so; raises UsageError if none does, or more than one."""
+    tasks = tuple(tasks)
     found = [task for task in tasks if name and task.id.startswith(name)]
     if len(found) == 1:
         return found[0]

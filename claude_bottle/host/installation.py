@@ -25,6 +25,11 @@ def program() -> str:
     return str(path) if path.exists() else NAME
 
 
+def itself() -> tuple[str, ...]:
+    """Return the words of this process's command line before the user's own: what runs this very program again."""
+    return (sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1])
+
+
 def text(path: Path) -> str:
     """Return a file of the package that goes elsewhere, without its leading comment, which ends at an empty line."""
     return "\n" + path.read_text(encoding="utf-8").partition("\n\n")[2]

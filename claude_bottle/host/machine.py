@@ -26,6 +26,7 @@ class Machine:
     owner: Owner  # this process
     key: bytes = field(default=b"", repr=False)  # of this user's proofs; nothing before the first start
     token_source: str = TOKEN_VARIABLE  # where the OAuth token comes from, for people
+    engine: str = ""  # the docker context that was chosen by its name, or found; nothing if docker's own settings count
 
     def setting(self, name: str) -> str | None:
         """Return the value of CLAUDE_BOTTLE_<name>, None if it is unset or empty."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from claude_bottle.documents import files
 from claude_bottle.documents.files import MIB
 from claude_bottle.egress import allowlist
-from claude_bottle.manifest import duration
 from claude_bottle.manifest.api import Api, read_api
 from claude_bottle.manifest.credentials import Credential, read_credentials
 from claude_bottle.manifest.environment import EnvVar, read_variable
@@ -141,7 +140,7 @@ def _limits(section: Value) -> Limits:
         memory=_memory(memory) if memory else usual.memory,
         pids=_pids(pids) if pids else usual.pids,
         requests=_requests(requests) if requests else usual.requests,
-        time=_time(time) if time else usual.time,
+        time=time.seconds() if time else usual.time,
     )
 
 
@@ -187,17 +186,6 @@ def _requests(value: Value) -> int | None:
         return number
     value.fail(f"must be a whole number, from 1 to {_MOST_REQUESTS}")
     return None
-
-
-def _time(value: Value) -> int | None:
-    if not isinstance(value.data, str):
-        value.expected(duration.EXPECTED)
-        return None
-    try:
-        return duration.parse(value.data)
-    except ValueError as error:
-        value.fail(str(error))
-        return None
 
 
 def _ca_certs(section: Value, home: Path) -> tuple[Path, ...]:

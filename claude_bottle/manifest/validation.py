@@ -1,12 +1,17 @@
 """Check a manifest part by part and collect its faults, each with line and column."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from claude_bottle.documents import files, yaml_document
 from claude_bottle.documents.escaping import escape_control_chars
+from claude_bottle.manifest import duration
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+SHAPE = "a-z, 0-9 and -, at most 40, and - neither first nor last"  # of a name, for people
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,17 @@ class Value:
             return None
         return self.data
 
+    def seconds(self) -> int | None:
+        """Return a span of time such as 1h30m, in seconds; None, and a fault, for anything else."""
+        if not isinstance(self.data, str):
+            self.expected(duration.EXPECTED)
+            return None
+        try:
+            return duration.parse(self.data)
+        except ValueError as error:
+            self.fail(str(error))
+            return None
+
     def flag(self) -> bool | None:
         """Return true or false; None, and a fault, for anything else."""
         if not isinstance(self.data, bool):
@@ -164,6 +180,11 @@ def name_problem(name: str) -> str | None:
     if escape_control_chars(name) != name:
         return f'"{_short(name)}" has control or invisible characters in its name'
     return None
+
+
+def is_name(text: str) -> bool:
+    """Return whether a session or a task can be named so."""
+    return _NAME.fullmatch(text) is not None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -174,6 +174,12 @@ class Engine:
             return replace(facts, egress=_egress(chosen, network))
         return replace(facts, present=facts.present | {EGRESS}) if _exists(EGRESS, network) else facts
 
+    def room(self) -> int:
+        """Return its memory less the limits of the bottles that run, in bytes; raises EngineError."""
+        info, bottles = self._ask_all([_DEBUG, _BOTTLES])
+        memory = (*info.stdout.decode(errors="replace").split(), "", "", "")[2]
+        return _size(memory) - sum(map(_size, bottles.stdout.decode(errors="replace").split()))
+
     def info(self) -> dict[str, Any]:
         """Return what `docker info` says; DockerError if it cannot be read."""
         result = self.ask(*_INFO[1:])

@@ -25,7 +25,7 @@ _HARDWARE = re.compile(rb'"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"')
 _SHOWN = 4096  # characters of a command line that are looked at
 # A Python that runs our program, which starts a session by one of these commands.
 _LAUNCHER = re.compile(
-    r"^.*python[^/\n]*\s.*?(?<![^\s/])(cli\.py|claude-bottle)\s+(start|verify|fleet\s+run)(?!\S)", re.I | re.S
+    r"^.*python[^/\n]*\s.*?(?<![^\s/])(cli\.py|claude.bottle)\s+(start|verify|fleet\s+run)(?!\S)", re.I | re.S
 )
 
 

@@ -47,6 +47,11 @@ def request_abort() -> None:
     _Patience.asked += 1
 
 
+def aborts() -> int:
+    """Return how often the user has requested an abort."""
+    return _Patience.asked
+
+
 def given_up() -> bool:
     """Return whether the user has asked again after they were told that this gives up."""
     return _Patience.asked > _Patience.told > 0

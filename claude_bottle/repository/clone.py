@@ -23,39 +23,53 @@ SETTINGS = (
 # Packs the history of the commits on stdin.
 PACK = ("pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet")
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_BRANCH = re.compile(r"bottle/[a-z0-9-]+/[a-z0-9-]+")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The user's choice: a repository, a revision of it, and whether to include uncommitted changes."""
+    """The user's choice: a repository, a revision of it, and whether to include uncommitted changes.
+
+    `branch` is that of the work if it is not to have the session's name.
+    """
 
     path: Path
     ref: str = "HEAD"
     with_changes: bool = False
+    branch: str = ""
 
 
 @dataclass(frozen=True)
 class Work:
     """A bottle's work: the repository it returns to, the last commit in common, and the bottle's first commit.
 
-    `commit` and `start` differ if uncommitted changes were included: `start` is then a commit of them.
+    `commit` and `start` differ if uncommitted changes were included: `start` is then a commit of them. `branch` is as
+    in `Wanted`.
     """
 
     repository: Path
     commit: str
     start: str
+    branch: str = ""
+
+    def back(self, session: str) -> str:
+        """Return the name of the branch that the work of a session is on."""
+        return self.branch or f"bottle/{session}"
 
     @property
     def label(self) -> str:
         """Return the value of the container label from which other commands read a session's work, as UTF-8."""
-        return f"{self.commit} {self.start} {to_utf8(str(self.repository))}"
+        mark = f":{self.branch}" if self.branch else ""  # no name of a commit or a branch has a colon
+        return f"{self.commit} {self.start}{mark} {to_utf8(str(self.repository))}"
 
     @classmethod
     def of_label(cls, text: str) -> "Work | None":
         """Parse a label; return None if it is not one of `label`."""
         commit, _, rest = text.partition(" ")
         start, _, path = rest.partition(" ")
-        return cls(Path(from_utf8(path)), commit, start) if is_oid(commit) and is_oid(start) and path else None
+        start, mark, branch = start.partition(":")
+        whole = is_oid(commit) and is_oid(start) and path and bool(_BRANCH.fullmatch(branch)) == bool(mark)
+        return cls(Path(from_utf8(path)), commit, start, branch) if whole else None
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def _kept(bottle: Bottle) -> Kept:
     if not tip:
         bottle.checked(result)
         raise RepositoryError(f"the bottle has no commit to fetch ({result.reason})")
-    also = _also(said.commits, (f"branch bottle/{bottle.session}", tip))
+    also = _also(said.commits, (f"branch {bottle.work.back(bottle.session)}", tip))
     return Kept(
         *(tip, said.before, "; ".join((*said.failed, *_cut(result))), result.timed_out),
         *(also[:_BRANCHES], tuple(what for _, _, what in also[_BRANCHES:])),

@@ -45,14 +45,16 @@ def fetch(
     last: bool = False,
     tags: bool = False,
     out: Callable[[], None] = lambda: None,
+    landed: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Fetch the work in its present state and return a summary; raises RepositoryError or EngineError.
 
     If only a part was fetched, `show` is called with the summary before the error is raised. Work that was received and
     could not be fetched is saved beside the repository; the error contains the path. `last`: the bottle is about to be
     removed, and work that is not fetched is lost. `tags`: fetch tags as well, as `bottle/<session>/<tag>`. `out` is
-    called once everything is received, before it is checked. The limit is BUDGET seconds, of which the part _OUT is for
-    the bottle; after that, or once the user has given up, no command is started.
+    called once everything is received, before it is checked, `landed` with the name of each branch that came. The limit
+    is BUDGET seconds, of which the part _OUT is for the bottle; after that, or once the user has given up, no command
+    is started.
     """
     budget, bottle = Deadline(BUDGET), replace(bottle, deadline=Deadline(BUDGET * _OUT))
     with contextlib.ExitStack() as stages:
@@ -60,6 +62,8 @@ def fetch(
         trip.receive(tags=tags)
         out()
         told = trip.told() + ("" if tags else trip.kept.tagged(bottle.session, last=last))
+    for branch in trip.branches:
+        landed(branch)
     if trip.faults:
         if told:
             show(told)
@@ -121,7 +125,8 @@ class _Fetch:
         self._budget, self._stages = budget, stages
         self._parcels: list[_Parcel] = []
         self._known: list[str] = []  # the commits of the bundles received so far
-        self._landed: dict[str, str] = {}  # fetched commits by branch
+        self._landed: dict[str, str] = {}  # fetched commits by branch or tag
+        self.branches: list[str] = []
         self._left = BUNDLE
         self._room = Room(quarantine.UNPACKED, quarantine.PATHS)
 
@@ -251,6 +256,7 @@ class _Fetch:
         except (BottleError, OSError) as error:
             raise _saved(self.bottle, parcel.bundle, str(error)) from None
         self._landed[branch] = tip
+        self.branches += [] if tag else [branch]
         return branch, "" if tag else report.told(apart.git, work, tip, branch)
 
 
@@ -298,12 +304,14 @@ class HandBack:
         say: Callable[[str], None],
         show: Callable[[str], None],
         end: Callable[[], None] = lambda: None,
+        landed: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Do nothing yet. `say` is called with the beginning and with errors, a line each, `show` with the summary.
 
-        `end` is called to end the bottle once everything is received.
+        `end` is called to end the bottle once everything is received, `landed` with each branch that came back, that of
+        HEAD first.
         """
-        self._bottle, self._say, self._show, self._end = bottle, say, show, end
+        self._bottle, self._say, self._show, self._end, self._landed = bottle, say, show, end, landed
         self._once = threading.Lock()
         self._begun = self._over = False
         self._held: list[Callable[[], None]] = []  # messages to print
@@ -332,7 +340,7 @@ class HandBack:
         """Fetch the work; return the function that prints the outcome."""
         shown, why = list[str](), ""
         try:
-            shown.append(fetch(self._bottle, shown.append, last=True, out=self._end))
+            shown.append(fetch(self._bottle, shown.append, last=True, out=self._end, landed=self._landed))
         except Exception as error:  # of any kind: the containers must still be removed
             self.failed = True
             why = str(error) or repr(error)

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -119,11 +119,13 @@ class Quarantine:
     def land(self, tip: str, session: str, taken: Collection[str] = ()) -> str:
         """Fetch the admitted commit into a branch of the user's repository; return the branch's name.
 
-        The branch is `bottle/<session>`, which only moves forward; if it cannot, or is `taken` by another commit, the
-        same with -2, -3 ... Raises RepositoryError if git refuses, or all of them are taken.
+        The branch is the work's, or `bottle/<session>`, which only moves forward; if it cannot, or is `taken` by
+        another commit, the same with -2, -3 ... Raises RepositoryError if git refuses, or all of them are taken.
         """
-        result = None
-        for branch in _branches(session):
+        result, first = None, self.work.back(session)
+        # Of a list of tasks another one may be called so: after a dot none is.
+        mark = "." if self.work.branch else "-"
+        for branch in (first, *(f"{first}{mark}{number}" for number in range(2, _NAMES + 1))):
             if branch in taken:
                 continue
             before = self._there(f"refs/heads/{branch}")
@@ -137,7 +139,7 @@ class Quarantine:
             # git fetch --quiet does not say so if the branch has moved meanwhile.
             if self._there(f"refs/heads/{branch}") == before and not wording.says(wording.CHECKED_OUT, result.stderr):
                 break
-        why = git.reason(result) if result else f"bottle/{session} and its successors are taken"
+        why = git.reason(result) if result else f"{first} and its successors are taken"
         raise RepositoryError(f"git cannot fetch: {why}")
 
     def require(self, tip: str, known: Iterable[str]) -> None:
@@ -270,8 +272,3 @@ def opened(bundle: IO[bytes]) -> str:
         raise RepositoryError(f"the bundle has {many} objects, more than the limit of {_OBJECTS}")
     os.lseek(bundle.fileno(), head.end(), os.SEEK_SET)  # of the descriptor, from which another process continues
     return head[1].decode()
-
-
-def _branches(session: str) -> Iterator[str]:
-    yield f"bottle/{session}"
-    yield from (f"bottle/{session}-{number}" for number in range(2, _NAMES + 1))

@@ -54,7 +54,7 @@ def survey(wanted: Wanted, env: Mapping[str, str], owner: Owner | None) -> Repos
         raise RepositoryError(f'{git_.path}: rename the branch "bottle": git cannot create bottle/... beside it')
     known = git_.run("config", "--null", "--get-regexp", _KNOWN).stdout
     repository = Repository(
-        Work(git_.path, commit, commit),
+        Work(git_.path, commit, commit, wanted.branch),
         _named(git_, wanted.ref, commit),
         shallow=shallow(git_),
         origin=without_secret(_origin(known)),
@@ -113,6 +113,8 @@ def _commit(git_: Git, wanted: Wanted) -> str:
 
 def _named(git_: Git, ref: str, commit: str) -> str:
     """Return a revision for display: its name and abbreviated commit."""
+    if ref == commit:
+        return commit[:10]
     name = git_.text("rev-parse", "--abbrev-ref", "--end-of-options", "HEAD").splitlines()[-1] if ref == "HEAD" else ref
     return f"{name} {commit[:10]}"
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,22 +27,29 @@ _ERRORS = MOST[MESSAGES] // 2  # bytes of what claude says on stderr without a t
 KILLED = 128 + 9  # the exit code of a launcher that could not write one
 
 
-class Background:
-    """What a launcher in the background has, besides its session."""
+class Apart(ABC):
+    """What a launcher has, besides its session, that does not have its user's terminal."""
 
-    def __init__(self, back: Back) -> None:
-        """Begin in the foreground, as far as the user can see."""
-        self._back = back
-        self._size = terminal_host.size()
-        self._record: Record | None = None
-        self._listening: socket.socket | None = None
-        self._strike: Strike | None = None
-        self._cut = False
-        self._branch: Callable[[], str] = str
-        self.last: Callable[[], None] | None = None  # called once the record is written, if it is to be
+    def __init__(self) -> None:
+        """Begin."""
+        self.last: Callable[[], None] | None = None  # called once it is known how it ended, if it is to be
+
+    @abstractmethod
+    def go_on(self, machine: Machine, plan: Plan, receipt: Receipt, context: SessionContext) -> None:
+        """Note that the session is proven; raises OSError."""
+
+    @abstractmethod
+    def claude(
+        self, argv: tuple[str, ...], env: Mapping[str, str], heard: Callable[[bytes], None] | None = None
+    ) -> int:
+        """Run claude; return its exit code. If given, `heard` is called with its answer as it comes."""
+
+    @abstractmethod
+    def ended(self, code: int, error: str) -> None:
+        """Note how the session ended, with the last error."""
 
     def run(self, body: Callable[[], int], failed: Callable[[BaseException], int]) -> int:
-        """Run a session; return its exit code, which its record gets, too, if it has come so far.
+        """Run a session; return its exit code.
 
         `failed` is called with a BottleError or an OSError, and returns its exit code once it has printed it.
         """
@@ -58,11 +66,26 @@ class Background:
             raise
         finally:
             try:
-                self._end(code, text)
+                self.ended(code, text)
             finally:
                 if self.last:
                     self.last()
         return code
+
+
+class Background(Apart):
+    """What a launcher in the background has, besides its session: a record of it, which others read."""
+
+    def __init__(self, back: Back) -> None:
+        """Begin in the foreground, as far as the user can see."""
+        super().__init__()
+        self._back = back
+        self._size = terminal_host.size()
+        self._record: Record | None = None
+        self._listening: socket.socket | None = None
+        self._strike: Strike | None = None
+        self._cut = False
+        self._branch: Callable[[], str] = str
 
     def go_on(self, machine: Machine, plan: Plan, receipt: Receipt, context: SessionContext) -> None:
         """Let the caller and its terminal go: from now on the record gets what is printed. Raises OSError."""
@@ -137,8 +160,8 @@ class Background:
         self._listening = terminal_host.listen(path)
         record.write(TERMINAL, os.fsencode(path))
 
-    def _end(self, code: int, error: str) -> None:
-        """Write how it ended; whoever removed the record does not want to know."""
+    def ended(self, code: int, error: str) -> None:
+        """Write how it ended, if there is a record; whoever removed that does not want to know."""
         if not self._record or not self._record.folder.exists():
             return
         first, now = self._record.facts, self._record.read_facts()

@@ -3,23 +3,17 @@
 import contextlib
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from claude_bottle.errors import UsageError
 from claude_bottle.host.machine import Machine
+from claude_bottle.manifest.validation import SHAPE, is_name
 from claude_bottle.process import liveness
 from claude_bottle.session import registry
 from claude_bottle.session.planning import client_environment
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-SHAPE = "a-z, 0-9 and -, at most 40, and - neither first nor last"  # for people
-
-
-def is_name(text: str) -> bool:
-    """Return whether a session can be named so."""
-    return _NAME.fullmatch(text) is not None
+__all__ = ("SHAPE", "held", "is_held", "is_name")
 
 
 @contextlib.contextmanager

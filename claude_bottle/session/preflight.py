@@ -64,7 +64,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
         yield "  skills  " + escape_control_chars(", ".join(skill.name for skill in agent.skills))
         yield from (f"  note    {escape_control_chars(note)}" for skill in agent.skills for note in skill.notes)
     if plan.prompt is not None:
-        yield f"  prompt  {_shortened(plan.prompt)} ({len(plan.prompt)} characters)"
+        yield f"  prompt  {shortened(plan.prompt)} ({len(plan.prompt)} characters)"
     if plan.run.arguments:
         yield "  claude  " + quoted(*plan.run.arguments)
     yield from _resumed(plan.run.resumed)
@@ -86,6 +86,7 @@ def _lines(plan: Plan, building: str) -> Iterator[str]:
     claude = f", Claude Code {plan.image.claude}" if plan.image.claude else ""
     yield f"image   {plan.image.tag}{claude} {building}"
     yield from (f"  preset  {preset}" for preset in bottle.presets)
+    yield from (f"engine  {escape_control_chars(name)}" for name in (plan.engine,) if name)
     if plan.facts.debug:
         yield f"warning {DEBUG_LOG}"
     shipped = plan.images[-2] if bottle.dockerfile else plan.image
@@ -184,9 +185,10 @@ def ssh(host: SshHost) -> str:
     return f"{host.host} as {host.user}, port {host.port}, key {host.key.path}{asked}"
 
 
-def _shortened(prompt: str) -> str:
+def shortened(prompt: str, most: int = _PROMPT_SHOWN) -> str:
+    """Return the beginning of a prompt as one harmless line."""
     line = escape_control_chars(" ".join(prompt.split()))
-    return line if len(line) <= _PROMPT_SHOWN else line[:_PROMPT_SHOWN].rstrip() + " ..."
+    return line if len(line) <= most else line[:most].rstrip() + " ..."
 
 
 def _size(count: int) -> str:

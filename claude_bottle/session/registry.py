@@ -14,6 +14,7 @@ from claude_bottle.host import proof
 from claude_bottle.host.owner import Owner
 from claude_bottle.process import command
 from claude_bottle.process.engine import Engine
+from claude_bottle.repository.clone import Work
 
 # In the order of the fields of `Session`.
 _KEYS = (
@@ -66,7 +67,10 @@ class Session:
     @property
     def branch(self) -> str:
         """Return the name of the branch that its work is on; nothing without a repository."""
-        return "" if self.repository == _UNKNOWN else f"bottle/{self.id}"
+        if self.repository == _UNKNOWN:
+            return ""
+        work = Work.of_label(self.repository)
+        return work.back(self.id) if work else f"bottle/{self.id}"
 
     @property
     def ended(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ from claude_bottle.selftest.evidence import Seen
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import approvals, notify, planning, preflight, registries, steps, token_store
 from claude_bottle.session.approvals import Approval, Entry
-from claude_bottle.session.background import Background
+from claude_bottle.session.background import Apart
 from claude_bottle.session.bring_up import (
     SessionContext,
     bring_up,
@@ -58,7 +58,7 @@ _GRACE = 10.0  # seconds from the end of claude to the end of the bottle that ca
 # Places in the order of teardown. What is kept comes after the work, or with it, and before the bottle ends.
 _WORK, _KEPT, _FIRST, _LAST, _NOTIFY = 1 << 17, (1 << 17) - 1, 1 << 16, -2, -3
 _NO_TERMINAL = "stdin is not a terminal"
-_NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
+NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,11 @@ class Options:
     verbose: bool = False
     wanted: Wanted | None = None  # the repository to clone into the bottle
     tap: Tap | None = None  # gets what a sign-in shows
-    background: Background | None = None  # in which it goes on once it is proven
+    background: Apart | None = None  # what it has in the place of the user's terminal
     keep: bool = False  # the conversation and what came of it
     resumed: Resumed | None = None  # the session whose conversation goes on
+    approved: Approval | None = None  # what was said yes to for this very session, whatever is recorded
+    landed: Callable[[str], None] = lambda _: None  # called with each branch that came back
 
 
 def dry_run(
@@ -102,7 +104,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     """
     _refuse_what_cannot_work(machine, agent, options)
     notified = None if options.run.login else notify.program(machine)
-    machine = _with_key(machine if options.run.login else _with_token(machine))
+    machine = with_key(machine if options.run.login else with_token(machine))
     with Keeper(machine, wanted=options.keep) as keeper:
         with _context(machine, verbose=options.verbose) as context:
             plan = _agreed(machine, agent, options, context)
@@ -119,7 +121,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
                 options.background.go_on(machine, plan, receipt, context)
             context.watchdog.reap()
             keeper.begin(machine, plan, receipt, monitor.tally, context.watchdog.note)
-            back = _handing_back(plan, context, monitor, keeper)
+            back = _handing_back(plan, context, monitor, keeper, options.landed)
             if not plan.run.login:  # it has no manifest to name
                 context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
             if notified:
@@ -151,7 +153,7 @@ def _refuse_what_cannot_work(machine: Machine, agent: Agent, options: Options) -
     if not (options.run.login or machine.has_token or token_store.recorded(machine)):
         raise TokenError(token_store.NO_TOKEN)
     if not (options.yes or options.yes_if_unchanged or machine.interactive):
-        raise RefusedError(_NO_PROMPT)
+        raise RefusedError(NO_PROMPT)
     locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
     if locked and not machine.interactive:
         raise RefusedError(f"cannot prompt for the passphrase of {locked[0]}: {_NO_TERMINAL}")
@@ -207,7 +209,7 @@ def _confirmed(machine: Machine, plan: Plan, options: Options) -> None:
         preflight.ask("Start this session?")
         return
     path, now = plan.agent.path, approvals.entries(plan)
-    before = approvals.read(machine, path)
+    before = options.approved or approvals.read(machine, path)
     console.show(approvals.compared(before, now))
     if options.yes_if_unchanged:
         _refuse_what_changed(before, now)
@@ -227,7 +229,9 @@ def _refuse_what_changed(before: Approval | None, now: tuple[Entry, ...]) -> Non
         raise RefusedError("not started: changed since you approved it, see above")
 
 
-def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor, keeper: Keeper) -> HandBack | None:
+def _handing_back(
+    plan: Plan, context: SessionContext, monitor: Monitor, keeper: Keeper, landed: Callable[[str], None]
+) -> HandBack | None:
     """Arm the hand-back of the bottle's work, before every other undo, however the session ends.
 
     What is kept is taken out of the bottle as soon as the work is, and before the hand-back ends the bottle.
@@ -247,7 +251,7 @@ def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor, keeper:
         keeper.take()  # if the work did not come back
 
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, console.say, console.show, end)
+    back = HandBack(bottle, console.say, console.show, end, landed)
     context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = last
     return back
@@ -302,7 +306,7 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 
 
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
-    machine = _with_key(machine)
+    machine = with_key(machine)
     with _context(machine, verbose=verbose) as context:
         endpoint = context.engine.endpoint()
 
@@ -321,7 +325,7 @@ def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     return receipt
 
 
-def _with_token(machine: Machine) -> Machine:
+def with_token(machine: Machine) -> Machine:
     """Return the machine with a token, which `login` may have kept; raises TokenError without one that can be used."""
     machine = token_store.resolved(machine)
     if machine.token_problem:
@@ -336,7 +340,7 @@ def _made_up(machine: Machine, agent: Agent) -> Machine:
     return replace(machine, environ={**machine.environ, **{name: values[name] for name in names}})
 
 
-def _with_key(machine: Machine) -> Machine:
+def with_key(machine: Machine) -> Machine:
     """Return the machine with the user's key, made by the first start; without it, if it cannot be made."""
     try:
         return replace(machine, key=proof.make_key(machine.key_file))

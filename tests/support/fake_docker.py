@@ -5,6 +5,7 @@
     code              exit status, negative for a signal that ends it; default 0
     stdout, stderr    what it prints
     times             how often the rule holds; default always
+    context           the docker context for which alone it holds
     fifo              a FIFO in the folder: wait, before anything else, until a writer has come and gone
     late              seconds to wait after that: the engine is slow
     line              wait for a line on stdin, after that
@@ -23,6 +24,7 @@ import time
 SELF = os.path.abspath(__file__)
 FOLDER = os.path.dirname(os.path.dirname(SELF))
 ARGV, PARENT = sys.argv[1:], os.getppid()
+CONTEXT = os.environ.get("DOCKER_CONTEXT", "default")
 ABLE = dict.fromkeys(("MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsPeriod", "CpuCfsQuota"), True)
 INFO = {**ABLE, "CgroupVersion": "2", "CgroupDriver": "systemd", "SecurityOptions": ["name=seccomp,profile=builtin"]}
 # "up" is the bottle's first line, which nobody reads elsewhere.
@@ -66,6 +68,8 @@ def claimed(number: int, times: int) -> bool:
 
 def rule() -> dict[str, object]:
     for number, each in enumerate(json.loads(read("rules.json"))):
+        if each.get("context", CONTEXT) != CONTEXT:
+            continue
         if each["match"] in " ".join(ARGV) and ("times" not in each or claimed(number, each["times"])):
             return dict(each)
     return {}

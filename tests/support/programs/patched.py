@@ -13,9 +13,9 @@ for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 random = os.urandom
 os.urandom = lambda size: bytes.fromhex("0a1b2c3d") if size == 4 else random(size)  # the session's id
-for name, value in json.loads(sys.argv[1]).items():
+for name, value in json.loads(sys.argv.pop(1)).items():
     module, _, attribute = name.rpartition(".")
     owner = importlib.import_module(f"claude_bottle.{module}")
     assert hasattr(owner, attribute), name
     setattr(owner, attribute, value)
-cli.main(sys.argv[2:], prog_name="cli.py")
+cli.main(sys.argv[1:], prog_name="cli.py")

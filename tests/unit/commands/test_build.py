@@ -1,6 +1,10 @@
 """Images built on demand; docker is a fake one."""
 
+import pytest
+
 from tests.support.scene import Scene
+
+TO = ("build", "--to", "build-1")
 
 
 def test_build_builds_each_image_once_whether_it_is_there_or_not(scene: Scene) -> None:
@@ -34,3 +38,37 @@ def test_a_version_of_claude_that_is_none_is_one_line(scene: Scene) -> None:
         code, out, err = scene.run(*command, CLAUDE_BOTTLE_CLAUDE_VERSION="latest")
         assert (code, out, err) == (64, "", "CLAUDE_BOTTLE_CLAUDE_VERSION: must be a version such as 2.1.331\n")
     assert [event.argv for event in scene.log if event.starts("docker build")] == []
+
+
+def test_images_that_another_engine_lacks_are_sent_to_it(scene: Scene) -> None:
+    scene.rule("image inspect", context="build-1", code=1, stderr="Error: No such image: x\n")
+    scene.rule("save", stdout="layers")
+    code, out, err = scene.run(*TO, CLAUDE_BOTTLE_ENGINES="build-1", CLAUDE_BOTTLE_PIPELOCK_IMAGE="pipelock:x")
+    assert code == 0, err
+    [save] = [event for event in scene.log if event.starts("docker save")]
+    [load] = [event for event in scene.log if event.ends("docker load")]
+    [started] = [event for event in scene.log if event.starts("docker load")]
+    base, sidecar = save.argv[2:]
+    assert (base.startswith("claude-bottle:"), sidecar) == (True, "pipelock:x")
+    assert out == f"sent {base} to build-1\nsent pipelock:x to build-1\n"
+    assert load.more["stdin"] == "layers"
+    assert (save.more["env"].get("DOCKER_CONTEXT"), started.more["env"]["DOCKER_CONTEXT"]) == (None, "build-1")
+
+
+def test_what_is_there_is_not_sent(scene: Scene) -> None:
+    assert scene.run(*TO, CLAUDE_BOTTLE_ENGINES="build-1")[:2] == (0, "build-1 has all images\n")
+    assert not [event for event in scene.log if event.starts("docker save")]
+
+
+@pytest.mark.parametrize("broken", ["save", "load"])
+def test_images_that_cannot_be_sent_are_one_line(scene: Scene, broken: str) -> None:
+    scene.rule("image inspect", context="build-1", code=1, stderr="Error: No such image: x\n")
+    scene.rule(broken, code=1, stderr="no space left on device\n")
+    code, out, err = scene.run(*TO, CLAUDE_BOTTLE_ENGINES="build-1")
+    assert (code, out) == (70, "")
+    assert err.endswith("claude-bottle: the images cannot be sent to build-1: no space left on device\n")
+
+
+def test_images_are_sent_to_one_engine(scene: Scene) -> None:
+    code, _, err = scene.run("build", "--to", "any", CLAUDE_BOTTLE_ENGINES="build-1")
+    assert (code, err, scene.log) == (2, "claude-bottle: --to takes the name of one engine\n", [])

@@ -10,7 +10,7 @@ import pexpect
 import pytest
 
 from claude_bottle.host.machine import TOKEN_VARIABLE
-from tests.support.scene import ROOT, SESSION, Scene
+from tests.support.scene import ROOT, SESSION, TRUSTING, Scene
 
 CLI = ROOT / "cli.py"
 SHELLS = {
@@ -113,6 +113,19 @@ def test_what_can_be_explained_is_an_agent_or_a_session(
     line, place = "\n".join(words), str(len(words) - 1)
     _, out, _ = scene.run(_CLI_PY_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=place)
     assert out.split() == [f"plain,{name}" for name in offered]
+
+
+def test_engines_are_those_of_the_setting(scene: Scene) -> None:
+    environ = {"_CLI_PY_COMPLETE": "bash_complete", "COMP_WORDS": "cli.py\nstart\ndemo\n--on\n", "COMP_CWORD": "4"}
+    _, out, _ = scene.run(CLAUDE_BOTTLE_ENGINES="build-1 build-2", **environ, patches=TRUSTING)
+    assert (out.split(), scene.log) == (["plain,build-1", "plain,build-2", "plain,any"], [])
+
+
+def test_sessions_of_all_engines_are_offered(scene: Scene) -> None:
+    scene.rule("ps", context="build-1", stdout=LISTED)
+    environ = {"_CLI_PY_COMPLETE": "bash_complete", "COMP_WORDS": "cli.py\nstop\nde", "COMP_CWORD": "2"}
+    _, out, _ = scene.run(CLAUDE_BOTTLE_ENGINES="build-1", **environ, patches=TRUSTING)
+    assert out == f"plain,{SESSION}\n"
 
 
 def test_no_docker_client_of_a_completion_has_the_token_or_asks_for_signed_images(scene: Scene) -> None:

@@ -75,7 +75,7 @@ def test_no_credential_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         raise DockerError("no further")
 
     monkeypatch.setattr(start, "_context", context)
-    monkeypatch.setattr(start, "_with_key", lambda machine: machine)
+    monkeypatch.setattr(start, "with_key", lambda machine: machine)
     monkeypatch.setattr(planning, "resolve", resolve)
     assert [str(error) for _, error in start.verify(machine, check.check(machine, None, MadeUp()), verbose=False)] == [
         "no further"

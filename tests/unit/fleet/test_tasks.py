@@ -58,7 +58,7 @@ def test_a_state_in_dockers_words(status: str, code: int | None) -> None:
 
 
 def test_a_name_finds_one_task() -> None:
-    found = {Task(name, "demo", "", "", "", None): "here" for name in ("demo-1a", "demo-1b", "other-2")}
+    found = [Task(name, "demo", "", "", "", None) for name in ("demo-1a", "demo-1b", "other-2")]
     assert tasks.find(found, "other").id == "other-2"
     for name, why in (("demo-1", "ambiguous task"), ("nobody", "no task"), ("", "no task")):
         with pytest.raises(UsageError, match=why):

@@ -138,6 +138,22 @@ def test_the_systems_own_ps_shows_what_proc_does(monkeypatch: pytest.MonkeyPatch
         assert is_launcher(process.pid)
 
 
+@pytest.mark.parametrize(
+    ("words", "launches"),
+    [
+        ("/a b/.venv/bin/python -I /a b/cli.py start demo --task", True),
+        ("/usr/bin/python3 /home/me/.local/bin/claude-bottle start demo", True),
+        ("/usr/bin/python3 -I -m claude_bottle start demo", True),  # as it starts itself anew under a PYTHONPATH
+        ("/usr/bin/python3 -I -m claude_bottle list", False),
+        ("/usr/bin/python3 -I /a/cli.py run tasks.yaml", False),  # whose launchers are its children
+        ("vim cli.py start", False),
+    ],
+)
+def test_a_launcher_is_known_by_its_command_line(ps: Ps, words: str, launches: bool) -> None:
+    ps.prints = f"Ss   Sun Mar  1 01:02:03 2026     {words}\n".encode()
+    assert is_launcher(1) == launches
+
+
 def test_macos_is_known_by_its_hardware_whatever_its_network(
     ps: Ps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -35,6 +35,13 @@ def test_a_remotes_url_loses_its_secrets(url: str, shown: str) -> None:
 
 def test_a_label_round_trips_and_others_are_not_parsed() -> None:
     for path in ("/a b/c", "/50%FF", os.fsdecode(b"/r\xe9po \xc3\xa9")):
-        work = Work(Path(path), "1" * 40, "2" * 64)
-        assert Work.of_label(work.label.encode().decode()) == work
+        for branch in ("", "bottle/run-tasks/a-1"):
+            work = Work(Path(path), "1" * 40, "2" * 64, branch)
+            assert Work.of_label(work.label.encode().decode()) == work
     assert [Work.of_label(text) for text in ("-", "", "1 2 /x", f"{'1' * 40} {'2' * 40} ")] == [None] * 4
+
+
+@pytest.mark.parametrize("branch", ["", "main", "bottle/x", "bottle/../main", "bottle/a/b/c", "bottle/a/b.lock"])
+def test_a_label_names_no_branch_of_the_users_own(branch: str) -> None:
+    """It is text that anybody who uses the engine can write."""
+    assert Work.of_label(f"{'1' * 40} {'2' * 40}:{branch} /x") is None

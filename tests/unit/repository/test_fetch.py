@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,20 @@ def test_another_thread_leaves_the_telling_to_the_main_one(ground: Ground) -> No
     back.run()
     back.run()
     assert said == ["branch  none: nothing was changed in the bottle\n"]
+
+
+def test_the_work_comes_back_on_the_branch_that_was_asked_for(ground: Ground) -> None:
+    asked = "bottle/run-tasks/fix"
+    work = replace(ground.uncork().work, branch=asked)
+    bottle = Bottle(SESSION, OWNER, "x", work, ground.env)
+    ground.genie.commit("the work")
+    said, branches = list[str](), list[str]()
+    HandBack(bottle, said.append, said.append, landed=branches.append).run()
+    assert branches == [asked]
+    ground.genie.git("commit", "--quiet", "--amend", "--allow-empty", "--message", "another")
+    HandBack(bottle, said.append, said.append, landed=branches.append).run()
+    assert branches == [asked, f"{asked}.2"]  # never "fix-2", which may be a task of its own
+    assert ground.user.git("branch", "--format=%(refname:short)", "--list", "bottle/*").split() == [asked, f"{asked}.2"]
 
 
 def test_a_full_bottle_is_made_room_in_at_the_end_of_a_session(ground: Ground) -> None:
