@@ -291,7 +291,6 @@ def make(request: Request, facts: EngineFacts) -> Plan:
     machine, agent, run = request.machine, request.agent, request.run
     addresses = address_range(machine)
     certificates = _certificates(agent)
-    own = {variable.name for variable in agent.bottle.env}
     prompt = run.prompt(agent)
     session = session_id(agent.name, request.token)
     reached = reach.reach(session, agent.bottle)
@@ -311,7 +310,7 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         config=allowlist.config(allowlist.allowlist(agent.bottle.reach), (end.name for end in _ended(agent, run))),
         home=home.home(agent.skills, prompt, more, certificates, idle=run.terminal and prompt is None),
         reach=reached,
-        passed_on=tuple(name for name in passed_on.names(machine.environ) if name not in own),
+        passed_on=_passed_on(machine, agent),
         certificates=certificates,
         signing=_signing(request),
         keys=_keys(agent),
@@ -324,6 +323,11 @@ def make(request: Request, facts: EngineFacts) -> Plan:
         token_source=machine.token_source,
         engine=machine.engine,
     )
+
+
+def _passed_on(machine: Machine, agent: Agent) -> tuple[str, ...]:
+    own = {variable.name for variable in agent.bottle.env}
+    return tuple(name for name in passed_on.names(machine.environ) if name not in own)
 
 
 def _ended(agent: Agent, run: Run) -> tuple[credential_proxy.Ended, ...]:

@@ -25,6 +25,7 @@ RUN = Run(terminal=True, arguments=("--model", "opus"))
 IRRELEVANT = {
     # of one start, or of where it runs
     *("Plan.session", "Plan.owner", "Plan.addresses", "Plan.range", "Plan.known", "Plan.elsewhere", "Plan.remote"),
+    *("Plan.engine", "Work.branch"),
     *("Plan.passed_on", "Plan.token_source", "Plan.signing", "Run.terminal", "Run.login", "Run.name"),
     *("EngineFacts.present", "EngineFacts.taken", "EngineFacts.icc_off", "EngineFacts.ipv6_off", "EngineFacts.debug"),
     *(
