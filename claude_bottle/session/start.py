@@ -24,7 +24,7 @@ from claude_bottle.errors import (
 from claude_bottle.host import console, proof
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine, MadeUp, machine_fault
 from claude_bottle.manifest.agent import Agent
-from claude_bottle.process import command, terminal
+from claude_bottle.process import command, forward, terminal
 from claude_bottle.process.engine import Engine
 from claude_bottle.process.terminal import Tap
 from claude_bottle.repository import source
@@ -92,7 +92,7 @@ def dry_run(
         stage(plan, undo)
         console.show(preflight.summary(plan, "(built if absent)"))
         _show_widened(plan, resumed)
-        console.output(preflight.commands(steps.table(plan)))
+        console.output(preflight.link(endpoint.url, env) + preflight.commands(steps.table(plan)))
 
 
 def start(machine: Machine, agent: Agent, options: Options) -> int:
@@ -105,6 +105,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     machine = _with_key(machine if options.run.login else _with_token(machine))
     with Keeper(machine, wanted=options.keep) as keeper:
         with _context(machine, verbose=options.verbose) as context:
+            machine = context.machine
             plan = _agreed(machine, agent, options, context)
             plan, receipt = _proven(plan, context)
             if receipt.failed:
@@ -304,6 +305,7 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     machine = _with_key(machine)
     with _context(machine, verbose=verbose) as context:
+        machine = context.machine
         endpoint = context.engine.endpoint()
 
         def planned() -> Plan:
@@ -350,16 +352,20 @@ def _with_key(machine: Machine) -> Machine:
 @contextlib.contextmanager
 def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
     """Yield the context of a session; on exit, undo everything the session created."""
-    env = planning.client_environment(machine)
     note = console.say if verbose else _quiet
     shown = Shown.LINE if console.on_terminal() and not verbose else Shown.ALL
-    watchdog, undo = Watchdog.start(env, machine.owner), Teardown(note)
-    try:
-        with undo:
-            runner = Runner(undo, env, note, watchdog.note, one_line=shown is Shown.LINE)
-            yield SessionContext(env, Engine(env), runner, undo, watchdog, Heart(env), shown)
-    finally:
-        watchdog.close(clean=undo.clean)
+    with forward.opened(planning.client_environment(machine), machine.owner) as link:
+        if link:
+            machine = replace(machine, environ=link.environ(machine.environ))
+        env = planning.client_environment(machine)
+        watchdog = Watchdog.start(env, machine.owner, (link.held,) if link else ())
+        undo = Teardown(note)
+        try:
+            with undo:
+                runner = Runner(undo, env, note, watchdog.note, one_line=shown is Shown.LINE)
+                yield SessionContext(env, Engine(env), runner, undo, watchdog, Heart(env), machine, shown, link)
+        finally:
+            watchdog.close(clean=undo.clean)
 
 
 def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:
