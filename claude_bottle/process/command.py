@@ -67,6 +67,7 @@ class Client:
 
     process: subprocess.Popen[bytes] = field(repr=False)
     argv: tuple[str, ...]
+    parting: bytes = b""  # what its stdin gets before it is closed
     _feeder: threading.Thread | None = field(default=None, repr=False)
     _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -138,6 +139,7 @@ class Client:
     def _close_stdin(self) -> None:
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
+                self.process.stdin.write(self.parting)
                 self.process.stdin.close()
             self.process.stdin = None
 

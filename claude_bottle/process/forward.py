@@ -11,6 +11,8 @@ import secrets
 import shutil
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,13 +22,15 @@ from claude_bottle.errors import EngineError
 from claude_bottle.host import console, stage_dir
 from claude_bottle.host.owner import Owner
 from claude_bottle.host.stage_dir import StageDir
-from claude_bottle.process import command, endpoint
+from claude_bottle.process import command, endpoint, stream
 from claude_bottle.process.command import Client
+from claude_bottle.process.deadline import spoken
 from claude_bottle.process.endpoint import FORWARDED, UNIX
 
 Argv = tuple[str, ...]
 
 NAME = "link"  # of its folder, in the place of a session's; no session has this one
+_PAUSE = 1.0  # seconds between two attempts to open it again
 _LONGEST = 103  # bytes of a socket's path on macOS; Linux takes four more
 _OPENING = 30.0  # seconds until the connection is there, after which docker's own is tried
 _ANSWER = 20.0  # seconds for the engine to answer through it; ssh notices a cut in less
@@ -51,6 +55,7 @@ class Forward:
         self._folder, self._link = _place(env)
         self._life, self.held = os.pipe()
         self._client: Client | None = None
+        self._restoring = threading.Lock()
 
     def environ(self, env: Mapping[str, str]) -> dict[str, str]:
         """Return an environment whose docker commands go through it, and are known to lead elsewhere."""
@@ -82,9 +87,19 @@ class Forward:
         """Return whether an engine answers through it."""
         return _answers(self._folder / _SOCKET)
 
-    def restore(self) -> str | None:
-        """Open it again if it has been cut; return why that fails."""
-        return None if self.answers() else self.open() or None
+    def restore(self, seconds: float = 0.0) -> str | None:
+        """Open it again if it has been cut, trying for so many `seconds`; return why that fails."""
+        with self._restoring:  # whichever thread notices first
+            if self.answers():
+                return None
+            limit = f", for at most {spoken(seconds)}" if seconds else ""
+            console.say(f"the link to the engine was lost: opening it again{limit}")
+            end = time.monotonic() + seconds
+            while why := self.open():
+                if time.monotonic() > end or stream.heed(console.say):
+                    return why
+                time.sleep(_PAUSE)
+            return None
 
     def close(self) -> None:
         """Let go of it: it ends as soon as the watchdog has let go of it as well."""

@@ -1,6 +1,7 @@
 """Run the steps before claude; if the engine refutes an assumption of the plan, undo the steps and plan again."""
 
 import contextlib
+import functools
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from claude_bottle.process import terminal, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts, unusable
 from claude_bottle.process.forward import Forward
+from claude_bottle.repository.fetch import BUDGET
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import ahead, planning, steps
 from claude_bottle.session.building import Shown
@@ -43,6 +45,10 @@ class SessionContext:
     machine: Machine  # whose environment leads to the engine as `env` does
     shown: Shown = Shown.ALL  # of builds
     link: Forward | None = None  # the way to the engine, if it is one of the session's own
+
+    def restore_link(self, plan: Plan) -> str | None:
+        """Open the way to the engine again if it was cut, with patience if there is work; return why that fails."""
+        return self.link.restore(BUDGET if plan.keeps_work else 0) if self.link else None
 
 
 def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:
@@ -127,7 +133,7 @@ def _attempt(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Resul
     stage(plan, context.undo)
     context.undo.arm(_HEART, "heartbeat", context.heart.stop)
     if context.link:
-        context.undo.arm(_LINK, "link", context.link.restore)
+        context.undo.arm(_LINK, "link", functools.partial(context.restore_link, plan))
     if table.asking:
         told = context.runner.run(table.asking)[steps.ADDRESSES]
         built = replace(plan.facts, present=plan.facts.present | {plan.base.tag})

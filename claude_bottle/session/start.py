@@ -143,7 +143,9 @@ def _ran(
     if isinstance(monitor.ended, TimeUpError):
         raise monitor.ended
     if error := _why_cut(code, plan, context):
-        raise monitor.ended or error
+        error = monitor.ended or error
+        lost = context.link and isinstance(error, EngineError)
+        raise EngineError("the link to the engine was lost, which ended the session") if lost else error
     return code
 
 
@@ -244,6 +246,7 @@ def _handing_back(plan: Plan, context: SessionContext, monitor: Monitor, keeper:
         monitor.end_bottle()
 
     def last() -> None:
+        context.restore_link(plan)
         back.run()
         keeper.take()  # if the work did not come back
 

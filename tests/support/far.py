@@ -3,8 +3,10 @@
 import contextlib
 import getpass
 import os
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.sessions import GUARD, Bench
@@ -45,7 +47,9 @@ class Far:
         self._write("known", f"far {(self.folder / 'host.pub').read_text()}")
         self._write("server", SERVER + server)
         self._write("client", CLIENT)
-        path = bench.program("ssh", f'PATH={bench.environ["PATH"]}\nexec ssh -F {self.folder}/client "$@"', "ssh")
+        self.down = self.folder / "down"  # while it is there, no connection can be made
+        run = f'[[ -e {self.down} ]] && exit 255\nexec ssh -F {self.folder}/client "$@"'
+        path = bench.program("ssh", f"PATH={bench.environ['PATH']}\n{run}", "ssh")
         engine = os.environ.get("DOCKER_HOST", "").removeprefix("unix://")
         self.env = {"PATH": path, "DOCKER_HOST": f"ssh://{getpass.getuser()}@far{engine}"}
 
@@ -58,6 +62,22 @@ class Far:
                 found += [int(path.parent.name)] if path.read_bytes().startswith(mark) else []
         return found
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have nothing pass through the connections that there are, and nobody notice, during the block."""
+        stopped: list[int] = []
+        parents = set(self.connections())
+        while parents := {pid for pid, parent in _parents().items() if parent in parents}:
+            stopped += parents
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def until_closed(self) -> None:
         """Wait until there is no connection."""
         end = time.monotonic() + GUARD
@@ -67,3 +87,12 @@ class Far:
 
     def _write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text.format(folder=self.folder, sshd=SSHD))
+
+
+def _parents() -> dict[int, int]:
+    """Return all processes' ids, with their parents'."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            found[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    return found

@@ -177,7 +177,8 @@ def test_one_that_is_cut_is_opened_again_for_the_end(far: Far) -> None:
     with far.scene.held("claude"):
         os.kill(far.connections[0], signal.SIGKILL)
         until(lambda: far.folders() == [])
-    assert far.end(child)[0] == 0
+    code, _, err = far.end(child)
+    assert (code, err.count("the link to the engine was lost: opening it again\n")) == (0, 1), err
     assert len(far.connections) == 2
     assert hosts(far.scene.calls) == {"unix://"}
     assert far.scene.undone == USUAL
