@@ -56,6 +56,7 @@ class Forward:
         self._life, self.held = os.pipe()
         self._client: Client | None = None
         self._restoring = threading.Lock()
+        self.lost = False  # whether it was cut at any time
 
     def environ(self, env: Mapping[str, str]) -> dict[str, str]:
         """Return an environment whose docker commands go through it, and are known to lead elsewhere."""
@@ -92,6 +93,7 @@ class Forward:
         with self._restoring:  # whichever thread notices first
             if self.answers():
                 return None
+            self.lost = True
             limit = f", for at most {spoken(seconds)}" if seconds else ""
             console.say(f"the link to the engine was lost: opening it again{limit}")
             end = time.monotonic() + seconds

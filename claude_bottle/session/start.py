@@ -57,6 +57,7 @@ _TIMEOUT = 10.0  # seconds for the engine to report whether the bottle is runnin
 _GRACE = 10.0  # seconds from the end of claude to the end of the bottle that caused it
 # Places in the order of teardown. What is kept comes after the work, or with it, and before the bottle ends.
 _WORK, _KEPT, _FIRST, _LAST, _NOTIFY = 1 << 17, (1 << 17) - 1, 1 << 16, -2, -3
+_LINK_LOST = EngineError("the link to the engine was lost, which ended the session")
 _NO_TERMINAL = "stdin is not a terminal"
 _NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
 
@@ -143,9 +144,7 @@ def _ran(
     if isinstance(monitor.ended, TimeUpError):
         raise monitor.ended
     if error := _why_cut(code, plan, context):
-        error = monitor.ended or error
-        lost = context.link and isinstance(error, EngineError)
-        raise EngineError("the link to the engine was lost, which ended the session") if lost else error
+        raise error if error is _LINK_LOST else monitor.ended or error
     return code
 
 
@@ -263,6 +262,8 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
     killed = code == _KILLED and context.runner.client("bottle").ended_within(_GRACE)
     if not killed and code not in _LOST:
         return None
+    if context.link and (context.link.lost or not context.link.answers()):
+        return _LINK_LOST
     asked = ("inspect", "--format", "{{.State.Running}}", plan.name)
     try:
         result = context.engine.ask(*asked, timeout=_TIMEOUT)

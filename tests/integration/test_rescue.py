@@ -27,8 +27,13 @@ def user(bench: Bench) -> Repo:
 
 @pytest.fixture
 def far(bench: Bench) -> Far:
+    """A way to the engine, for an agent with a key for ssh."""
     bench.puppet("stay")
-    return Far(bench)
+    far = Far(bench)
+    host = (far.folder / "host.pub").read_text().rpartition(" ")[0]
+    ssh = {"host": "git.example.org", "key": str(far.folder / "user"), "known_host": host}
+    bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}, "ssh": [ssh]}, prompt="stay")
+    return far
 
 
 @contextlib.contextmanager
@@ -81,9 +86,10 @@ def cut(far: Far) -> None:
 def test_after_a_cut_only_files_are_left_and_they_come_back(bench: Bench, far: Far, user: Repo) -> None:
     with working(bench, far, user) as (run, session):
         assert users_of(session) == {"65532", AGENT.partition(":")[0]}
+        assert {"gate", "holder"} < containers(bench)  # the credential proxy and the key-holder
         cut(far)
         until(lambda: users_of(session) == {"65532"})
-        until(lambda: "gate" not in containers(bench))
+        until(lambda: containers(bench) == {session.rpartition("-")[2], "sidecar"})
         run.until(LOST)
         far.down.unlink()
         ended = run.end()
@@ -132,7 +138,7 @@ def test_after_silence_nothing_of_the_agent_runs_on(bench: Bench, far: Far, user
         far.down.touch()
         with far.frozen():  # nothing is closed, and nothing comes through
             until(lambda: users_of(session) == {"65532"})
-            until(lambda: "gate" not in containers(bench))
+            until(lambda: containers(bench) == {session.rpartition("-")[2], "sidecar"})
             run.until(LOST)
             far.down.unlink()
             ended = run.end()

@@ -184,6 +184,16 @@ def test_one_that_is_cut_is_opened_again_for_the_end(far: Far) -> None:
     assert far.scene.undone == USUAL
 
 
+def test_a_claude_that_a_cut_ended_did_not_exit_by_itself(far: Far) -> None:
+    far.scene.rule(STEPS["claude"], fifo="claude", code=1)
+    child = far.scene.launch(*START)
+    with far.scene.held("claude"):
+        os.kill(far.connections[0], signal.SIGKILL)
+        until(lambda: far.folders() == [])
+    code, _, err = far.end(child)
+    assert (code, "the link to the engine was lost, which ended the session" in err) == (69, True), err
+
+
 def test_after_a_cut_the_watchdog_goes_docker_s_own_way(far: Far) -> None:
     far.scene.rule(STEPS["claude"], fifo="claude")
     child = far.scene.launch(*START)
