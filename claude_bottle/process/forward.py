@@ -71,16 +71,21 @@ class Forward:
         try:
             self._make()
             client = self._client = command.start(_wrapped(self._url, self._folder, self._link), self._env, self._life)
-            result = client.ready(b"", _OPENING)
         except EngineError as error:
             self._remove()
             return str(error)
         except OSError as error:
             return escape_control_chars(f"{self._folder}: {error.strerror}")
-        if result.ok and self.answers():
+        opened = False
+        try:
+            result = client.ready(b"", _OPENING)
+            opened = result.ok and self.answers()
+        finally:
+            if not opened:  # or the user has pressed Ctrl-C
+                client.kill_group()
+                self._remove()
+        if opened:
             return ""
-        client.kill_group()
-        self._remove()
         said = result.stderr.strip().splitlines() or ["no engine answers at its other end"]
         return escape_control_chars(said[-1])
 

@@ -1,7 +1,8 @@
 """An `ssh` that forwards a socket to an engine that answers pings alone; put on PATH beside the fake docker.
 
-It writes its arguments to `ssh-log`, a line each. A file `ssh-refuses` has it fail, with what that says, and one named
-`ssh-mute` has no engine at the other end. As the real one whose remote command ends, it ends with its stdin.
+It writes its arguments to `ssh-log`, a line each. A file `ssh-refuses` has it fail, with what that says; with one named
+`ssh-mute` there is no engine at the other end, with one named `ssh-hangs` it never connects. Like the real one,
+whose remote command ends, it ends with its stdin.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 FOLDER = Path(__file__).absolute().parent.parent
@@ -27,6 +29,8 @@ with (FOLDER / "ssh-log").open("a") as file:
     file.write(json.dumps({"pid": os.getpid(), "argv": sys.argv[1:]}) + "\n")
 if (FOLDER / "ssh-refuses").exists():
     sys.exit((FOLDER / "ssh-refuses").read_text())
+while (FOLDER / "ssh-hangs").exists():
+    time.sleep(60)
 here = sys.argv[sys.argv.index("-L") + 1].partition(":")[0]
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(here)

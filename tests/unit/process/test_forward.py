@@ -171,6 +171,15 @@ def test_without_ssh_docker_says_what_it_needs(far: Far) -> None:
     assert (code, line.endswith("ssh: not found")) == (0, True), err
 
 
+def test_ctrl_c_does_not_wait_for_it(far: Far) -> None:
+    (far.scene.folder / "ssh-hangs").touch()
+    child = far.scene.launch(*START)
+    until(lambda: far.connections != [])
+    child.send_signal(signal.SIGINT)
+    assert far.end(child)[0] == 130
+    assert far.scene.calls == []
+
+
 def test_one_that_is_cut_is_opened_again_for_the_end(far: Far) -> None:
     far.scene.rule(STEPS["claude"], fifo="claude")
     child = far.scene.launch(*START)
