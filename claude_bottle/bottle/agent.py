@@ -66,7 +66,7 @@ def run(plan: Plan) -> Argv:
         *proxy_variables(plan),
         *key_holder.mounted(plan),
         *trust_variables(),
-        *("--entrypoint", first, plan.image.tag, *words, f"echo up; {docker_flags.lifeline(plan)}"),
+        *("--entrypoint", first, plan.image.tag, *words, f"echo up; {docker_flags.guard(plan)}"),
     )
 
 
@@ -78,6 +78,16 @@ def fill(plan: Plan, search: int) -> Argv:
     script = f"{_FILL} && {_MEMORY} && {_SEARCH} && {_TRUST} && wait"
     words = (str(len(plan.home)), str(search), reach.memory(plan.session))
     return container.execute(plan.name, "/bin/bash", "-c", script, "bash", *words)
+
+
+def reaper(plan: Plan) -> Argv:
+    """Return the command that ends every process of the agent when its stdin does, or after 40 s without a line.
+
+    Before the bottle's first process looks for them: it has another user, and cannot do that itself. An agent that ends
+    this one loses what it has done if the link is cut, and no more.
+    """
+    script = "echo up; while read -r -t 40 _; do :; done; kill -KILL -1"
+    return container.execute(plan.name, "/bin/bash", "-c", script)
 
 
 def proxy_variables(plan: Plan) -> Argv:

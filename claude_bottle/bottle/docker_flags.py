@@ -16,6 +16,17 @@ LABELS = (
 )
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty if unused.
+_END = "end"
+# No program of an image's is run. A process is another user's unless -O; one that ends meanwhile is nobody's.
+_GUARD = f"""\
+while read -r -t 52 word; do [[ $word == {_END} ]] && exit; done
+exec {{pause}}<> <(:)
+for ((n = 0; n < 50; n++)); do
+  left=
+  for each in /proc/[0-9]*; do [[ ! -O $each && -e $each ]] && left=1; done
+  [[ $left ]] || {{ read -r -t 900 -u $pause; exit; }}
+  read -r -t 0.1 -u $pause
+done"""
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
@@ -105,6 +116,20 @@ def lifeline(plan: Plan) -> str:
     Over a link that can break it also expects a line every 45 s, which comes even if the launcher is suspended.
     """
     return f"while read -r{' -t 45' if plan.remote else ''} _; do :; done"
+
+
+def parting(plan: Plan) -> bytes:
+    """Return the last line for the lifeline of a bottle that is to end in order."""
+    return f"{_END}\n".encode() if plan.keeps_work else b""
+
+
+def guard(plan: Plan) -> str:
+    """Return the shell command that holds a bottle up: its lifeline and, if it keeps its work, what comes after that.
+
+    Without a word of parting the link was cut: the files stay for 15 minutes, without a process of the agent's. If one
+    does not end, which this one cannot signal, the bottle ends with all that is in it.
+    """
+    return _GUARD if plan.keeps_work else lifeline(plan)
 
 
 def feed_stdin(data: bytes, command: str) -> str:

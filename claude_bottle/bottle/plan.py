@@ -194,6 +194,11 @@ class Plan:
         return self.elsewhere and not self.known.host
 
     @property
+    def keeps_work(self) -> bool:
+        """Return whether the bottle keeps its files for a while if the link to its launcher is cut."""
+        return self.remote and self.repository is not None
+
+    @property
     def locked_keys(self) -> tuple[ssh_hosts.Key, ...]:
         """Return the keys whose passphrase must be asked for."""
         return tuple(key for key in self.keys if key.file.encrypted)

@@ -21,7 +21,7 @@ from claude_bottle.errors import BottleError
 from claude_bottle.host import installation
 from claude_bottle.host.machine import read_machine
 from claude_bottle.host.owner import Owner
-from claude_bottle.process import command
+from claude_bottle.process import command, forward
 from claude_bottle.process.liveness import is_same, stamp
 
 _PATIENCE = 600.0  # seconds in which an engine that does not answer may come back
@@ -57,9 +57,10 @@ class Watchdog:
         self._reap.daemon = True
 
     @classmethod
-    def start(cls, env: Mapping[str, str], owner: Owner) -> Self:
-        """Start a watchdog, detached, with `env` as its environment; raises EngineError."""
-        return cls(command.detach((sys.executable, "-IS", "-c", _PROGRAM, str(installation.IMPORTS), str(owner)), env))
+    def start(cls, env: Mapping[str, str], owner: Owner, held: Sequence[int] = ()) -> Self:
+        """Start a watchdog, detached, with `env` as its environment; it shares `held`. Raises EngineError."""
+        argv = (sys.executable, "-IS", "-c", _PROGRAM, str(installation.IMPORTS), str(owner))
+        return cls(command.detach(argv, env, held))
 
     def tell(self, kind: str, *values: object) -> None:
         """Send it one line; a watchdog that has gone is no reason to end a session."""
@@ -110,12 +111,14 @@ def main(label: str, said: Iterable[str]) -> None:
             return
         told.learn(kind, values)
     _end(told.clients)
-    own = (item for item in orphans.stage_dirs(env) if (item.owner or item.session) in (owner, told.session))
-    orphans.remove(env, own, _unheard)  # not those of a `fetch` that is at work
+    own = [item for item in orphans.stage_dirs(env) if (item.owner or item.session) in (owner, told.session)]
+    # Not those of a `fetch` that is at work. The way to the engine is needed to the end.
+    orphans.remove(env, (item for item in own if item.session != forward.NAME), _unheard)
     with contextlib.suppress(BottleError):
-        builds.remove(env, told.made)
+        builds.remove(forward.way(env), told.made)
     if told.session:
         _tear_down(env, told.session, told.undos)
+    orphans.remove(env, own, _unheard)
 
 
 @dataclass
@@ -154,17 +157,17 @@ def _tear_down(env: Mapping[str, str], session: str, undos: Iterable[Sequence[st
     """Undo in order, then remove what is there by label, until two listings in a row are empty."""
     for argv in undos:
         with contextlib.suppress(BottleError):  # docker has vanished, and may come back
-            command.run(argv, env, timeout=_TIMEOUT)
+            command.run(argv, forward.way(env), timeout=_TIMEOUT)
     end, empty = time.monotonic() + _PATIENCE, 0
     while empty < 2 and time.monotonic() < end:
         begun = time.monotonic()
         try:
-            found = orphans.listed(env, session)
+            found = orphans.listed(way := forward.way(env), session)
         except BottleError:
             found = None
         took = time.monotonic() - begun
         if found:
-            orphans.remove(env, found, _unheard)
+            orphans.remove(way, found, _unheard)
         empty = empty + 1 if found == () else 0
         if empty < 2:
             time.sleep(max(_PAUSE, _SLOW * took) if empty else _PAUSE)

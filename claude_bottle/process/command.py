@@ -67,6 +67,7 @@ class Client:
 
     process: subprocess.Popen[bytes] = field(repr=False)
     argv: tuple[str, ...]
+    parting: bytes = b""  # what its stdin gets before it is closed
     _feeder: threading.Thread | None = field(default=None, repr=False)
     _closing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -89,7 +90,8 @@ class Client:
 
     def ready(self, stdin: bytes, timeout: float) -> Result:
         """Feed `stdin` and keep it open; return at the first line on stdout, at the end, or after `timeout` seconds."""
-        self._feed(stdin)
+        if self.process.stdin:
+            self._feed(stdin)
         out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # it is a pipe: see start()
         line, end = b"", time.monotonic() + timeout
         while b"\n" not in line and len(line) < _LONGEST_LINE:
@@ -137,6 +139,7 @@ class Client:
     def _close_stdin(self) -> None:
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
+                self.process.stdin.write(self.parting)
                 self.process.stdin.close()
             self.process.stdin = None
 
@@ -194,12 +197,13 @@ def limited(argv: Sequence[str], *, memory: int, seconds: int) -> tuple[str, ...
 def start(
     argv: Sequence[str],
     env: Mapping[str, str],
+    stdin: int = subprocess.PIPE,
     *,
     shown: bool = False,
     mixed: bool = False,
     inherited: Sequence[int] = (),
 ) -> Client:
-    """Start a docker command with `env` as its whole environment.
+    """Start a docker command with `env` as its whole environment; `stdin` is a descriptor, instead of a pipe to feed.
 
     `shown` sends its output to this process's stderr, as progress, instead of collecting it; `mixed` collects its
     stderr with its stdout, in order; `inherited` are descriptors that it shares under their numbers. Raises EngineError
@@ -207,7 +211,7 @@ def start(
     """
     pipe = None if shown else subprocess.STDOUT if mixed else subprocess.PIPE
     out = 2 if shown else subprocess.PIPE
-    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=out, stderr=pipe, pass_fds=tuple(inherited))
+    process = _popen(argv, env, stdin=stdin, stdout=out, stderr=pipe, pass_fds=tuple(inherited))
     return Client(process, tuple(argv))
 
 
@@ -360,10 +364,13 @@ def gather(argv: Sequence[str], env: Mapping[str, str], take: Callable[[int, byt
                 end.close()
 
 
-def detach(argv: Sequence[str], env: Mapping[str, str]) -> IO[bytes]:
-    """Start a helper that outlives this process and its terminal; return the pipe that is its stdin."""
-    null = subprocess.DEVNULL
-    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=null, stderr=null, bufsize=0)
+def detach(argv: Sequence[str], env: Mapping[str, str], inherited: Sequence[int] = ()) -> IO[bytes]:
+    """Start a helper that outlives this process and its terminal; return the pipe that is its stdin.
+
+    `inherited` are descriptors that it shares under their numbers.
+    """
+    null, shared = subprocess.DEVNULL, tuple(inherited)
+    process = _popen(argv, env, stdin=subprocess.PIPE, stdout=null, stderr=null, bufsize=0, pass_fds=shared)
     process.returncode = 0  # nobody waits for it: avoids the warning that it still runs
     pipe: IO[bytes] = process.stdin  # type: ignore[assignment]  # it is a pipe: see above
     return pipe

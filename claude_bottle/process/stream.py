@@ -57,6 +57,14 @@ def given_up() -> bool:
     return _Patience.asked > _Patience.told > 0
 
 
+def heed(say: Callable[[str], None]) -> bool:
+    """Return whether the user has given up; the first request is acknowledged."""
+    if _Patience.asked and not _Patience.told:
+        _Patience.told = _Patience.asked
+        say("Ctrl-C again gives it up")
+    return given_up()
+
+
 class TooMuch(RepositoryError):
     """A command printed more than its limit."""
 
@@ -159,11 +167,8 @@ class _Talk:
         return not self.client.ended_within(max(1.0, deadline - time.monotonic()))
 
     def _be_patient(self) -> None:
-        if given_up():
+        if heed(self.told.say):
             raise RepositoryError(f"given up while {self.told.what}")
-        if _Patience.asked and not _Patience.told:
-            _Patience.told = _Patience.asked
-            self.told.say("Ctrl-C again gives it up")
 
     def close(self) -> None:
         """Terminate a client that still runs, and leave no pipe open."""

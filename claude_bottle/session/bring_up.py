@@ -1,6 +1,7 @@
 """Run the steps before claude; if the engine refutes an assumption of the plan, undo the steps and plan again."""
 
 import contextlib
+import functools
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,13 @@ from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import BottleError, DockerError, IsolationError, RefusedError
 from claude_bottle.host import addresses, console
+from claude_bottle.host.machine import Machine
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import terminal, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts, unusable
+from claude_bottle.process.forward import Forward
+from claude_bottle.repository.fetch import BUDGET
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import ahead, planning, steps
 from claude_bottle.session.building import Shown
@@ -24,7 +28,8 @@ from claude_bottle.session.steps import Kind, Step
 
 _KILLED = 128 + 9
 _GRACE = 10.0  # seconds from the end of a process in the key-holder to the end of the key-holder that caused it
-_HEART, _STAGE = 1 << 15, -1  # places in the order of teardown: before every step's undo, and last
+# Places in the order of teardown: before everything else, before every step's undo, and last.
+_LINK, _HEART, _STAGE = 1 << 19, 1 << 15, -1
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,13 @@ class SessionContext:
     undo: Teardown
     watchdog: Watchdog
     heart: Heart
+    machine: Machine  # whose environment leads to the engine as `env` does
     shown: Shown = Shown.ALL  # of builds
+    link: Forward | None = None  # the way to the engine, if it is one of the session's own
+
+    def restore_link(self, plan: Plan) -> str | None:
+        """Open the way to the engine again if it was cut, with patience if there is work; return why that fails."""
+        return self.link.restore(BUDGET if plan.keeps_work else 0) if self.link else None
 
 
 def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:
@@ -121,6 +132,8 @@ def _attempt(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Resul
     context.watchdog.watch(plan.session, [step.undo for step in table.undos])
     stage(plan, context.undo)
     context.undo.arm(_HEART, "heartbeat", context.heart.stop)
+    if context.link:
+        context.undo.arm(_LINK, "link", functools.partial(context.restore_link, plan))
     if table.asking:
         told = context.runner.run(table.asking)[steps.ADDRESSES]
         built = replace(plan.facts, present=plan.facts.present | {plan.base.tag})

@@ -1,6 +1,6 @@
 """What a session will be able to do, shown before it starts: the summary, the question, the dry run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from claude_bottle.bottle.plan import Conversation, Plan
 from claude_bottle.documents.escaping import escape_control_chars, quoted
@@ -13,6 +13,7 @@ from claude_bottle.manifest.bottle import Bottle, Limits
 from claude_bottle.manifest.credentials import Credential
 from claude_bottle.manifest.environment import EnvVar
 from claude_bottle.manifest.ssh_hosts import SshHost
+from claude_bottle.process import forward
 from claude_bottle.process.engine import DEBUG_LOG
 from claude_bottle.session.steps import Step, Table
 
@@ -30,6 +31,14 @@ def ask(question: str) -> None:
     """Ask on the terminal, No being the default; raises RefusedError unless the answer is yes."""
     if not console.ask(question):
         raise RefusedError("not started")
+
+
+def link(url: str, env: Mapping[str, str]) -> str:
+    """Return the command that opens the way to an engine for the others; nothing if there is none to open."""
+    if not forward.can_be_forwarded(url):
+        return ""
+    host, argv = forward.shown(url, env)
+    return f"# link, which all others go through: DOCKER_HOST={host}\n{quoted(*argv)}\n"
 
 
 def commands(table: Table) -> str:

@@ -138,6 +138,7 @@ class Runner:
             client = command.start(
                 step.argv, self._env, shown=build and not self._one_line, mixed=build and self._one_line
             )
+            client.parting = step.parting
             self._started(client.pid)
             self._clients[step.name] = client
             self._workers[step.name] = threading.Thread(

@@ -24,7 +24,7 @@ from claude_bottle.errors import (
 from claude_bottle.host import console, proof
 from claude_bottle.host.machine import TOKEN_VARIABLE, Machine, MadeUp, machine_fault
 from claude_bottle.manifest.agent import Agent
-from claude_bottle.process import command, terminal
+from claude_bottle.process import command, forward, terminal
 from claude_bottle.process.engine import Engine
 from claude_bottle.process.terminal import Tap
 from claude_bottle.repository import source
@@ -57,6 +57,7 @@ _TIMEOUT = 10.0  # seconds for the engine to report whether the bottle is runnin
 _GRACE = 10.0  # seconds from the end of claude to the end of the bottle that caused it
 # Places in the order of teardown. What is kept comes after the work, or with it, and before the bottle ends.
 _WORK, _KEPT, _FIRST, _LAST, _NOTIFY = 1 << 17, (1 << 17) - 1, 1 << 16, -2, -3
+_LINK_LOST = EngineError("the link to the engine was lost, which ended the session")
 _NO_TERMINAL = "stdin is not a terminal"
 NO_PROMPT = f"cannot prompt: {_NO_TERMINAL}; pass --yes to skip the prompt"
 
@@ -94,7 +95,7 @@ def dry_run(
         stage(plan, undo)
         console.show(preflight.summary(plan, "(built if absent)"))
         _show_widened(plan, resumed)
-        console.output(preflight.commands(steps.table(plan)))
+        console.output(preflight.link(endpoint.url, env) + preflight.commands(steps.table(plan)))
 
 
 def start(machine: Machine, agent: Agent, options: Options) -> int:
@@ -107,6 +108,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
     machine = with_key(machine if options.run.login else with_token(machine))
     with Keeper(machine, wanted=options.keep) as keeper:
         with _context(machine, verbose=options.verbose) as context:
+            machine = context.machine
             plan = _agreed(machine, agent, options, context)
             plan, receipt = _proven(plan, context)
             if receipt.failed:
@@ -144,7 +146,7 @@ def _ran(
     if isinstance(monitor.ended, TimeUpError):
         raise monitor.ended
     if error := _why_cut(code, plan, context):
-        raise monitor.ended or error
+        raise error if error is _LINK_LOST else monitor.ended or error
     return code
 
 
@@ -247,6 +249,7 @@ def _handing_back(
         monitor.end_bottle()
 
     def last() -> None:
+        context.restore_link(plan)
         back.run()
         keeper.take()  # if the work did not come back
 
@@ -263,6 +266,8 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
     killed = code == _KILLED and context.runner.client("bottle").ended_within(_GRACE)
     if not killed and code not in _LOST:
         return None
+    if context.link and (context.link.lost or not context.link.answers()):
+        return _LINK_LOST
     asked = ("inspect", "--format", "{{.State.Running}}", plan.name)
     try:
         result = context.engine.ask(*asked, timeout=_TIMEOUT)
@@ -308,6 +313,7 @@ def verify(machine: Machine, agents: Iterable[Agent], *, verbose: bool) -> Itera
 def _verified(machine: Machine, agent: Agent, *, verbose: bool) -> Receipt:
     machine = with_key(machine)
     with _context(machine, verbose=verbose) as context:
+        machine = context.machine
         endpoint = context.engine.endpoint()
 
         def planned() -> Plan:
@@ -354,16 +360,20 @@ def with_key(machine: Machine) -> Machine:
 @contextlib.contextmanager
 def _context(machine: Machine, *, verbose: bool) -> Iterator[SessionContext]:
     """Yield the context of a session; on exit, undo everything the session created."""
-    env = planning.client_environment(machine)
     note = console.say if verbose else _quiet
     shown = Shown.LINE if console.on_terminal() and not verbose else Shown.ALL
-    watchdog, undo = Watchdog.start(env, machine.owner), Teardown(note)
-    try:
-        with undo:
-            runner = Runner(undo, env, note, watchdog.note, one_line=shown is Shown.LINE)
-            yield SessionContext(env, Engine(env), runner, undo, watchdog, Heart(env), shown)
-    finally:
-        watchdog.close(clean=undo.clean)
+    with forward.opened(planning.client_environment(machine), machine.owner) as link:
+        if link:
+            machine = replace(machine, environ=link.environ(machine.environ))
+        env = planning.client_environment(machine)
+        watchdog = Watchdog.start(env, machine.owner, (link.held,) if link else ())
+        undo = Teardown(note)
+        try:
+            with undo:
+                runner = Runner(undo, env, note, watchdog.note, one_line=shown is Shown.LINE)
+                yield SessionContext(env, Engine(env), runner, undo, watchdog, Heart(env), machine, shown, link)
+        finally:
+            watchdog.close(clean=undo.clean)
 
 
 def _proven(plan: Plan, context: SessionContext) -> tuple[Plan, Receipt]:

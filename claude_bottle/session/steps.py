@@ -54,7 +54,8 @@ class Step:
     `quote_after` are ready, `quote`, then what `stdin_from` prints. `undo` removes what the step may have made.
     `skip_if` is a command whose success means that its product exists; if `present`, the engine has said so already,
     and the step is skipped. An `optional` step may fail. With its undo ends the stdin of the step `ends_beside`, and
-    begins the undo of the step `undone_beside`: each takes a while.
+    begins the undo of the step `undone_beside`: each takes a while. `parting` is the last line on the stdin of a
+    long-running step that ends in order.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Step:
     present: bool = False
     optional: bool = False
     ends_beside: str = ""
+    parting: bytes = field(default=b"", repr=False)
     undone_beside: str = ""
 
     @property
@@ -128,6 +130,7 @@ def table(plan: Plan) -> Table:
         _home(plan),
         *_clone(plan),
         *_proof(plan),
+        *_reaper(plan),
     )
     return Table(setup, _unlocks(plan), _claude(plan))
 
@@ -230,7 +233,8 @@ def _unlocks(plan: Plan) -> tuple[tuple[Key, Step], ...]:
 def _bottle(plan: Plan) -> Step:
     needs = ("network", *(("key-volume",) if plan.keys else ()))
     undo = _remove(plan.name)
-    return Step("bottle", agent.run(plan), Kind.LONG_RUNNING, needs=needs, undo=undo)
+    parting = docker_flags.parting(plan)
+    return Step("bottle", agent.run(plan), Kind.LONG_RUNNING, needs=needs, undo=undo, parting=parting)
 
 
 def _home(plan: Plan) -> Step:
@@ -293,8 +297,17 @@ def _proof(plan: Plan) -> tuple[Step, ...]:
     )
 
 
+def _reaper(plan: Plan) -> tuple[Step, ...]:
+    if not plan.keeps_work:
+        return ()
+    # Nothing may start in the bottle beside the proof.
+    needs = (*(step.name for step in _clone(plan)), "selftest", "processes")
+    return (Step("reaper", agent.reaper(plan), Kind.LONG_RUNNING, needs=needs),)
+
+
 def _claude(plan: Plan) -> Step:
-    rest = (step.name for step in (*_keys(plan), *(step for _, step in _unlocks(plan)), *_clone(plan)))
+    more = (*_keys(plan), *(step for _, step in _unlocks(plan)), *_clone(plan), *_reaper(plan))
+    rest = (step.name for step in more)
     needs = ("gate", "selftest", "inspect", "processes", *rest)
     return Step("claude", agent.claude(plan), Kind.INTERACTIVE, env=plan.env_names, needs=needs)
 

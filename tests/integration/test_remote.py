@@ -1,9 +1,11 @@
-"""An engine on another machine: what its host is asked for, and what that is good for."""
+"""An engine on another machine: what its host is asked for, and the connection that a session has to it."""
 
 import json
 import os
 import signal
 from dataclasses import replace
+
+import pytest
 
 from claude_bottle.bottle.plan import Run
 from claude_bottle.host import addresses
@@ -12,6 +14,8 @@ from claude_bottle.manifest import agent as manifest
 from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning, steps
+from tests.support.far import Far
+from tests.support.matrix import watchdogs
 from tests.support.sessions import CLI, Bench, docker
 
 # This machine's own engine, which is said to be another's: what it must answer is known here.
@@ -53,3 +57,57 @@ def test_a_launcher_that_is_killed_while_it_asks_leaves_nothing(bench: Bench) ->
         os.kill(run.process.pid, signal.SIGKILL)
         run.end()
         bench.await_nothing()
+
+
+def test_a_session_over_ssh_has_one_connection(bench: Bench) -> None:
+    bench.puppet("stay")
+    far = Far(bench)
+    with bench.running("--yes", **far.env) as run:
+        assert run.process.stdout
+        assert run.process.stdout.read(9) == b"<staying>", run.end()
+        assert len(far.connections()) == 1
+        run.process.terminate()
+        ended = run.end()
+    assert (ended.code, "each docker command" in ended.err) == (128 + signal.SIGTERM, False), ended
+    bench.await_nothing()
+    far.until_closed()
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_the_connection_ends_with_launcher_and_watchdog(bench: Bench, both: bool) -> None:
+    bench.puppet("stay")
+    far = Far(bench)
+    with bench.running("--yes", **far.env) as run:
+        assert run.process.stdout
+        assert run.process.stdout.read(9) == b"<staying>", run.end()
+        for pid in (*(watchdogs(run.process.pid) if both else ()), run.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        run.end()
+        far.until_closed()  # also with a docker client that follows a log
+    if both:
+        cleaned = bench.run((str(CLI), "cleanup"), {})
+        assert cleaned.code == 0, cleaned
+    bench.await_nothing()
+
+
+def test_where_no_socket_may_be_forwarded_docker_opens_its_own(bench: Bench) -> None:
+    bench.puppet("hello")
+    far = Far(bench, "AllowStreamLocalForwarding no\n")
+    ended = bench.start("--yes", **far.env)
+    assert ended.code == 0, ended
+    assert ended.err.count("each docker command opens its own ssh connection, which takes longer") == 1, ended
+    bench.await_nothing()
+
+
+def test_a_connection_that_ends_is_opened_again_for_the_end(bench: Bench) -> None:
+    bench.puppet("stay")
+    far = Far(bench)
+    with bench.running("--yes", **far.env) as run:
+        assert run.process.stdout
+        assert run.process.stdout.read(9) == b"<staying>", run.end()
+        [pid] = far.connections()
+        os.kill(pid, signal.SIGKILL)
+        ended = run.end()
+    assert ended.code in (69, 70), ended
+    assert "left behind" not in ended.err, ended
+    bench.await_nothing()

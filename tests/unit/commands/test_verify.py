@@ -68,7 +68,7 @@ def test_no_credential_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     @contextmanager
     def context(*_: object, **__: object) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(engine=SimpleNamespace(endpoint=Endpoint))
+        yield SimpleNamespace(engine=SimpleNamespace(endpoint=Endpoint), machine=machine)
 
     def resolve(requested: Request, _: object) -> None:
         requests.append(requested)

@@ -62,6 +62,15 @@ def test_one_that_cannot_be_started_ends_the_others(monkeypatch: pytest.MonkeyPa
     assert [process.returncode for process in started] == [-signal.SIGTERM]
 
 
+@pytest.mark.parametrize("parting", [b"", b"end\n"])
+def test_a_client_gets_its_parting_before_its_stdin_is_closed(tmp_path: Path, parting: bytes) -> None:
+    client = command.start(shell(f"echo up; exec cat > {tmp_path}/given"), os.environ)
+    client.parting = parting
+    assert client.ready(b"first\n", 60).stdout == b"up\n"
+    client.close_stdin(60)
+    assert (tmp_path / "given").read_bytes() == b"first\n" + parting
+
+
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_client_that_runs_on_is_never_held_up_by_what_it_prints(stream: int) -> None:
     client = command.start(shell(f"echo up; head -c 1000000 /dev/zero >&{stream}"), os.environ)

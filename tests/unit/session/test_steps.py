@@ -134,6 +134,14 @@ def test_an_engine_elsewhere(tmp_path: Path) -> None:
     golden.same("elsewhere", asking + _changed(told, ("bottle", "gate")))
 
 
+def test_a_bottle_that_keeps_its_work_after_a_cut(tmp_path: Path) -> None:
+    plan = replace(plans.with_repository(plans.plan(plans.manifests(tmp_path), Run(terminal=True))), remote=True)
+    golden.same("keeps-work", _changed(plan, ("bottle", "reaper", "claude")))
+    assert [step.name for step in steps.table(plan).setup if step.parting] == ["bottle"]
+    local = replace(plan, remote=False)
+    assert not [step for step in steps.table(local).setup if step.parting or step.name == "reaper"]
+
+
 def test_a_repository(tmp_path: Path) -> None:
     plan = plans.with_repository(plans.plan(plans.manifests(tmp_path), TERMINAL))
     assert "clone" in _step(plan, "selftest").quote_after
