@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tests.engines.engine import Engine
+from tests.engines.engine import ENGINES, Engine
 from tests.engines.report import Row, counts, summary
 from tests.world import REPOSITORY
 from tests.world.shell import attempt, run, say
@@ -18,18 +18,23 @@ ssh -V 2>&1 | sed -E 's/^OpenSSH_([^ ,]+).*/\1/'
 python3 --version | cut -d ' ' -f 2
 """
 ALL = ("-m", "presets or not presets")
+WITHOUT_UNITS = ("tests/contract", "tests/integration", "tests/isolation", *ALL)
 PYTEST = (".venv-dev/bin/python", "-m", "pytest", "-n", "4", "--color=no")
 
 
 def tested(engine: Engine, only: Sequence[str]) -> Row:
-    """Return an engine's row: its versions, its receipt, and the counts of all tests, or of those that `only` names."""
+    """Return an engine's row: its versions, its receipt, and the counts of all tests, or of those that `only` names.
+
+    An engine with flags of its own has no unit tests: those of its release have been run, and know no engine.
+    """
     start = time.monotonic()
     versions = engine.output("bash", "-c", VERSIONS).splitlines()
     say(f"{engine.name}: engine, client, git, OpenSSH and Python are {', '.join(versions)}")
     receipt = attempt(*engine.argv(".venv-dev/bin/python", "-m", "tests.engines.receipt"))
     checks = (receipt.stdout or b"no receipt").decode().splitlines()[-1]
     say(f"{engine.name}: receipt: {checks}\n{receipt.stderr.decode(errors='replace') if receipt.returncode else ''}")
-    code, lines = _printed(*engine.argv(*PYTEST, *(only or ALL)))
+    usual = WITHOUT_UNITS if ENGINES[engine.name].flags else ALL
+    code, lines = _printed(*engine.argv(*PYTEST, *(only or usual)))
     alone: list[str] = []
     if code == 1:  # tests failed; any other code is an error of pytest's own
         code, alone = _printed(*engine.argv("bash", ".ci/again"))
