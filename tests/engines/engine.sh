@@ -38,6 +38,8 @@ make_root() {
     [ -e $resolver ] || resolver=/etc/resolv.conf
     rm -f "$root/etc/resolv.conf"
     cp "$resolver" "$root/etc/resolv.conf"
+    # As the init system of a Debian would: the owners of sessions are told apart by it.
+    tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
     printf '127.0.0.1 localhost %s\n::1 localhost\n' "$name" >"$root/etc/hosts"
 }
 

@@ -192,7 +192,7 @@ def paused(pid: int) -> Iterator[None]:
 
 def watchdog(launcher: int) -> int:
     """Return the process id of a launcher's watchdog."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in (each / "cmdline" for each in Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):
             line = path.read_bytes()
             if b"claude_bottle.cleanup.watchdog" in line and b":%d:" % launcher in line:

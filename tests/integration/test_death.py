@@ -148,7 +148,7 @@ def test_a_bottle_ends_by_its_lifeline_alone_whatever_its_agent_has_done_to_it(m
 def clients(session: str) -> list[int]:
     """Return the process ids of docker's clients that have to do with a session."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in (each / "cmdline" for each in Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):
             words = path.read_bytes().split(b"\0")
             if words[0].endswith(b"docker") and session.encode() in b" ".join(words):

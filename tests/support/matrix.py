@@ -57,7 +57,7 @@ def until_nothing_is_left(bench: Bench, since: float) -> float:
 def watchdogs(launcher: int) -> list[int]:
     """Return the process id of a launcher's watchdog."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in (each / "cmdline" for each in Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):
             line = path.read_bytes()
             if b"claude_bottle.cleanup.watchdog" in line and b":%d:" % launcher in line:

@@ -351,7 +351,7 @@ class Terminal:
 
 def command_lines() -> Iterator[bytes]:
     """Yield the arguments of every process of this machine but this one, NUL between them."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in (each / "cmdline" for each in Path("/proc").glob("[0-9]*")):
         if path.parent.name != str(os.getpid()):
             with contextlib.suppress(OSError):
                 yield path.read_bytes()
