@@ -403,17 +403,16 @@ def list_tasks(*, as_json: bool) -> None:
 def task_result(*, task: tuple[str, ...]) -> None:
     """Print the answer of tasks that have ended, fetch their work, remove them.
 
-    Exits with the first exit code that is not 0.
+    Exits with the first exit code that is not 0. A task whose work cannot be landed stays, until `fleet remove`.
     """
     from claude_bottle.commands import fleet
 
     machine, codes = _machine(None), []
     for name in task:
         found = fleet.result(machine, name)
-        console.show(found.said)
+        console.show("".join(f"{escape_control_chars(line)}\n" for line in found.said.splitlines()))
         console.emit(found.answer)
-        for summary in fleet.work(machine, name):
-            console.show(summary)
+        fleet.land(machine, name, console.show)
         fleet.remove(machine, name)
         codes.append(found.task.code)
     sys.exit(next((code for code in codes if code), 0))
@@ -428,6 +427,17 @@ def cancel(*, task: tuple[str, ...]) -> None:
     machine = _machine(None)
     for name in task:
         console.report(f"{fleet.cancel(machine, name)} has ended")
+
+
+@fleet.command("remove")
+@click.argument("task", nargs=-1, required=True)
+def remove_task(*, task: tuple[str, ...]) -> None:
+    """Remove tasks that have ended, with all that they have printed and left."""
+    from claude_bottle.commands import fleet
+
+    machine = _machine(None)
+    for name in task:
+        fleet.remove(machine, name)
 
 
 @fleet.command()

@@ -1,7 +1,7 @@
 """Run sessions in containers of other engines, where nobody waits: submit, list, fetch results, cancel."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,23 +9,25 @@ from claude_bottle.bottle.image import Image
 from claude_bottle.bottle.plan import Plan, Run
 from claude_bottle.cleanup import stack
 from claude_bottle.cleanup.stack import Teardown
+from claude_bottle.commands import build
 from claude_bottle.documents.escaping import columns, escape_control_chars
-from claude_bottle.errors import DockerError, RefusedError, RepositoryError, UsageError
+from claude_bottle.errors import DockerError, RefusedError, UsageError
 from claude_bottle.fleet import image, landing, packing, tasks
 from claude_bottle.fleet.packing import Options
 from claude_bottle.fleet.tasks import GRACE, Task
 from claude_bottle.host import console, proof
 from claude_bottle.host.machine import Machine
+from claude_bottle.host.owner import TASK
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.manifest.agent import Agent
 from claude_bottle.process import command, stream
 from claude_bottle.process.engine import Engine
-from claude_bottle.repository import source
-from claude_bottle.repository.clone import Work
-from claude_bottle.session import engines, planning, preflight, steps, token_store
+from claude_bottle.repository.clone import Repository, Work
+from claude_bottle.session import engines, planning, preflight, registries, steps, token_store
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Step
+from claude_bottle.session.time_limit import limited
 
 _SECONDS = 600.0  # for a payload to arrive
 _LOG = 60.0  # seconds to read a task's output
@@ -68,23 +70,33 @@ def submit(machine: Machine, agent: Agent, options: Options, *, on: str | None, 
         raise RefusedError("cannot prompt: stdin is not a terminal; pass --yes to skip the prompt")
     machine = token_store.resolved(engines.chosen(machine, on) if on else machine)
     machine = replace(machine, key=proof.make_key(machine.key_file))
-    packing.names(agent)  # what cannot be packed is told before the preflight
-    plan = _planned(machine, agent, options)
-    console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
-    if not yes:
-        preflight.ask("Start this task?")
-    launcher = image.launcher(plan.base)
-    _build(plan, launcher, machine)
-    return _started(machine, agent, options, plan, launcher)
+    with StageDir.held("task", machine.owner) as stage:
+        payload = stage.path / "payload"
+        with payload.open("wb") as file:  # before the question: what is shown is what was packed
+            repository = packing.pack(machine, agent, options, file)
+        plan = _planned(machine, agent, options, repository)
+        console.show(preflight.summary(plan, "" if plan.image.tag in plan.facts.present else "(will be built)"))
+        if not yes:
+            preflight.ask("Start this task?")
+        launcher = image.launcher(plan.base)
+        _build(plan, launcher, machine)
+        values = json.dumps(packing.secrets(machine, agent)).encode()
+        return _started(machine, plan, launcher, payload, values)
 
 
-def _planned(machine: Machine, agent: Agent, options: Options) -> Plan:
-    env = client_environment(machine)
-    engine = Engine(env)
-    repository = source.survey(options.wanted, env, machine.owner) if options.wanted else None
+def _planned(machine: Machine, agent: Agent, options: Options, repository: Repository | None) -> Plan:
+    """Return the plan of the session that the task will be; what its hosts are read from is built before."""
+    engine = Engine(client_environment(machine))
     run = Run(terminal=False, question=options.question)
-    asked = planning.request(machine, agent, run, endpoint=engine.endpoint(), repository=repository)
-    return planning.resolve(asked, engine)
+    known = registries.learned(machine, agent, engine)
+    known = limited(known, options.time) if options.time else known
+    asked = planning.request(machine, known, run, endpoint=engine.endpoint(), repository=repository)
+    plan = planning.resolve(asked, engine)
+    if not registries.unbuilt(machine, agent, plan.facts.present):
+        return plan
+    shared = replace(agent, bottle=replace(agent.bottle, dockerfile=None))
+    build.build(machine, [shared], pull=False, no_cache=False)
+    return _planned(machine, agent, options, repository)
 
 
 def _build(plan: Plan, launcher: Image, machine: Machine) -> None:
@@ -101,20 +113,17 @@ def _build(plan: Plan, launcher: Image, machine: Machine) -> None:
             raise DockerError(f"{error.step.name}: {error.result.reason}") from error
 
 
-def _started(machine: Machine, agent: Agent, options: Options, plan: Plan, launcher: Image) -> str:
+def _started(machine: Machine, plan: Plan, launcher: Image, payload: Path, values: bytes) -> str:
     """Create a task's container, start it, and give it its payload and secrets; if that fails, nothing is left."""
     env, task = client_environment(machine), plan.session  # whose branch the preflight has named
     work = plan.repository.work if plan.repository else None
-    values = json.dumps(packing.secrets(machine, agent)).encode()
-    with Teardown(stoppable=False) as undo, StageDir.held("task", machine.owner) as stage:
-        payload = stage.path / "payload"
-        with payload.open("wb") as file:
-            packing.pack(machine, agent, options, file)
-        argv = tasks.create(task, agent.name, work, launcher.tag, payload.stat().st_size, machine)
-        gone = ("docker", "rm", "--force", "--volumes", argv[3])
+    argv = tasks.create(task, plan.agent.name, work, launcher.tag, payload.stat().st_size, machine)
+    container = argv[3]
+    with Teardown(stoppable=False) as undo:
+        gone = ("docker", "rm", "--force", "--volumes", container)
         undo.arm(0, "task", lambda: stack.remove(gone, env))
         _run(argv, env)
-        _run(("docker", "start", argv[3]), env)
+        _run(("docker", "start", container), env)
         _give(task, values, payload, env)
         undo.disarm("task")
     return task
@@ -131,7 +140,9 @@ def _give(task: str, values: bytes, payload: Path, env: Mapping[str, str]) -> No
     with payload.open("rb", buffering=0) as file:
         given = stream.pump(client, what="sending the task", seconds=_SECONDS, head=values, source=file)
     if not given.ok:
-        raise DockerError(f"the task did not take its payload: {given.reason}")
+        # The launcher knows better why it stopped reading.
+        said = Engine(env).ask("logs", "--tail", "3", f"{TASK}{task}", timeout=_LOG).stderr.strip()
+        raise DockerError(f"the task did not take its payload: {' '.join(said.split()) or given.reason}")
 
 
 @dataclass(frozen=True)
@@ -145,32 +156,26 @@ class Result:
 
 def result(machine: Machine, name: str) -> Result:
     """Return what a task that has ended printed; raises UsageError if there is none of this name, or it runs."""
-    task, env = _found(machine, name)
-    if task.code is None:
-        raise UsageError(f"{task.id} still runs; `fleet cancel` ends it")
+    task, env = _ended(machine, name)
     log = Engine(env).ask("logs", task.container, timeout=_LOG)
     if not log.ok:
         raise DockerError(f"docker logs: {log.reason}")
     return Result(task, log.stdout, log.stderr)
 
 
-def work(machine: Machine, name: str) -> Iterator[str]:
-    """Land a task's work in branches of the repository that it was submitted with; yield their summaries.
+def land(machine: Machine, name: str, landed: Callable[[str], None]) -> None:
+    """Land a task's work in branches of the repository that it was submitted with; `landed` is called for each.
 
-    Raises RepositoryError, DockerError; then the work stays in the task.
+    Raises RepositoryError for work that could not be landed, which is saved beside the repository; DockerError.
     """
     task, env = _found(machine, name)
-    taken = Work.of_label(task.work)
-    if not taken:
-        return
-    if not task.is_proven(machine.key):
-        raise RepositoryError(f"no label proves that this user submitted {task.id}; its work stays there")
-    yield from landing.landed(machine, env, task, taken)
+    if taken := Work.of_label(task.work):
+        landing.land(machine, env, task, taken, landed)
 
 
 def remove(machine: Machine, name: str) -> None:
-    """Remove a task, with all that it has printed and left; raises DockerError."""
-    task, env = _found(machine, name)
+    """Remove a task that has ended, with all that it has printed and left; raises UsageError or DockerError."""
+    task, env = _ended(machine, name)
     if reason := stack.remove(("docker", "rm", "--force", "--volumes", task.container), env):
         raise DockerError(f"{task.id} cannot be removed: {reason}")
 
@@ -200,14 +205,25 @@ def _node(place: Machine) -> tuple[str, ...]:
     env = client_environment(place)
     engine = Engine(env)
     info, running = engine.info(), sum(task.code is None for task in tasks.listed(env))
-    memory = f"{int(info.get('MemTotal', 0)) >> 30} GiB"
-    return (_name(place), engine.versions().engine, str(info.get("NCPU", "?")), memory, str(running))
+    memory = info.get("MemTotal")
+    shown = f"{memory >> 30} GiB" if isinstance(memory, int) else "?"
+    cells = (_name(place), engine.versions().engine, str(info.get("NCPU", "?")), shown, str(running))
+    return tuple(map(escape_control_chars, cells))
 
 
 def _found(machine: Machine, name: str) -> tuple[Task, Mapping[str, str]]:
     found = listed(machine)
     task = tasks.find(found.tasks, name)
+    if not task.is_proven(machine.key):
+        raise UsageError(f"no label proves that this user submitted {escape_control_chars(task.id)}")
     return task, client_environment(found.tasks[task])
+
+
+def _ended(machine: Machine, name: str) -> tuple[Task, Mapping[str, str]]:
+    task, env = _found(machine, name)
+    if task.code is None:
+        raise UsageError(f"{task.id} still runs; `fleet cancel` ends it")
+    return task, env
 
 
 def _name(place: Machine) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from claude_bottle.cleanup import orphans, stack
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import LeftBehindError
+from claude_bottle.fleet.tasks import GRACE
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
-from claude_bottle.process import liveness
+from claude_bottle.host.owner import TASK
+from claude_bottle.process import command, liveness
 from claude_bottle.repository import fetch
 from claude_bottle.repository.clone import Work
 from claude_bottle.session import conversation, engines, registry
@@ -90,6 +92,8 @@ def _ask_to_end(machine: Machine, session: Session) -> bool:
     lives = liveness.liveness(session.owner, machine.owner)
     if lives == "dead":
         return False
+    if session.owner.machine.startswith(TASK) and _task_ended(machine, session.owner.machine):
+        return True
     if lives != "ours":
         who = "another user" if lives == "theirs" else "another machine"
         console.say(f"{escape_control_chars(session.id)} is a session of {who}; removing it without its launcher")
@@ -101,6 +105,13 @@ def _ask_to_end(machine: Machine, session: Session) -> bool:
         return True
     console.say(f"{why}; removing the session without a signal")
     return False
+
+
+def _task_ended(machine: Machine, container: str) -> bool:
+    """End a task's launcher in its container, in order; return whether it has ended."""
+    console.say(f"ending the task {escape_control_chars(container.removeprefix(TASK))}; `fleet result` has its work")
+    argv = ("docker", "stop", "--time", str(GRACE), container)
+    return command.run(argv, client_environment(machine), timeout=GRACE + _PATIENCE).ok
 
 
 def _removed(env: Mapping[str, str], session: str) -> bool:

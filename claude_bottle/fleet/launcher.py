@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import IO
 
 from claude_bottle.bottle.plan import Run
+from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import UsageError
 from claude_bottle.fleet import payload
-from claude_bottle.fleet.packing import BUILD_CA, KEYS, START
+from claude_bottle.fleet.landing import in_order
+from claude_bottle.fleet.packing import BUILD_CA, KEYS, SETTINGS, START
 from claude_bottle.fleet.payload import AGENTS, BUNDLE, Task
+from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.manifest.agent import load_agent
@@ -42,7 +45,7 @@ def run(machine: Machine, given: Given) -> int:
     The work is in `out`, as bundles, however the session ends. Raises UsageError for what is no payload, a secret that
     was not given, or no folder for the work; OSError.
     """
-    with StageDir.held("task", machine.owner) as stage:
+    with Teardown(stoppable=False) as undo, StageDir.held("task", machine.owner) as stage:
         folder = stage.path / "payload"
         folder.mkdir(mode=0o700)
         task = payload.read(given.source, folder)
@@ -53,19 +56,20 @@ def run(machine: Machine, given: Given) -> int:
         machine = _furnished(machine, task, folder, given.secrets)
         agent = load_agent(folder / AGENTS, task.agent, environ=machine.environ, home=folder)
         wanted = _repository(task, folder, client_environment(machine)) if task.commit else None
-        options = start.Options(
-            Run(terminal=False, question=task.question), yes=True, verbose=given.verbose, wanted=wanted
-        )
+        # The summary of the work is for whoever lands it: here it would name folders that are about to go.
+        run = Run(terminal=False, question=task.question)
+        options = start.Options(run, yes=True, verbose=given.verbose, wanted=wanted, show=lambda _: None)
         try:
             return start.start(machine, time_limit.limited(agent, task.time) if task.time else agent, options)
         finally:
             if wanted:
-                _leave(task, wanted.path, client_environment(machine), given.out)
+                with undo.shielded():  # a signal that comes only now must not cost the work
+                    _leave(task, wanted.path, client_environment(machine), given.out)
 
 
 def _furnished(machine: Machine, task: Task, folder: Path, secrets: Mapping[str, str]) -> Machine:
     """Return the machine with the task's settings and variables; write its private keys into the payload."""
-    settings = {**task.settings}
+    settings = {name: str(value) for name, value in task.settings.items() if name in (*SETTINGS, BUILD_CA)}
     if BUILD_CA in settings:
         settings[BUILD_CA] = str(folder / AGENTS / settings[BUILD_CA])
     keys = folder / AGENTS / KEYS
@@ -100,9 +104,12 @@ def _repository(task: Task, folder: Path, env: Mapping[str, str]) -> Wanted:
 def _leave(task: Task, path: Path, env: Mapping[str, str], out: Path) -> None:
     """Leave the work in `out`: each branch as a bundle that `fleet result` takes, and what could become no branch."""
     git_ = Git(path, git.environment(env), what="packing the work")
-    for name in git_.text("for-each-ref", "--format=%(refname)", _BRANCHES).split():
+    known = [f"^{task.commit}"]
+    for name in sorted(git_.text("for-each-ref", "--format=%(refname)", _BRANCHES).split(), key=in_order):
         git_.text("update-ref", OUT, name)
         bundle = out.absolute() / f"{name.removeprefix(_BRANCHES).replace('/', '-')}.bundle"
-        git_.text("bundle", "create", "--quiet", str(bundle), f"^{task.commit}", OUT)
+        git_.text("bundle", "create", "--quiet", str(bundle), *known, OUT)
+        known.append(f"^{name}")
+        console.say(f"the work is in {escape_control_chars(str(bundle))}")
     for saved in path.parent.glob("*.bundle"):
         shutil.copyfile(saved, out / saved.name)

@@ -1,6 +1,7 @@
 """Pack a start: its manifests with all the files that they name, and its repository's history; no secret."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,13 +23,19 @@ from claude_bottle.manifest.validation import inside
 from claude_bottle.repository import git, source
 from claude_bottle.repository.clone import PACK, Repository, Wanted, header
 from claude_bottle.repository.git import Git
-from claude_bottle.session import token_store
+from claude_bottle.session import planning, token_store
 from claude_bottle.session.planning import client_environment
 
 SETTINGS = ("BASE_IMAGE", "CLAUDE_VERSION", "PIPELOCK_IMAGE")  # those that choose the images
 BUILD_CA = "BUILD_CA"
 KEYS = "keys"  # below AGENTS: the launcher puts the private keys there
 START = "start"  # the branch of the payload's repository
+# Sources of variables by which programs of the other machine would be changed.
+_ITS_OWN = re.compile(
+    r"PATH|HOME|TMPDIR|SSH_AUTH_SOCK|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS.*|API_VERSION)"
+    r"|GIT_(CONFIG.*|EXEC_PATH|CEILING_DIRECTORIES)|(XDG|LD|CLAUDE_BOTTLE)_.*|PYTHON.*"
+)
+_ODD = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # what YAML reads as something else, and JSON as it is
 _FILES, _CONTEXT = "files", "context"  # below AGENTS
 _MOST = 8 << 30  # bytes of a repository's history
 
@@ -42,12 +49,13 @@ class Options:
     time: int | None = None  # seconds
 
 
-def pack(machine: Machine, agent: Agent, options: Options, into: IO[bytes]) -> None:
-    """Write the payload of a start.
+def pack(machine: Machine, agent: Agent, options: Options, into: IO[bytes]) -> Repository | None:
+    """Write the payload of a start; return its repository as it was then.
 
     Raises ManifestError for what only its user's own machine can do, RepositoryError, EngineError without git, OSError.
     """
     env, needed = client_environment(machine), names(agent)
+    planning.images(machine, agent.bottle)  # checks the settings
     repository = source.survey(options.wanted, env, machine.owner) if options.wanted else None
     identity = (agent.bottle.git or Identity()).completed(repository.author if repository else Identity())
     packed = dict(_manifests(agent, git_identity.completed_by_host(identity, env)))
@@ -58,7 +66,7 @@ def pack(machine: Machine, agent: Agent, options: Options, into: IO[bytes]) -> N
     task = Task(agent.name, options.question, needed, settings, options.time)
     if not repository:
         payload.write(task, packed, into)
-        return
+        return None
     task = replace(
         task,
         commit=repository.work.start,
@@ -69,6 +77,7 @@ def pack(machine: Machine, agent: Agent, options: Options, into: IO[bytes]) -> N
     with StageDir.held("task", machine.owner) as stage:
         _bundle(repository, env, stage.path / BUNDLE)
         payload.write(task, {**packed, BUNDLE: stage.path / BUNDLE}, into)
+    return repository
 
 
 def names(agent: Agent) -> tuple[str, ...]:
@@ -76,7 +85,10 @@ def names(agent: Agent) -> tuple[str, ...]:
     locked = [host.key.path for host in agent.bottle.ssh if host.key.encrypted]
     if locked:
         raise ManifestError(f"{locked[0]} has a passphrase, for which nobody can be asked there; use a key without one")
-    signed = (source for each in agent.bottle.credentials for source in each.sources)
+    signed = tuple(name for each in agent.bottle.credentials for name in each.sources)
+    for name in (*_sources(agent), *signed):
+        if _ITS_OWN.fullmatch(name):
+            raise ManifestError(f"{agent.bottle.path}: ${{{name}}} cannot go along: the other machine has its own")
     keys = (key.step for key in _keys(agent))
     return tuple(dict.fromkeys((TOKEN_VARIABLE, *_sources(agent), *signed, *keys)))
 
@@ -115,12 +127,16 @@ def _manifests(agent: Agent, identity: Identity) -> Iterator[tuple[str, bytes | 
     for number, path in enumerate(bottle.ca_certs, 1):
         yield f"{AGENTS}/{_FILES}/ca-{number}.pem", home.certificates(files.read(path))
     steps = {host: key.step for key in _keys(agent) for host in key.hosts}
-    for host, entry in zip(bottle.ssh, inner.get("ssh") or (), strict=True):
+    entries = inner.get("ssh") or ()
+    if len(entries) != len(bottle.ssh):
+        raise ManifestError(f"{bottle.path}: it has changed meanwhile; run this again")
+    for host, entry in zip(bottle.ssh, entries, strict=True):
         entry |= {"key": f"../{KEYS}/{steps[host]}", "known_host": ssh_hosts.pinned(host)}
     if bottle.dockerfile:
-        _keep_out(bottle.dockerfile.parent, (host.key.path for host in bottle.ssh))
+        context = bottle.dockerfile.parent.resolve()
+        _keep_out(context, (host.key.path for host in bottle.ssh))
         inner["image"]["dockerfile"] = f"../{_CONTEXT}/{bottle.dockerfile.name}"
-        yield f"{AGENTS}/{_CONTEXT}", bottle.dockerfile.parent
+        yield f"{AGENTS}/{_CONTEXT}", context
     yield f"{AGENTS}/bottles/{bottle.name}.yaml", _written(inner)
 
 
@@ -138,7 +154,8 @@ def _data(path: Path) -> dict[str, Any]:
 
 def _written(data: Mapping[str, Any]) -> bytes:
     """Return a manifest as JSON, which is YAML."""
-    return json.dumps(data, indent=2, ensure_ascii=False).encode()
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    return _ODD.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
 def _bundle(repository: Repository, env: Mapping[str, str], path: Path) -> None:

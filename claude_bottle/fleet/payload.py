@@ -64,6 +64,7 @@ def write(task: Task, files: Mapping[str, bytes | Path], into: IO[bytes]) -> Non
                 continue
             _add_path(tar, name, content)
             for folder, folders, names in os.walk(content):
+                folders.sort()  # in which order they are walked
                 for each in sorted((*folders, *names)):
                     path = Path(folder, each)
                     _add_path(tar, f"{name}/{path.relative_to(content)}", path)

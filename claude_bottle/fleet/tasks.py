@@ -12,6 +12,7 @@ from claude_bottle.host import proof
 from claude_bottle.host.machine import Machine
 from claude_bottle.host.owner import TASK
 from claude_bottle.process.engine import Engine
+from claude_bottle.repository import quarantine
 from claude_bottle.repository.clone import Work
 
 Argv = tuple[str, ...]
@@ -20,7 +21,7 @@ OUT = "/out"
 GRACE = 720  # seconds for a task that is asked to end: its work has ten minutes to come back
 _PATIENCE = 120  # seconds for the payload to come
 _PIDS = 256
-_MEMORY = 512 << 20  # bytes, besides what lies in the tmpfs
+_MEMORY = (512 << 20) + 3 * quarantine.BUNDLE  # bytes; the work of an agent lies in the tmpfs, as large as it may be
 _UNPACKED = 3  # times its size is what a payload takes: packed, unpacked and the work
 _NETWORKS = ("EGRESS_NETWORK", "SUBNET")
 _LABEL = f"{PREFIX}.task"
@@ -83,7 +84,7 @@ def create(task: str, agent: str, work: Work | None, image: str, size: int, mach
         *("--tmpfs", "/tmp:mode=0700", "--mount", f"type=volume,dst={OUT}", "--no-healthcheck"),  # noqa: S108
         # Whoever may use the engine is root on its machine anyway.
         *("--mount", "type=bind,src=/var/run/docker.sock,dst=/var/run/docker.sock"),
-        *("--log-driver", "json-file", "--log-opt", "max-size=20m"),
+        *("--log-driver", "json-file", "--log-opt", "max-size=20m", "--log-opt", "max-file=2"),
         *docker_flags.label_flags(f"{PREFIX}.{name}={value}" for name, value in values.items()),
         *docker_flags.proxy_variables(),
         *(word for name, value in variables.items() for word in ("--env", f"{name}={value}")),
@@ -118,8 +119,10 @@ def _parsed(output: bytes) -> Iterator[Task]:
 
 def _code(status: str) -> int | None:
     """Return the exit code in docker's words for a container's state, such as "Exited (0) 2 minutes ago"."""
+    if status.startswith("Up"):
+        return None
     inside = status.partition("(")[2].partition(")")[0]
-    return int(inside) if status.startswith("Exited") and inside.isdecimal() else None
+    return int(inside) if inside.isdecimal() else DockerError.exit_code  # it was never started
 
 
 def find(tasks: Iterable[Task], name: str) -> Task:

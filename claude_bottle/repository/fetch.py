@@ -18,7 +18,7 @@ from claude_bottle.process import command, deadline
 from claude_bottle.process.deadline import Deadline
 from claude_bottle.process.engine import Engine
 from claude_bottle.repository import export, quarantine, report
-from claude_bottle.repository.clone import OUT
+from claude_bottle.repository.clone import OUT, Work
 from claude_bottle.repository.export import FILE, Bottle, ExportRefused, Kept
 from claude_bottle.repository.exporter import PART
 from claude_bottle.repository.quarantine import BUNDLE, Quarantine, Room
@@ -254,20 +254,20 @@ class _Fetch:
                 tip = apart.admit(file, self._room)
             branch = apart.mark(tip, tag) if tag else apart.land(tip, self.bottle.session, self._landed)
         except (BottleError, OSError) as error:
-            raise _saved(self.bottle, parcel.bundle, str(error)) from None
+            raise saved(work, self.bottle.session, parcel.bundle, str(error)) from None
         self._landed[branch] = tip
         self.branches += [] if tag else [branch]
         return branch, "" if tag else report.told(apart.git, work, tip, branch)
 
 
-def _saved(bottle: Bottle, bundle: Path, why: str) -> RepositoryError:
+def saved(work: Work, session: str, bundle: Path, why: str) -> RepositoryError:
     """Save a bundle, beside the repository if possible; return the error with `why` and the path."""
-    repository = bottle.work.repository
+    repository = work.repository
     checked = quarantine.admitted(bundle.parent)
     quarantine.discard(bundle.parent)  # it may have filled the disk
     for folder in (repository.parent, bundle.parent.parent):
         with contextlib.suppress(OSError):
-            path = _moved(bundle, folder, f"{repository.name}-bottle-{bottle.session}")
+            path = _moved(bundle, folder, f"{repository.name}-bottle-{session}")
             # A manual fetch of a refused bundle would bypass the checks: not every git checks a bundle.
             how = f"git -C {quoted(str(repository))} fetch {quoted(str(path))} {OUT}"
             hint = how if checked else "look at it in a clone of the repository, never in your own"

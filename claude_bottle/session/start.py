@@ -77,6 +77,7 @@ class Options:
     resumed: Resumed | None = None  # the session whose conversation goes on
     approved: Approval | None = None  # what was said yes to for this very session, whatever is recorded
     landed: Callable[[str], None] = lambda _: None  # called with each branch that came back
+    show: Callable[[str], None] = console.show  # called with the summary of the work
 
 
 def dry_run(
@@ -123,7 +124,7 @@ def start(machine: Machine, agent: Agent, options: Options) -> int:
                 options.background.go_on(machine, plan, receipt, context)
             context.watchdog.reap()
             keeper.begin(machine, plan, receipt, monitor.tally, context.watchdog.note)
-            back = _handing_back(plan, context, monitor, keeper, options.landed)
+            back = _handing_back(plan, context, monitor, keeper, options)
             if not plan.run.login:  # it has no manifest to name
                 context.undo.arm(_LAST, "report", functools.partial(_report, plan, monitor))
             if notified:
@@ -232,7 +233,7 @@ def _refuse_what_changed(before: Approval | None, now: tuple[Entry, ...]) -> Non
 
 
 def _handing_back(
-    plan: Plan, context: SessionContext, monitor: Monitor, keeper: Keeper, landed: Callable[[str], None]
+    plan: Plan, context: SessionContext, monitor: Monitor, keeper: Keeper, options: Options
 ) -> HandBack | None:
     """Arm the hand-back of the bottle's work, before every other undo, however the session ends.
 
@@ -254,7 +255,7 @@ def _handing_back(
         keeper.take()  # if the work did not come back
 
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, console.say, console.show, end, landed)
+    back = HandBack(bottle, console.say, options.show, end, options.landed)
     context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = last
     return back

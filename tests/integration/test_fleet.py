@@ -166,14 +166,16 @@ def test_a_tasks_secrets_are_never_on_its_engines_disk(bench: Bench) -> None:
     assert not [word for word in planted if word in told]
 
 
-def test_a_task_that_is_cancelled_keeps_its_work(bench: Bench, user: Repo) -> None:
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+def test_a_task_that_is_ended_keeps_its_work(bench: Bench, user: Repo, how: str) -> None:
     bench.puppet()
     task = submitted(bench, "stay", "--repo", str(user.path))
     session = await_claude(bench)
     running = fleet(bench, "result", task)
     assert (running.code, "still runs" in running.err) == (2, True), running
     docker("exec", "--user", "1000:1000", f"claude-bottle-{session}", "touch", "/work/left")
-    assert fleet(bench, "cancel", task).code == 0
+    ended = fleet(bench, "cancel", task) if how == "cancel" else bench.run((str(CLI), "stop", session), {})
+    assert ended.code == 0, ended
     result = fleet(bench, "result", task)
     assert result.code == 128 + signal.SIGTERM, result
     assert "left" in user.git("ls-tree", "--name-only", f"bottle/{task}").split()

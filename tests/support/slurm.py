@@ -54,14 +54,18 @@ class Slurm:
 
     def holds(self, word: str) -> list[Path]:
         """Return its files that have a word."""
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
-        return [path for path in files if word.encode() in path.read_bytes()]
+        found = []
+        for path in self.folder.rglob("*"):
+            with contextlib.suppress(OSError):  # a folder, a socket, a file that is renamed meanwhile
+                if word.encode() in path.read_bytes():
+                    found.append(path)
+        return found
 
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Slurm]:
     """Make a cluster in a folder that is not too deep for a socket; all of it ends with the block."""
-    if not which("srun"):
+    if not all(map(which, ("munged", "srun", "slurmctld", "slurmd"))):
         apt.install(*PACKAGES)
     for name in ("controller", *NODES, "munge"):
         (folder / name).mkdir(mode=0o700)

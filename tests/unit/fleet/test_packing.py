@@ -1,6 +1,7 @@
 """Pack a start: all that its manifests name, so that the same bottle is made elsewhere, and no secret."""
 
 import io
+import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -92,3 +93,22 @@ def test_a_key_beside_the_dockerfile_is_refused(folder: Path) -> None:
     bottle.write_text(bottle.read_text().replace("../own/D", "D"))
     with pytest.raises(ManifestError, match=r"ssh/plain lies in .*/bottles, which is packed for its Dockerfile"):
         packed(folder)
+
+
+@pytest.mark.parametrize("name", ["PATH", "DOCKER_HOST", "XDG_STATE_HOME", "GIT_CONFIG_GLOBAL"])
+def test_a_variable_of_the_other_machines_own_is_refused(tmp_path: Path, name: str) -> None:
+    folder = plans.manifests(tmp_path / "agents", bottle=f"env: {{X: '${{{name}}}'}}\n")
+    agent = load_agent(folder, "demo", environ={name: "x"}, home=tmp_path)
+    with pytest.raises(ManifestError, match=rf"\$\{{{name}\}} cannot go along"):
+        packing.names(agent)
+
+
+def test_what_yaml_reads_differently_arrives_as_it_was(tmp_path: Path) -> None:
+    odd = "a\u0085b\u2028 c\u2029 d\ufeffe"
+    folder = plans.manifests(tmp_path / "agents", agent=f"prompt: {json.dumps(odd)}\n")
+    into, out = io.BytesIO(), tmp_path / "out"
+    out.mkdir()
+    packing.pack(plans.machine(**ENVIRON), load(folder, tmp_path), Options("Why?"), into)
+    into.seek(0)
+    payload.read(into, out)
+    assert load(out / "agents", tmp_path).prompt == odd

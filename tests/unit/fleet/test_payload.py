@@ -58,13 +58,14 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 def test_the_same_start_is_the_same_payload(tmp_path: Path) -> None:
     """Whoever packs it, and whenever."""
     made = []
-    for name, mode in (("one", 0o600), ("two", 0o640)):
-        file = tmp_path / name / "f"
-        file.parent.mkdir()
-        file.write_text("same")
-        file.chmod(mode)
+    for name, mode, order in (("one", 0o600, "abcdef"), ("two", 0o640, "fedcba")):
+        for folder in order:
+            file = tmp_path / name / folder / "f"
+            file.parent.mkdir(parents=True)
+            file.write_text("same")
+            file.chmod(mode)
         stream = io.BytesIO()
-        payload.write(TASK, {"agents/files": file.parent}, stream)
+        payload.write(TASK, {"agents/files": tmp_path / name}, stream)
         made.append(stream.getvalue())
     assert made[0] == made[1]
 

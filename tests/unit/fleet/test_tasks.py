@@ -27,7 +27,7 @@ def test_a_tasks_container_has_no_network_no_privilege_and_no_secret() -> None:
     line = " ".join(argv)
     for words in (
         "--network none", "--read-only", "--cap-drop ALL --security-opt no-new-privileges", "--tmpfs /tmp:mode=0700",
-        "--pull never", "--env CLAUDE_BOTTLE_REMOTE=1", "--env CLAUDE_BOTTLE_SUBNET=10.9.0.0/16", "--memory 540016640",
+        "--pull never", "--env CLAUDE_BOTTLE_REMOTE=1", "--env CLAUDE_BOTTLE_SUBNET=10.9.0.0/16", "--memory 3761242112",
     ):  # fmt: skip
         assert words in line
     assert argv[3] == f"{TASK}demo-1"
@@ -51,7 +51,7 @@ def test_a_task_is_read_from_its_labels(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [("Up 2 hours", None), ("Created", None), ("Exited (0) 1 second ago", 0), ("Exited (143) 3 weeks ago", 143)],
+    [("Up 2 hours", None), ("Created", 70), ("Exited (0) 1 second ago", 0), ("Exited (143) 3 weeks ago", 143)],
 )
 def test_a_state_in_dockers_words(status: str, code: int | None) -> None:
     assert tasks._code(status) == code
