@@ -182,6 +182,7 @@ def test_a_task_that_is_ended_keeps_its_work(bench: Bench, user: Repo, how: str)
     assert objects(bench, task) == []
 
 
+@pytest.mark.xdist_group("egress")  # cleanup removes the default egress network between its uses
 def test_a_task_whose_container_is_killed_leaves_what_cleanup_removes(bench: Bench) -> None:
     """Its engine knows that it is dead; as long as it runs, its session is nobody's to remove."""
     bench.puppet()

@@ -140,6 +140,7 @@ def test_ctrl_z_in_a_shell_of_a_bottle(bench: Bench) -> None:
             terminal.type(b"two\r")
             terminal.until_bytes(b"two\r\n")
             terminal.type(b"\x04")
+            terminal.until_bytes(b"ready> ")  # what is typed before is for whoever has the terminal then
             terminal.type(b"echo code $?.\r")
             terminal.until("code 0.")
         bench.world.release(bench.name)

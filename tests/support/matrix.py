@@ -37,7 +37,7 @@ def write(bench: Bench, prompt: str) -> None:
 def stays(run: Running) -> None:
     """Wait until the puppet stays."""
     assert run.process.stdout
-    assert run.process.stdout.read(9) == b"<staying>"
+    assert run.process.stdout.read(9) == b"<staying>", run.end()
 
 
 def things(bench: Bench) -> list[str]:
