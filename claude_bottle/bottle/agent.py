@@ -90,6 +90,11 @@ def reaper(plan: Plan) -> Argv:
     return container.execute(plan.name, "/bin/bash", "-c", script)
 
 
+def processes(plan: Plan) -> Argv:
+    """Return the command that lists the names of the bottle's processes: PAUSED is one once it holds files alone."""
+    return ("docker", "top", plan.name, "-eo", "pid,comm")
+
+
 def proxy_variables(plan: Plan) -> Argv:
     """Return the flags that lead every program to the sidecar, but to the bottle itself directly."""
     direct = (*ITSELF, str(plan.bottle_address))

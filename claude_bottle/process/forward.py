@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from claude_bottle import PREFIX
@@ -56,7 +56,7 @@ class Forward:
         self._life, self.held = os.pipe()
         self._client: Client | None = None
         self._restoring = threading.Lock()
-        self.lost = False  # whether it was cut at any time
+        self.cuts = 0  # how often it was cut
 
     def environ(self, env: Mapping[str, str]) -> dict[str, str]:
         """Return an environment whose docker commands go through it, and are known to lead elsewhere."""
@@ -93,19 +93,23 @@ class Forward:
         """Return whether an engine answers through it."""
         return _answers(self._folder / _SOCKET)
 
-    def restore(self, seconds: float = 0.0) -> str | None:
-        """Open it again if it has been cut, trying for so many `seconds`; return why that fails."""
+    def restore(self, seconds: float = 0.0, settle: Callable[[float], None] = lambda _: None) -> str | None:
+        """Open it again if it has been cut, trying for so many `seconds`; return why that fails.
+
+        Once it is open again, `settle` is called with the time, of the monotonic clock, at which the cut was noticed.
+        """
         with self._restoring:  # whichever thread notices first
             if self.answers():
                 return None
-            self.lost = True
+            self.cuts += 1
             limit = f", for at most {spoken(seconds)}" if seconds else ""
             console.say(f"the link to the engine was lost: opening it again{limit}")
-            end = time.monotonic() + seconds
+            since = time.monotonic()
             while why := self.open():
-                if time.monotonic() > end or stream.heed(console.say):
+                if time.monotonic() > since + seconds or stream.heed(console.say):
                     return why
                 time.sleep(_PAUSE)
+            settle(since)
             return None
 
     def close(self) -> None:

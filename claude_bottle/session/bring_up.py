@@ -3,18 +3,20 @@
 import contextlib
 import functools
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from claude_bottle.bottle import agent, docker_flags
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import escape_control_chars
-from claude_bottle.errors import BottleError, DockerError, IsolationError, RefusedError
+from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
 from claude_bottle.host import addresses, console
 from claude_bottle.host.machine import Machine
 from claude_bottle.host.stage_dir import StageDir
-from claude_bottle.process import terminal, wording
+from claude_bottle.process import stream, terminal, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts, unusable
 from claude_bottle.process.forward import Forward
@@ -27,6 +29,8 @@ from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Step
 
 _KILLED = 128 + 9
+_NOTICED = 60.0  # seconds from a cut until a bottle has noticed it: 52 of silence, and 5 to see that nothing runs
+_LOOK, _PAUSE = 10.0, 1.0  # seconds for one look for that, and between two
 _GRACE = 10.0  # seconds from the end of a process in the key-holder to the end of the key-holder that caused it
 # Places in the order of teardown: before everything else, before every step's undo, and last.
 _LINK, _HEART, _STAGE = 1 << 19, 1 << 15, -1
@@ -48,7 +52,30 @@ class SessionContext:
 
     def restore_link(self, plan: Plan) -> str | None:
         """Open the way to the engine again if it was cut, with patience if there is work; return why that fails."""
-        return self.link.restore(BUDGET if plan.keeps_work else 0) if self.link else None
+        if not self.link:
+            return None
+        if not plan.keeps_work:
+            return self.link.restore()
+        return self.link.restore(BUDGET, functools.partial(self._await_pause, plan))
+
+    def _await_pause(self, plan: Plan, cut: float) -> None:
+        """Wait until the bottle has noticed a cut, seen at the time `cut`: what runs in it before is ended with it.
+
+        Docker's clients of before the cut are dead, so their lifelines are silent. Not every engine's ps knows the
+        question: then all of the time passes.
+        """
+        asked, said = agent.processes(plan)[1:], False
+        while time.monotonic() < cut + _NOTICED and not stream.heed(console.say):
+            with contextlib.suppress(EngineError):  # it was cut again
+                result = self.engine.ask(*asked, timeout=_LOOK)
+                names = {line.split()[-1] for line in result.stdout.splitlines() if line.strip()}
+                gone = result.absent or wording.says(wording.CONTAINER_ENDED, result.stderr)
+                if docker_flags.PAUSED.encode() in names or gone:
+                    return
+            if not said:
+                console.say("the link is there again: waiting for the bottle to notice the cut, for at most a minute")
+                said = True
+            time.sleep(_PAUSE)
 
 
 def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:

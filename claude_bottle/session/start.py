@@ -266,7 +266,7 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
     killed = code == _KILLED and context.runner.client("bottle").ended_within(_GRACE)
     if not killed and code not in _LOST:
         return None
-    if context.link and (context.link.lost or not context.link.answers()):
+    if context.link and (context.link.cuts or not context.link.answers()):
         return _LINK_LOST
     asked = ("inspect", "--format", "{{.State.Running}}", plan.name)
     try:

@@ -72,6 +72,11 @@ def users_of(session: str) -> set[str]:
     return {line.split()[1] for line in docker("top", f"claude-bottle-{session}", "-eo", "pid,uid").splitlines()[1:]}
 
 
+def names_in(session: str) -> set[str]:
+    """Return the names of the processes in a session's bottle."""
+    return {line.split()[1] for line in docker("top", f"claude-bottle-{session}", "-eo", "pid,comm").splitlines()[1:]}
+
+
 def containers(bench: Bench) -> set[str]:
     return {name.rpartition("-")[2] for name in bench.objects() if name.startswith("ps ")}
 
@@ -142,6 +147,19 @@ def test_after_silence_nothing_of_the_agent_runs_on(bench: Bench, far: Far, user
             run.until(LOST)
             far.down.unlink()
             ended = run.end()
+    assert ended.code == 69, ended
+    assert user.git("show", f"bottle/{session}:left") == "mine"
+    bench.await_nothing()
+
+
+@pytest.mark.long
+def test_a_link_that_is_back_early_waits_until_the_bottle_has_noticed(bench: Bench, far: Far, user: Repo) -> None:
+    with working(bench, far, user) as (run, session), far.frozen():  # until the end nothing of the old one is closed
+        run.until("claude-bottle: the link is there again")
+        assert users_of(session) != {"65532"}
+        until(lambda: docker_flags.PAUSED in names_in(session))
+        assert user.git("branch", "--list", "bottle/*") == ""
+        ended = run.end()
     assert ended.code == 69, ended
     assert user.git("show", f"bottle/{session}:left") == "mine"
     bench.await_nothing()
