@@ -57,6 +57,7 @@ class Forward:
         self._client: Client | None = None
         self._restoring = threading.Lock()
         self.cuts = 0  # how often it was cut
+        self.since: float | None = None  # when the first cut was noticed, by the monotonic clock
 
     def environ(self, env: Mapping[str, str]) -> dict[str, str]:
         """Return an environment whose docker commands go through it, and are known to lead elsewhere."""
@@ -105,6 +106,7 @@ class Forward:
             limit = f", for at most {spoken(seconds)}" if seconds else ""
             console.say(f"the link to the engine was lost: opening it again{limit}")
             since = time.monotonic()
+            self.since = self.since or since
             while why := self.open():
                 if time.monotonic() > since + seconds or stream.heed(console.say):
                     return why

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from claude_bottle.process import stream, terminal, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts, unusable
 from claude_bottle.process.forward import Forward
-from claude_bottle.repository.fetch import BUDGET
+from claude_bottle.repository.fetch import BUDGET, Reached
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import ahead, planning, steps
 from claude_bottle.session.building import Shown
@@ -30,6 +31,7 @@ from claude_bottle.session.steps import Kind, Step
 
 _KILLED = 128 + 9
 _NOTICED = 60.0  # seconds from a cut until a bottle has noticed it: 52 of silence, and 5 to see that nothing runs
+_UNSEEN = 40.0  # seconds from a cut until it is noticed here, at most
 _LOOK, _PAUSE = 10.0, 1.0  # seconds for one look for that, and between two
 _GRACE = 10.0  # seconds from the end of a process in the key-holder to the end of the key-holder that caused it
 # Places in the order of teardown: before everything else, before every step's undo, and last.
@@ -56,7 +58,18 @@ class SessionContext:
             return None
         if not plan.keeps_work:
             return self.link.restore()
-        return self.link.restore(BUDGET, functools.partial(self._await_pause, plan))
+        return self.link.restore(min(BUDGET, self._left), functools.partial(self._await_pause, plan))
+
+    def reached(self, plan: Plan) -> Reached:
+        """Do the same for a hand-back; return how the bottle is reached then."""
+        self.restore_link(plan)
+        return Reached(self.link.cuts, self._left) if self.link else Reached()
+
+    @property
+    def _left(self) -> float:
+        """Return the seconds for which a bottle that keeps its work is surely there, after the first cut of its link."""
+        since = self.link.since if self.link else None
+        return math.inf if since is None else max(0.0, since + docker_flags.PAUSE - _UNSEEN - time.monotonic())
 
     def _await_pause(self, plan: Plan, cut: float) -> None:
         """Wait until the bottle has noticed a cut, seen at the time `cut`: what runs in it before is ended with it.

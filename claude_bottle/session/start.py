@@ -245,16 +245,17 @@ def _handing_back(
         return None
 
     def end() -> None:
+        if context.link and not context.link.answers():
+            return  # there is another attempt
         keeper.take()
         monitor.end_bottle()
 
     def last() -> None:
-        context.restore_link(plan)
         back.run()
         keeper.take()  # if the work did not come back
 
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, console.say, console.show, end, landed)
+    back = HandBack(bottle, console.say, console.show, end, landed, functools.partial(context.reached, plan))
     context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = last
     return back

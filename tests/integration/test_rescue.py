@@ -165,6 +165,26 @@ def test_a_link_that_is_back_early_waits_until_the_bottle_has_noticed(bench: Ben
     bench.await_nothing()
 
 
+def test_a_second_cut_in_the_midst_of_the_hand_back_costs_nothing(bench: Bench, far: Far, user: Repo) -> None:
+    now, on = far.folder / "now", far.folder / "on"
+    # The first command that would send the work waits for its connection to be cut.
+    path = bench.wrap(f"*' bundle '*) [[ -e {now} ]] || {{ > {now}; until [[ -e {on} ]]; do sleep 0.1; done; }};;")
+    far.env["PATH"] = f"{far.env['PATH'].partition(':')[0]}:{path}"
+    with working(bench, far, user) as (run, session):
+        cut(far)
+        run.until(LOST)
+        far.down.unlink()
+        until(now.exists)
+        cut(far)
+        on.touch()
+        run.until(LOST)
+        far.down.unlink()
+        ended = run.end()
+    assert ended.code == 69, ended
+    assert user.git("show", f"bottle/{session}:left") == "mine"
+    bench.await_nothing()
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_pause_ends_and_is_for_files_alone(image: str, alone: bool) -> None:
     """With a process of the agent's left there is none: else this would take 900 s."""

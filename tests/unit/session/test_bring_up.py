@@ -26,9 +26,11 @@ class Link:
     """One that is open again after a cut that was noticed a while ago."""
 
     def __init__(self, ago: float = 0.0) -> None:
-        self.ago = ago
+        self.ago, self.patience = ago, 0.0
+        self.since: float | None = None
 
-    def restore(self, _seconds: float = 0.0, settle: Callable[[float], None] = lambda _: None) -> None:
+    def restore(self, seconds: float = 0.0, settle: Callable[[float], None] = lambda _: None) -> None:
+        self.patience = seconds
         settle(time.monotonic() - self.ago)
 
 
@@ -77,3 +79,12 @@ def test_what_the_cut_is_too_old_for_is_not_asked(scene: Scene, tmp_path: Path) 
 
 def test_a_bottle_that_ends_with_its_link_is_not_waited_for(scene: Scene, tmp_path: Path) -> None:
     assert asked(scene, replace(kept(tmp_path), repository=None), Link()) == 0
+
+
+def test_the_link_is_not_opened_for_a_bottle_that_has_ended(scene: Scene, tmp_path: Path) -> None:
+    """A second cut does not lengthen the pause."""
+    link = Link()
+    link.since = time.monotonic() - 700
+    scene.rule(TOP, stdout=QUIET)
+    assert asked(scene, kept(tmp_path), link) == 1
+    assert 100 < link.patience <= 160
