@@ -265,6 +265,8 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
     """Return the error if claude did not exit by itself but lost its bottle or its engine, else None."""
     # The end of the bottle kills claude with SIGKILL.
     killed = code == _KILLED and context.runner.client("bottle").ended_within(_GRACE)
+    if code == _KILLED and not killed and plan.keeps_work and context.runner.client("reaper").ended_within(0):
+        return _LINK_LOST  # which was silent, and is not any more
     if not killed and code not in _LOST:
         return None
     if context.link and (context.link.cuts or not context.link.answers()):
