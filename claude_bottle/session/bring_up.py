@@ -67,7 +67,7 @@ class SessionContext:
 
     @property
     def _left(self) -> float:
-        """Return the seconds for which a bottle that keeps its work is surely there, after the first cut of its link."""
+        """Return the seconds for which a bottle that keeps its work is surely there, after the first cut."""
         since = self.link.since if self.link else None
         return math.inf if since is None else max(0.0, since + docker_flags.PAUSE - _UNSEEN - time.monotonic())
 
