@@ -191,8 +191,9 @@ def _wrapped(url: str, folder: Path, link: Path | None) -> Argv:
     path = there if there not in (None, "/") else _THERE
     return (
         *("/bin/sh", "-c", _LOCAL, str(folder), str(link or folder)),
-        # Not over a connection that others share, as it is to end.
-        *("ssh", "-T", "-o", "ControlPath=none", "-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=yes"),
+        # Not over a connection that others share, as it is to end. Nor does it fail for a forward of the user's own:
+        # whether this one works is asked through it.
+        *("ssh", "-T", "-o", "ControlPath=none", "-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=no"),
         *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
         *("-L", f"{folder / _SOCKET}:{path}"),
         *(("-l", user) if user else ()),

@@ -163,6 +163,17 @@ def test_without_it_docker_opens_its_own(far: Far, file: str, why: str) -> None:
     assert hosts(far.scene.calls) == {URL[:7]}
 
 
+def test_an_ssh_that_never_connects_is_not_left_behind(far: Far) -> None:
+    (far.scene.folder / "ssh-hangs").touch()
+    code, _, err = far.end(far.scene.launch(*START, patches=TRUSTING | {"process.forward._OPENING": 1}))
+    assert (code, f"{FALLEN_BACK}no answer within 1 s" in err) == (0, True), err
+
+
+def test_a_forward_of_the_user_s_own_that_fails_is_no_reason(far: Far) -> None:
+    assert far.run(*START)[0] == 0
+    assert "ExitOnForwardFailure=no" in far.argv  # their configuration may say otherwise
+
+
 def test_without_ssh_docker_says_what_it_needs(far: Far) -> None:
     far.scene.docker.with_name("ssh").unlink()
     far.scene.docker.with_name("rm").symlink_to("/bin/rm")
