@@ -62,7 +62,11 @@ def cleanup_all(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover],
             said.add(item)
             notify(item)
 
-    done = [cleanup(place, dry_run=dry_run, notify=once) for place in engines.answering(machine)]
+    places = engines.answering(machine)
+    done = [
+        each
+        for _, each in engines.answers(places, lambda place: cleanup(place, dry_run=dry_run, notify=once), in_turn=True)
+    ]
     return Cleaned(
         tuple(item for each in done for item in each.dead),
         tuple(item for each in done for item in each.stuck),
