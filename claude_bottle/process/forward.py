@@ -19,7 +19,7 @@ from pathlib import Path
 from claude_bottle import PREFIX
 from claude_bottle.documents.escaping import escape_control_chars
 from claude_bottle.errors import EngineError
-from claude_bottle.host import console, stage_dir
+from claude_bottle.host import console, own_file, stage_dir
 from claude_bottle.host.owner import Owner
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command, endpoint, stream
@@ -41,8 +41,17 @@ _THERE = "/var/run/docker.sock"
 _PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
 # "up" comes after the socket. At the end of stdin it ends the connection: else that waits for the last client.
 _REMOTE = "exec sh -c 'echo up; cat; kill $PPID'"
-# The folder, and the link to it if there is one, go with the connection, whoever ends that.
-_LOCAL = 'link=$1; shift; "$@"; rm -rf -- "$0" "$link"'
+# The folder, and the link to it if there is one, stay until nobody holds the pipe any more, also if ssh has ended:
+# else another user of this machine could make one of that name, with a socket, and be taken for the engine. Without the
+# file this one never worked, and the folder goes at once unless it is that of one which did: `again`.
+_HELD = "held"
+_LOCAL = f"""\
+link=$1 again=$2
+shift 2
+"$@"
+if [ -e "$0/{_HELD}" ]; then cat > /dev/null; elif [ "$again" ]; then exit; fi
+rm -rf -- "$0" "$link"
+"""
 _UNUSED = ("DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")  # would be for another way
 
 
@@ -68,23 +77,23 @@ class Forward:
         """Open it, again if it has been cut; return why it cannot be opened, nothing if it is open."""
         if self._client:
             self._client.kill_group()
-        self._remove()
         try:
             self._make()
-            client = self._client = command.start(_wrapped(self._url, self._folder, self._link), self._env, self._life)
+            argv = _wrapped(self._url, self._folder, self._link, again=self.cuts > 0)
+            client = self._client = command.start(argv, self._env, self._life)
         except EngineError as error:
-            self._remove()
+            self._discard()
             return str(error)
         except OSError as error:
             return escape_control_chars(f"{self._folder}: {error.strerror}")
         opened = False
         try:
             result = client.ready(b"", _OPENING)
-            opened = result.ok and self.answers()
+            opened = result.ok and self.answers() and self._hold()
         finally:
             if not opened:  # or the user has pressed Ctrl-C
                 client.kill_group()
-                self._remove()
+                self._discard()
         if opened:
             return ""
         said = result.stderr.strip().splitlines() or ["no engine answers at its other end"]
@@ -116,16 +125,36 @@ class Forward:
 
     def close(self) -> None:
         """Let go of it: it ends as soon as the watchdog has let go of it as well."""
+        if self._client and self._client.ended_within(0):  # it is cut, and nobody else removes the folder
+            self._remove()
         for descriptor in (self._life, self.held):
             os.close(descriptor)
 
     def _make(self) -> None:
+        """Make the folder, or take that of before the cut; raises OSError if there is one that is not this user's."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.cuts and own_file.owns_folder(self._folder):
+                for name in (_SOCKET, _HELD):
+                    (self._folder / name).unlink(missing_ok=True)
+                return
         self._folder.mkdir(mode=0o700)
         StageDir(self._folder).write("owner", str(self._owner).encode())
         if self._link:
             with contextlib.suppress(OSError):  # without it only `cleanup` does not find the folder
                 self._link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._link.symlink_to(self._folder)
+
+    def _hold(self) -> bool:
+        """Have the folder stay after a cut; return whether that could be done."""
+        with contextlib.suppress(OSError):
+            StageDir(self._folder).write(_HELD, b"")
+            return True
+        return False
+
+    def _discard(self) -> None:
+        """Remove the folder if it never was in use."""
+        if not self.cuts:
+            self._remove()
 
     def _remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -184,13 +213,13 @@ def _place(env: Mapping[str, str]) -> tuple[Path, Path | None]:
     return Path("/tmp") / name, stage_dir.links(env) / name  # noqa: S108  (made with mode 700, or not at all)
 
 
-def _wrapped(url: str, folder: Path, link: Path | None) -> Argv:
+def _wrapped(url: str, folder: Path, link: Path | None, *, again: bool = False) -> Argv:
     match = _URL.fullmatch(url)
     assert match  # noqa: S101  (it can be forwarded)
     user, host, port, there = match.groups()
     path = there if there not in (None, "/") else _THERE
     return (
-        *("/bin/sh", "-c", _LOCAL, str(folder), str(link or folder)),
+        *("/bin/sh", "-c", _LOCAL, str(folder), str(link or folder), "again" if again else ""),
         # Not over a connection that others share, as it is to end. Nor does it fail for a forward of the user's own:
         # whether this one works is asked through it.
         *("ssh", "-T", "-o", "ControlPath=none", "-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=no"),
@@ -203,8 +232,10 @@ def _wrapped(url: str, folder: Path, link: Path | None) -> Argv:
 
 
 def _answers(path: Path) -> bool:
-    """Return whether an engine answers at a socket."""
+    """Return whether an engine answers at a socket in a folder of this user's."""
     try:
+        if not own_file.owns_folder(path.parent):
+            return False
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER)
             connection.connect(str(path))
