@@ -23,7 +23,7 @@ from claude_bottle.host import console, own_file, stage_dir
 from claude_bottle.host.owner import Owner
 from claude_bottle.host.stage_dir import StageDir
 from claude_bottle.process import command, endpoint, stream
-from claude_bottle.process.command import Client
+from claude_bottle.process.command import Client, Result
 from claude_bottle.process.deadline import spoken
 from claude_bottle.process.endpoint import FORWARDED, UNIX
 
@@ -38,9 +38,15 @@ _URL = re.compile(r"ssh://(?:([\w.+-]+)@)?([\w.-]+|\[[0-9A-Fa-f:.%\w]+\])(?::(\d
 _SOCKET = "docker.sock"
 _PLAIN = re.compile(r"/[\w./@+-]*", re.ASCII)  # a path that ssh neither splits nor expands
 _THERE = "/var/run/docker.sock"
+_USUAL = (_THERE, "/run/docker.sock")  # the same
+_ELSEWHERE = "docker there leads to another socket"
 _PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
-# "up" comes after the socket. At the end of stdin it ends the connection: else that waits for the last client.
-_REMOTE = "exec sh -c 'echo up; cat; kill $PPID'"
+# "up" comes after the socket, with the engine that docker's own ssh:// leads to: a command there, which heeds the
+# settings of that login. At the end of stdin it ends the connection: else that waits for the last client.
+_REMOTE = (
+    "exec sh -c 'echo up $(docker context inspect --format {{.Endpoints.docker.Host}} </dev/null 2>/dev/null); "
+    "cat; kill $PPID'"
+)
 # The folder, and the link to it if there is one, stay until nobody holds the pipe any more, also if ssh has ended:
 # else another user of this machine could make one of that name, with a socket, and be taken for the engine. Without the
 # file this one never worked, and the folder goes at once unless it is that of one which did: `again`.
@@ -62,6 +68,7 @@ class Forward:
         """Prepare it; nothing is started yet."""
         self._url, self._env, self._owner = url, env, owner
         self._folder, self._link = _place(env)
+        self._there = ""  # the socket there, if it is not the usual one
         self._life, self.held = os.pipe()
         self._client: Client | None = None
         self._restoring = threading.Lock()
@@ -75,11 +82,18 @@ class Forward:
 
     def open(self) -> str:
         """Open it, again if it has been cut; return why it cannot be opened, nothing if it is open."""
+        why = self._open()
+        # The login's settings are known only now. A path in the URL counts more.
+        if why == _ELSEWHERE:
+            why = self._open()
+        return why
+
+    def _open(self) -> str:
         if self._client:
             self._client.kill_group()
         try:
             self._make()
-            argv = _wrapped(self._url, self._folder, self._link, again=self.cuts > 0)
+            argv = _wrapped(self._url, self._folder, self._link, self._there, again=self.cuts > 0)
             client = self._client = command.start(argv, self._env, self._life)
         except EngineError as error:
             self._discard()
@@ -89,15 +103,34 @@ class Forward:
         opened = False
         try:
             result = client.ready(b"", _OPENING)
-            opened = result.ok and self.answers() and self._hold()
+            elsewhere = self._leads_elsewhere(result)
+            opened = result.ok and not elsewhere and self.answers() and self._hold()
         finally:
             if not opened:  # or the user has pressed Ctrl-C
                 client.kill_group()
                 self._discard()
-        if opened:
-            return ""
+        if opened or elsewhere:
+            return elsewhere
         said = result.stderr.strip().splitlines() or ["no engine answers at its other end"]
         return escape_control_chars(said[-1])
+
+    def _leads_elsewhere(self, result: Result) -> str:
+        """Return why the engine that this one leads to is not that of docker's own way; _ELSEWHERE if it can be."""
+        word, _, host = result.stdout.decode(errors="replace").strip().partition(" ")
+        path = host.removeprefix(UNIX)
+        usual = (self._there,) if self._there else _USUAL
+        if word != "up" or "://" not in host or self._named or path in usual:  # a login may print what it likes
+            return ""
+        if self._there or path == host or not _PLAIN.fullmatch(path):
+            return escape_control_chars(f"docker there leads to {host}")
+        self._there = path
+        return _ELSEWHERE
+
+    @property
+    def _named(self) -> bool:
+        """Return whether the URL has a path."""
+        match = _URL.fullmatch(self._url)
+        return bool(match and match[4] not in (None, "/"))
 
     def answers(self) -> bool:
         """Return whether an engine answers through it."""
@@ -213,11 +246,11 @@ def _place(env: Mapping[str, str]) -> tuple[Path, Path | None]:
     return Path("/tmp") / name, stage_dir.links(env) / name  # noqa: S108  (made with mode 700, or not at all)
 
 
-def _wrapped(url: str, folder: Path, link: Path | None, *, again: bool = False) -> Argv:
+def _wrapped(url: str, folder: Path, link: Path | None, socket_there: str = "", *, again: bool = False) -> Argv:
     match = _URL.fullmatch(url)
     assert match  # noqa: S101  (it can be forwarded)
     user, host, port, there = match.groups()
-    path = there if there not in (None, "/") else _THERE
+    path = there if there not in (None, "/") else socket_there or _THERE
     return (
         *("/bin/sh", "-c", _LOCAL, str(folder), str(link or folder), "again" if again else ""),
         # Not over a connection that others share, as it is to end. Nor does it fail for a forward of the user's own:

@@ -48,6 +48,11 @@ class Far:
         return [line["pid"] for line in self._lines()]
 
     @property
+    def forwards(self) -> list[str]:
+        """What each connection so far forwards."""
+        return [line["argv"][line["argv"].index("-L") + 1] for line in self._lines()]
+
+    @property
     def argv(self) -> list[str]:
         [line] = self._lines()
         return list(line["argv"])
@@ -181,6 +186,31 @@ def test_an_ssh_that_never_connects_is_not_left_behind(far: Far) -> None:
 def test_a_forward_of_the_user_s_own_that_fails_is_no_reason(far: Far) -> None:
     assert far.run(*START)[0] == 0
     assert "ExitOnForwardFailure=no" in far.argv  # their configuration may say otherwise
+
+
+@pytest.mark.parametrize(
+    ("there", "path"),
+    [
+        ("unix:///run/user/1000/docker.sock", "/run/user/1000/docker.sock"),
+        ("unix:///run/docker.sock", "/var/run/docker.sock"),
+        ("5 days", "/var/run/docker.sock"),
+    ],
+)
+def test_it_leads_where_docker_s_own_way_does(far: Far, there: str, path: str) -> None:
+    """That runs a command at the other end, which heeds the settings of the login."""
+    (far.scene.folder / "ssh-there").write_text(there)
+    code, _, err = far.run(*START)
+    assert (code, FALLEN_BACK in err, hosts(far.scene.calls)) == (0, False, {"unix://"}), err
+    assert far.forwards[-1].endswith(f"/docker.sock:{path}")
+    assert len(far.connections) == (2 if "user" in there else 1)
+
+
+@pytest.mark.parametrize("there", ["tcp://192.0.2.1:2375", "unix:///a:b"])
+def test_where_it_cannot_lead_docker_goes_its_own_way(far: Far, there: str) -> None:
+    (far.scene.folder / "ssh-there").write_text(there)
+    code, _, err = far.run(*START)
+    assert (code, f"{FALLEN_BACK}docker there leads to {there}\n" in err, len(far.connections)) == (0, True, 1), err
+    assert hosts(far.scene.calls) == {URL[:7]}
 
 
 def test_without_ssh_docker_says_what_it_needs(far: Far) -> None:
