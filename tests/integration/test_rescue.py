@@ -168,7 +168,7 @@ def test_a_link_that_is_back_early_waits_until_the_bottle_has_noticed(bench: Ben
 def test_a_second_cut_in_the_midst_of_the_hand_back_costs_nothing(bench: Bench, far: Far, user: Repo) -> None:
     now, on = far.folder / "now", far.folder / "on"
     # The first command that would send the work waits for its connection to be cut.
-    path = bench.wrap(f"*' bundle '*) [[ -e {now} ]] || {{ > {now}; until [[ -e {on} ]]; do sleep 0.1; done; }};;")
+    path = bench.wrap(f"*' - bundle '*) [[ -e {now} ]] || {{ > {now}; until [[ -e {on} ]]; do sleep 0.1; done; }};;")
     far.env["PATH"] = f"{far.env['PATH'].partition(':')[0]}:{path}"
     with working(bench, far, user) as (run, session):
         cut(far)
@@ -185,11 +185,11 @@ def test_a_second_cut_in_the_midst_of_the_hand_back_costs_nothing(bench: Bench, 
     bench.await_nothing()
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_the_pause_ends_and_is_for_files_alone(image: str, alone: bool) -> None:
+@pytest.mark.parametrize("left", ["", "sleep 600", "f() { f & }; f"], ids=["nothing", "one", "ever another"])
+def test_the_pause_ends_and_is_for_files_alone(image: str, left: str) -> None:
     """With a process of the agent's left there is none: else this would take 900 s."""
     name = f"claude-bottle-t-pause-{os.getpid()}"
-    script = docker_flags._GUARD.replace("-t 900", "-t 3" if alone else "-t 900")
+    script = docker_flags._GUARD.replace("-t 900", "-t 900" if left else "-t 3")
     words = ("docker", "run", "--rm", "--init", "--interactive", "--name", name, "--user", GUARD_USER)
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -198,7 +198,7 @@ def test_the_pause_ends_and_is_for_files_alone(image: str, alone: bool) -> None:
         assert run.stdin
         assert run.stdout
         assert run.stdout.readline() == b"up\n"
-        if not alone:
-            docker("exec", "--detach", "--user", AGENT, name, "sleep", "600")
+        if left:
+            docker("exec", "--detach", "--user", AGENT, name, "bash", "-c", left)
         run.stdin.close()
         run.wait(GUARD)
