@@ -84,10 +84,16 @@ def reaper(plan: Plan) -> Argv:
     """Return the command that ends every process of the agent when its stdin does, or after 40 s without a line.
 
     Before the bottle's first process looks for them: it has another user, and cannot do that itself. An agent that ends
-    this one loses what it has done if the link is cut, and no more.
+    this one loses what it has done if the link is cut, and no more. The end of a session's time, a TERM for all of the
+    agent's processes, does not end it.
     """
-    script = "echo up; while read -r -t 40 _; do :; done; kill -KILL -1"
+    script = "trap '' TERM; echo up; while read -r -t 40 _; do :; done; kill -KILL -1"
     return container.execute(plan.name, "/bin/bash", "-c", script)
+
+
+def processes(plan: Plan) -> Argv:
+    """Return the command that lists the names of the bottle's processes: PAUSED is one once it holds files alone."""
+    return ("docker", "top", plan.name, "-eo", "pid,comm")
 
 
 def proxy_variables(plan: Plan) -> Argv:

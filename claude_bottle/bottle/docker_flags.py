@@ -17,14 +17,19 @@ LABELS = (
 # Docker's client adds the user's `proxies` (~/.docker/config.json) to every container under these names, in both cases,
 # credentials included; each is therefore set explicitly, empty if unused.
 _END = "end"
-# No program of an image's is run. A process is another user's unless -O; one that ends meanwhile is nobody's.
+PAUSE = 900  # seconds for which a bottle of files is held up
+PAUSED = "bottle-paused"  # the name of the process that holds up a bottle of files; 15 bytes at most
+# No program of an image's is run. A process is another user's unless -O, also one that ends during the look. The last
+# number in loadavg is that of the newest process: if it has moved, a look may have missed one.
 _GUARD = f"""\
 while read -r -t 52 word; do [[ $word == {_END} ]] && exit; done
 exec {{pause}}<> <(:)
 for ((n = 0; n < 50; n++)); do
   left=
-  for each in /proc/[0-9]*; do [[ ! -O $each && -e $each ]] && left=1; done
-  [[ $left ]] || {{ read -r -t 900 -u $pause; exit; }}
+  read -r _ _ _ _ before < /proc/loadavg
+  for each in /proc/[0-9]*; do [[ -O $each ]] || left=1; done
+  read -r _ _ _ _ after < /proc/loadavg
+  [[ $left || $before != "$after" ]] || {{ printf {PAUSED} > /proc/self/comm; read -r -t {PAUSE} -u $pause; exit; }}
   read -r -t 0.1 -u $pause
 done"""
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -1,6 +1,6 @@
 """Build the images of bottles, and send them to another engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import escape_control_chars
@@ -52,22 +52,30 @@ def target(machine: Machine, name: str) -> Machine:
 def send(machine: Machine, agents: Sequence[Agent], place: Machine, notify: Callable[[str], None]) -> None:
     """Send the images of bottles, and the sidecar's if it is here, to the engine of `place`, as far as it lacks them.
 
-    `notify` is called with what was done. Raises EngineError, or DockerError if an image cannot be sent.
+    One that is named by its digest is not sent. `notify` is called with what was done. Raises EngineError, or
+    DockerError if an image cannot be sent.
     """
     chains = [planning.images(machine, agent.bottle) for agent in agents]
     tags = {one.tag for chain in chains for one in chain} | {machine.setting("PIPELOCK_IMAGE") or allowlist.image()}
     env, its = planning.client_environment(machine), planning.client_environment(place)
     here, there = (Engine(each).facts(sorted(tags)).present for each in (env, its))
-    missing = sorted(tags & here - there)
     shown = escape_control_chars(place.engine)
-    if not missing:
+    unnamed = sorted(tag for tag in tags - there if "@" in tag)  # `docker save` loses such a name
+    missing = sorted(tags & here - there - set(unnamed))
+    if missing:
+        _sent(missing, env, its, shown)
+    for tag in missing:
+        notify(f"sent {tag} to {shown}")
+    for tag in unnamed:
+        notify(f"{tag} is named by its digest, and not sent: {shown} pulls it at the first start")
+    if not missing and not unnamed:
         notify(f"{shown} has all images")
-        return
+
+
+def _sent(missing: Sequence[str], env: Mapping[str, str], its: Mapping[str, str], shown: str) -> None:
     with Teardown(stoppable=False):
         client = command.start(("docker", "load", "--quiet"), its)
         feed, what = Feed(("docker", "save", *missing), b""), f"sending images to {shown}"
         result = stream.piped(client, b"", feed, env, what=what, seconds=_LONGEST)
     if not result.ok:
         raise DockerError(f"the images cannot be sent to {shown}: {result.reason}")
-    for tag in missing:
-        notify(f"sent {tag} to {shown}")

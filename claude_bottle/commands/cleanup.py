@@ -8,7 +8,7 @@ from claude_bottle.cleanup import orphans
 from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
-from claude_bottle.process import liveness
+from claude_bottle.process import forward, liveness
 from claude_bottle.process.engine import EGRESS, Engine
 from claude_bottle.process.liveness import Liveness
 from claude_bottle.session import engines
@@ -48,7 +48,8 @@ def cleanup(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover], Non
             notify(item)
         else:
             stuck.append(item)
-    judged = [item for item in found if item.owner and item not in dead]  # a stage dir may have no owner yet
+    # A stage dir may have no owner yet; the folder of a link belongs to a session that has others.
+    judged = [item for item in found if item.owner and item not in dead and item.session != forward.NAME]
     seen = {item.session: liveness.liveness(item.owner, machine.owner) for item in judged if item.owner}
     return Cleaned(dead, tuple(stuck), seen)
 
@@ -62,7 +63,11 @@ def cleanup_all(machine: Machine, *, dry_run: bool, notify: Callable[[Leftover],
             said.add(item)
             notify(item)
 
-    done = [cleanup(place, dry_run=dry_run, notify=once) for place in engines.answering(machine)]
+    places = engines.answering(machine)
+    done = [
+        each
+        for _, each in engines.answers(places, lambda place: cleanup(place, dry_run=dry_run, notify=once), in_turn=True)
+    ]
     return Cleaned(
         tuple(item for each in done for item in each.dead),
         tuple(item for each in done for item in each.stuck),

@@ -142,13 +142,13 @@ def sessions(machine: Machine, *, usage: bool = False, say: Callable[[str], None
     `say` is called with a line for each engine that does not answer, if there are more.
     """
     places = engines.answering(machine, say)
-    known = engines.listed(places)
+    known = engines.listed(places, say)
 
     def lines(place: Machine) -> list[Line]:
         own = [session for where, session in known if where is place]
-        return _lines(place, own, usage=usage)
+        return _lines(place, own, usage=usage) if own else []
 
-    return [line for found in engines.side_by_side(places, lines) for line in found]
+    return [line for _, found in engines.answers(places, lines, say) for line in found]
 
 
 def _lines(machine: Machine, found: Sequence[Session], *, usage: bool) -> list[Line]:

@@ -32,6 +32,7 @@ from claude_bottle.session.results import Result, Results
 from claude_bottle.session.task import Order
 
 _AT_ONCE = 4  # at most, unless the user wants another number
+_MOST = 64  # with -j: each has four descriptors, and select() takes no number above 1023
 _NOT_RUN = "not run"
 _SHOWN = 200  # characters of an error
 _SECONDS = 10.0  # for docker to say which context it uses
@@ -208,6 +209,8 @@ def _carried_out(
     machine: Machine, wishes: Sequence[Wish], count: int, options: Options, results: Results
 ) -> tuple[dict[str, Result], int]:
     """Show what tasks will do, ask, and run them; return their results, and the exit code if a signal ended it."""
+    if options.at_once and options.at_once > _MOST:
+        raise UsageError(f"-j {options.at_once}: {_MOST} at a time is the most")
     machine = session.with_key(session.with_token(machine))
     if not (options.yes or machine.interactive):
         raise RefusedError(session.NO_PROMPT)

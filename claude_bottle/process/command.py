@@ -18,7 +18,7 @@ _TIMED_OUT = 124  # as timeout(1) has it
 _LONGEST_LINE = 1 << 22  # bytes
 _OTHERS = 5.0  # seconds for a program that is not docker
 _CHUNK = 1 << 16  # bytes read at once
-_SIGKILL = 9
+_SIGTERM, _SIGKILL = 15, 9
 # A limit that cannot be set is lower already, or one that this system does not have.
 _LIMITED = 'ulimit -v "$1" 2>/dev/null; ulimit -t "$2" 2>/dev/null; shift 2; exec "$@"'
 
@@ -89,13 +89,18 @@ class Client:
         return Result(self.process.returncode, out or b"", (err or b"").decode(errors="replace"))
 
     def ready(self, stdin: bytes, timeout: float) -> Result:
-        """Feed `stdin` and keep it open; return at the first line on stdout, at the end, or after `timeout` seconds."""
+        """Feed `stdin` and keep it open; return at the first line on stdout, at the end, or after `timeout` seconds.
+
+        In the last case the client is terminated, with whatever it started and did not detach.
+        """
         if self.process.stdin:
             self._feed(stdin)
         out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # it is a pipe: see start()
         line, end = b"", time.monotonic() + timeout
         while b"\n" not in line and len(line) < _LONGEST_LINE:
             if not select.select([out], [], [], max(0.0, end - time.monotonic()))[0]:
+                with contextlib.suppress(OSError):  # once the client is waited for, its group has no safe name
+                    os.killpg(self.pid, _SIGTERM)
                 self.terminate()
                 self._close_output()
                 return Result(_TIMED_OUT, b"", f"{NO_ANSWER} {timeout:.0f} s")

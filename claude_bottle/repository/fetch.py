@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import math
 import os
 import shutil
 import threading
@@ -23,7 +24,7 @@ from claude_bottle.repository.export import FILE, Bottle, ExportRefused, Kept
 from claude_bottle.repository.exporter import PART
 from claude_bottle.repository.quarantine import BUNDLE, Quarantine, Room
 
-__all__ = ("BUDGET", "Bottle", "HandBack", "begun", "diff", "fetch")
+__all__ = ("BUDGET", "Bottle", "HandBack", "Reached", "begun", "diff", "fetch")
 
 BUDGET = 600.0  # seconds for a whole hand-back, with all its commits
 _OUT = 0.8  # of BUDGET, to receive everything from the bottle; the rest is for the checks
@@ -31,6 +32,14 @@ _EMPTY_TREE = {  # by the length of an object's name
     40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
     64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
 }
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How a bottle is reached: how often the way to it was cut so far, and for how many seconds more it is there."""
+
+    cuts: int = 0
+    left: float = math.inf
 
 
 def begun() -> str:
@@ -44,6 +53,7 @@ def fetch(
     *,
     last: bool = False,
     tags: bool = False,
+    left: float = math.inf,
     out: Callable[[], None] = lambda: None,
     landed: Callable[[str], None] = lambda _: None,
 ) -> str:
@@ -53,10 +63,10 @@ def fetch(
     could not be fetched is saved beside the repository; the error contains the path. `last`: the bottle is about to be
     removed, and work that is not fetched is lost. `tags`: fetch tags as well, as `bottle/<session>/<tag>`. `out` is
     called once everything is received, before it is checked, `landed` with the name of each branch that came. The limit
-    is BUDGET seconds, of which the part _OUT is for the bottle; after that, or once the user has given up, no command
-    is started.
+    is BUDGET seconds, of which the part _OUT is for the bottle, but at most the `left` seconds for which that is there;
+    after that, or once the user has given up, no command is started.
     """
-    budget, bottle = Deadline(BUDGET), replace(bottle, deadline=Deadline(BUDGET * _OUT))
+    budget, bottle = Deadline(BUDGET), replace(bottle, deadline=Deadline(min(left, BUDGET * _OUT)))
     with contextlib.ExitStack() as stages:
         trip = _Fetch(bottle, budget, export.keep(bottle, last=last), stages, last=last)
         trip.receive(tags=tags)
@@ -305,13 +315,17 @@ class HandBack:
         show: Callable[[str], None],
         end: Callable[[], None] = lambda: None,
         landed: Callable[[str], None] = lambda _: None,
+        reach: Callable[[], Reached] = Reached,
     ) -> None:
         """Do nothing yet. `say` is called with the beginning and with errors, a line each, `show` with the summary.
 
         `end` is called to end the bottle once everything is received, `landed` with each branch that came back, that of
-        HEAD first.
+        HEAD first. `reach` is called to make sure of the way to the bottle: if that was cut meanwhile, the work is
+        fetched once more.
         """
         self._bottle, self._say, self._show, self._end, self._landed = bottle, say, show, end, landed
+        self._reach = reach
+        self._branches: list[str] = []
         self._once = threading.Lock()
         self._begun = self._over = False
         self._held: list[Callable[[], None]] = []  # messages to print
@@ -338,13 +352,28 @@ class HandBack:
 
     def _fetched(self) -> Callable[[], None]:
         """Fetch the work; return the function that prints the outcome."""
+        reached = self._reach()
+        shown, why = self._tried(reached)
+        if why and (now := self._reach()).cuts > reached.cuts:
+            again, why = self._tried(now)
+            shown = again or shown
+        self.failed = bool(why)
+        return functools.partial(self._tell, shown, why)
+
+    def _tried(self, reached: Reached) -> tuple[str, str]:
+        """Fetch the work once; return its summary, and why it is not whole."""
         shown, why = list[str](), ""
         try:
-            shown.append(fetch(self._bottle, shown.append, last=True, out=self._end, landed=self._landed))
+            out, left = self._end, reached.left
+            shown.append(fetch(self._bottle, shown.append, last=True, left=left, out=out, landed=self._note))
         except Exception as error:  # of any kind: the containers must still be removed
-            self.failed = True
             why = str(error) or repr(error)
-        return functools.partial(self._tell, "".join(shown), why)
+        return "".join(shown), why
+
+    def _note(self, branch: str) -> None:
+        if branch not in self._branches:
+            self._branches.append(branch)
+            self._landed(branch)
 
     def _tell(self, shown: str, why: str) -> None:
         if shown:

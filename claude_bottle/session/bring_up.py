@@ -2,23 +2,26 @@
 
 import contextlib
 import functools
+import math
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from claude_bottle.bottle import agent, docker_flags
 from claude_bottle.bottle.plan import Plan
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.cleanup.watchdog import Watchdog
 from claude_bottle.documents.escaping import escape_control_chars
-from claude_bottle.errors import BottleError, DockerError, IsolationError, RefusedError
+from claude_bottle.errors import BottleError, DockerError, EngineError, IsolationError, RefusedError
 from claude_bottle.host import addresses, console
 from claude_bottle.host.machine import Machine
 from claude_bottle.host.stage_dir import StageDir
-from claude_bottle.process import terminal, wording
+from claude_bottle.process import stream, terminal, wording
 from claude_bottle.process.command import Result
 from claude_bottle.process.engine import Engine, EngineFacts, unusable
 from claude_bottle.process.forward import Forward
-from claude_bottle.repository.fetch import BUDGET
+from claude_bottle.repository.fetch import BUDGET, Reached
 from claude_bottle.selftest.receipt import Receipt
 from claude_bottle.session import ahead, planning, steps
 from claude_bottle.session.building import Shown
@@ -27,6 +30,9 @@ from claude_bottle.session.runner import Runner, StepError
 from claude_bottle.session.steps import Kind, Step
 
 _KILLED = 128 + 9
+_NOTICED = 60.0  # seconds from a cut until a bottle has noticed it: 52 of silence, and 5 to see that nothing runs
+_UNSEEN = 40.0  # seconds from a cut until it is noticed here, at most
+_LOOK, _PAUSE = 10.0, 1.0  # seconds for one look for that, and between two
 _GRACE = 10.0  # seconds from the end of a process in the key-holder to the end of the key-holder that caused it
 # Places in the order of teardown: before everything else, before every step's undo, and last.
 _LINK, _HEART, _STAGE = 1 << 19, 1 << 15, -1
@@ -48,7 +54,41 @@ class SessionContext:
 
     def restore_link(self, plan: Plan) -> str | None:
         """Open the way to the engine again if it was cut, with patience if there is work; return why that fails."""
-        return self.link.restore(BUDGET if plan.keeps_work else 0) if self.link else None
+        if not self.link:
+            return None
+        if not plan.keeps_work:
+            return self.link.restore()
+        return self.link.restore(min(BUDGET, self._left), functools.partial(self._await_pause, plan))
+
+    def reached(self, plan: Plan) -> Reached:
+        """Do the same for a hand-back; return how the bottle is reached then."""
+        self.restore_link(plan)
+        return Reached(self.link.cuts, self._left) if self.link else Reached()
+
+    @property
+    def _left(self) -> float:
+        """Return the seconds for which a bottle that keeps its work is surely there, after the first cut."""
+        since = self.link.since if self.link else None
+        return math.inf if since is None else max(0.0, since + docker_flags.PAUSE - _UNSEEN - time.monotonic())
+
+    def _await_pause(self, plan: Plan, cut: float) -> None:
+        """Wait until the bottle has noticed a cut, seen at the time `cut`: what runs in it before is ended with it.
+
+        Docker's clients of before the cut are dead, so their lifelines are silent. Not every engine's ps knows the
+        question: then all of the time passes.
+        """
+        asked, said = agent.processes(plan)[1:], False
+        while time.monotonic() < cut + _NOTICED and not stream.heed(console.say):
+            with contextlib.suppress(EngineError):  # it was cut again
+                result = self.engine.ask(*asked, timeout=_LOOK)
+                names = {line.split()[-1] for line in result.stdout.splitlines() if line.strip()}
+                gone = result.absent or wording.says(wording.CONTAINER_ENDED, result.stderr)
+                if docker_flags.PAUSED.encode() in names or gone:
+                    return
+            if not said:
+                console.say("the link is there again: waiting for the bottle to notice the cut, for at most a minute")
+                said = True
+            time.sleep(_PAUSE)
 
 
 def bring_up(plan: Plan, context: SessionContext) -> tuple[Plan, dict[str, Result]]:

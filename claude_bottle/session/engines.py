@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from claude_bottle.documents.escaping import escape_control_chars
-from claude_bottle.errors import EngineError, ManifestError, UsageError
+from claude_bottle.errors import BottleError, EngineError, ManifestError, UsageError
 from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
 from claude_bottle.process import command
@@ -52,8 +52,8 @@ def chosen(machine: Machine, name: str) -> Machine:
     places = wanted(machine, name)
     if len(places) == 1:
         return places[0]
-    rooms = side_by_side(places, lambda place: Engine(client_environment(place)).room())
-    return max(zip(rooms, places, strict=True), key=lambda pair: pair[0])[1]
+    rooms = answers(places, lambda place: Engine(client_environment(place)).room())
+    return max(rooms, key=lambda pair: pair[1])[0]
 
 
 def wanted(machine: Machine, name: str) -> list[Machine]:
@@ -119,6 +119,40 @@ def side_by_side(places: Sequence[Machine], act: Callable[[Machine], _T]) -> lis
         return list(pool.map(act, places))
 
 
+def answers(
+    places: Sequence[Machine],
+    act: Callable[[Machine], _T],
+    say: Callable[[str], None] = console.say,
+    *,
+    in_turn: bool = False,
+) -> list[tuple[Machine, _T]]:
+    """Return each with what `act` returns for it, side by side or `in_turn`, without those for which it fails.
+
+    An engine may answer a query and hang at the next. `say` is called with a line for each of these; if there is no
+    other, the first error is raised.
+    """
+
+    def tried(place: Machine) -> _T | BottleError:
+        try:
+            return act(place)
+        except BottleError as error:
+            return error
+
+    results = [tried(place) for place in places] if in_turn else side_by_side(places, tried)
+    found: list[tuple[Machine, _T]] = []
+    failed: list[tuple[Machine, BottleError]] = []
+    for place, result in zip(places, results, strict=True):
+        if isinstance(result, BottleError):
+            failed.append((place, result))
+        else:
+            found.append((place, result))
+    if failed and not found:
+        raise failed[0][1]
+    for place, error in failed:
+        say(escape_control_chars(f"engine {place.engine} does not answer: {error}"))
+    return found
+
+
 def find(machine: Machine, name: str) -> tuple[Machine, Session]:
     """Return a session as `registry.find` does, of any engine, and the machine with that; raises UsageError."""
     [found] = find_all(machine, [name])
@@ -139,11 +173,13 @@ def find_all(machine: Machine, names: Sequence[str]) -> list[tuple[Machine, Sess
     return found
 
 
-def listed(places: Sequence[Machine]) -> list[tuple[Machine, Session]]:
-    """Return the sessions of all these engines, each once; raises EngineError or DockerError."""
-    all_found = side_by_side(places, lambda place: registry.listed(client_environment(place)))
+def listed(places: Sequence[Machine], say: Callable[[str], None] = console.say) -> list[tuple[Machine, Session]]:
+    """Return the sessions of all these engines, each once; one that fails is printed.
+
+    Raises EngineError or DockerError if all do.
+    """
     found: dict[str, tuple[Machine, Session]] = {}
-    for place, sessions in zip(places, all_found, strict=True):
+    for place, sessions in answers(places, lambda place: registry.listed(client_environment(place)), say):
         for session in sessions:
             found.setdefault(session.id, (place, session))  # two contexts may lead to one engine
     return list(found.values())

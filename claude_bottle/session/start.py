@@ -246,16 +246,18 @@ def _handing_back(
         return None
 
     def end() -> None:
+        if context.link and not context.link.answers():
+            return  # there is another attempt
         keeper.take()
         monitor.end_bottle()
 
     def last() -> None:
-        context.restore_link(plan)
         back.run()
         keeper.take()  # if the work did not come back
 
     bottle = Bottle(plan.session, plan.owner, plan.name, plan.repository.work, context.env, context.watchdog.note)
-    back = HandBack(bottle, console.say, options.show, end, options.landed)
+    reached = functools.partial(context.reached, plan)
+    back = HandBack(bottle, console.say, options.show, end, options.landed, reached)
     context.undo.arm(_WORK, "hand-back", back.run)
     monitor.last = last
     return back
@@ -265,9 +267,11 @@ def _why_cut(code: int, plan: Plan, context: SessionContext) -> BottleError | No
     """Return the error if claude did not exit by itself but lost its bottle or its engine, else None."""
     # The end of the bottle kills claude with SIGKILL.
     killed = code == _KILLED and context.runner.client("bottle").ended_within(_GRACE)
+    if code == _KILLED and not killed and plan.keeps_work and context.runner.client("reaper").ended_within(0):
+        return _LINK_LOST  # which was silent, and is not any more
     if not killed and code not in _LOST:
         return None
-    if context.link and (context.link.lost or not context.link.answers()):
+    if context.link and (context.link.cuts or not context.link.answers()):
         return _LINK_LOST
     asked = ("inspect", "--format", "{{.State.Running}}", plan.name)
     try:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from claude_bottle.host.machine import Machine
 from claude_bottle.manifest.bottle import Bottle
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning
-from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left, write
+from tests.support.matrix import Matrix, stays, until_no_watchdog, until_nothing_is_left
 from tests.support.sessions import CLI, GUARD, Bench, Ended, docker, forwarded
 
 
@@ -121,31 +122,34 @@ def test_a_remote_bottle_lives_through_a_set_up_of_a_minute(bench: Bench) -> Non
 
 @pytest.mark.long
 def test_a_link_that_is_cut_silently_ends_the_bottle(matrix: Matrix) -> None:
-    """Within a minute; not one whose link is as it was, nor one whose launcher is suspended, remote or local."""
+    """Within a minute; not one whose link is as it was, nor one whose launcher is suspended, remote or local.
+
+    One with a repository holds its files: see test_rescue.py.
+    """
     benches = cut, whole, away, local = [matrix.bench() for _ in range(4)]
     for bench in benches:
-        write(bench, "stay")
+        bench.write({"image": {"dockerfile": "../puppet/Dockerfile"}}, prompt="stay")
     with (
         forwarded("127.0.0.1:0") as (one, forwarder), forwarded("127.0.0.1:0") as (other, _),
         cut.running("--yes", DOCKER_HOST=one) as run, whole.running("--yes", DOCKER_HOST=other) as beside,
-        away.running("--yes", DOCKER_HOST=other) as remote, local.running("--yes") as suspended,
+        away.running("--yes", DOCKER_HOST=other) as remote, local.running("--yes") as suspended, ExitStack() as stack,
     ):  # fmt: skip
         for each in (run, beside, remote, suspended):
             stays(each)
         bottles = {bench: bottle(bench) for bench in benches}
         for each in (remote, suspended):
             each.process.send_signal(signal.SIGSTOP)
+            stack.callback(each.process.send_signal, signal.SIGCONT)
         past = time.monotonic() + 65
         forwarder.send_signal(signal.SIGSTOP)
+        stack.callback(forwarder.send_signal, signal.SIGCONT)
         end = time.monotonic() + 90  # the promise is a minute, on a machine that is not busy
         while bottles[cut] in cut.objects():
             assert time.monotonic() < end, "the bottle is still there"
             time.sleep(1)
         time.sleep(max(0.0, past - time.monotonic()))  # a heartbeat that has stopped would be missed by now
         assert [bottles[bench] in bench.objects() for bench in (whole, away, local)] == [True] * 3
-        forwarder.send_signal(signal.SIGCONT)
-        for each in (remote, suspended):
-            each.process.send_signal(signal.SIGCONT)
+        stack.close()
         ended = run.end()
         assert ended.code == 70, ended
         assert last(ended).endswith(", which ended the session"), ended  # by whichever of its containers went first

@@ -72,6 +72,11 @@ def users_of(session: str) -> set[str]:
     return {line.split()[1] for line in docker("top", f"claude-bottle-{session}", "-eo", "pid,uid").splitlines()[1:]}
 
 
+def names_in(session: str) -> set[str]:
+    """Return the names of the processes in a session's bottle."""
+    return {line.split()[1] for line in docker("top", f"claude-bottle-{session}", "-eo", "pid,comm").splitlines()[1:]}
+
+
 def containers(bench: Bench) -> set[str]:
     return {name.rpartition("-")[2] for name in bench.objects() if name.startswith("ps ")}
 
@@ -147,11 +152,44 @@ def test_after_silence_nothing_of_the_agent_runs_on(bench: Bench, far: Far, user
     bench.await_nothing()
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_the_pause_ends_and_is_for_files_alone(image: str, alone: bool) -> None:
+@pytest.mark.long
+def test_a_link_that_is_back_early_waits_until_the_bottle_has_noticed(bench: Bench, far: Far, user: Repo) -> None:
+    with working(bench, far, user) as (run, session), far.frozen():  # until the end nothing of the old one is closed
+        run.until("claude-bottle: the link is there again")
+        assert users_of(session) != {"65532"}
+        until(lambda: docker_flags.PAUSED in names_in(session))
+        assert user.git("branch", "--list", "bottle/*") == ""
+        ended = run.end()
+    assert ended.code == 69, ended
+    assert user.git("show", f"bottle/{session}:left") == "mine"
+    bench.await_nothing()
+
+
+def test_a_second_cut_in_the_midst_of_the_hand_back_costs_nothing(bench: Bench, far: Far, user: Repo) -> None:
+    now, on = far.folder / "now", far.folder / "on"
+    # The first command that would send the work waits for its connection to be cut.
+    path = bench.wrap(f"*' - bundle '*) [[ -e {now} ]] || {{ > {now}; until [[ -e {on} ]]; do sleep 0.1; done; }};;")
+    far.env["PATH"] = f"{far.env['PATH'].partition(':')[0]}:{path}"
+    with working(bench, far, user) as (run, session):
+        cut(far)
+        run.until(LOST)
+        far.down.unlink()
+        until(now.exists)
+        cut(far)
+        on.touch()
+        run.until(LOST)
+        far.down.unlink()
+        ended = run.end()
+    assert ended.code == 69, ended
+    assert user.git("show", f"bottle/{session}:left") == "mine"
+    bench.await_nothing()
+
+
+@pytest.mark.parametrize("left", ["", "sleep 600", "f() { f & }; f"], ids=["nothing", "one", "ever another"])
+def test_the_pause_ends_and_is_for_files_alone(image: str, left: str) -> None:
     """With a process of the agent's left there is none: else this would take 900 s."""
     name = f"claude-bottle-t-pause-{os.getpid()}"
-    script = docker_flags._GUARD.replace("-t 900", "-t 3" if alone else "-t 900")
+    script = docker_flags._GUARD.replace("-t 900", "-t 900" if left else "-t 3")
     words = ("docker", "run", "--rm", "--init", "--interactive", "--name", name, "--user", GUARD_USER)
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -160,7 +198,7 @@ def test_the_pause_ends_and_is_for_files_alone(image: str, alone: bool) -> None:
         assert run.stdin
         assert run.stdout
         assert run.stdout.readline() == b"up\n"
-        if not alone:
-            docker("exec", "--detach", "--user", AGENT, name, "sleep", "600")
+        if left:
+            docker("exec", "--detach", "--user", AGENT, name, "bash", "-c", left)
         run.stdin.close()
         run.wait(GUARD)

@@ -22,8 +22,9 @@ StrictModes no
 UsePAM no
 PidFile none
 """
+# In a session of its own: a stopped one would be sent SIGHUP and SIGCONT at the end of ssh, and close what is open.
 CLIENT = """\
-ProxyCommand {sshd} -i -f {folder}/server
+ProxyCommand setsid {sshd} -i -f {folder}/server
 IdentityFile {folder}/user
 IdentitiesOnly yes
 UserKnownHostsFile {folder}/known

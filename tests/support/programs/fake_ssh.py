@@ -2,7 +2,7 @@
 
 It writes its arguments to `ssh-log`, a line each. A file `ssh-refuses` has it fail, with what that says; with one named
 `ssh-mute` there is no engine at the other end, with one named `ssh-hangs` it never connects. Like the real one,
-whose remote command ends, it ends with its stdin.
+whose remote command ends, it ends with its stdin. `ssh-there` is the endpoint of docker at the other end.
 """
 
 import json
@@ -36,6 +36,7 @@ listener = socket.socket(socket.AF_UNIX)
 listener.bind(here)
 listener.listen()
 threading.Thread(target=serve, args=(listener,), daemon=True).start()
-os.write(1, b"up\n")
+there = FOLDER / "ssh-there"
+os.write(1, f"up {there.read_text() if there.exists() else ''}\n".encode())
 while os.read(0, 1 << 12):
     pass

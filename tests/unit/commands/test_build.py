@@ -2,6 +2,7 @@
 
 import pytest
 
+from claude_bottle.egress import allowlist
 from tests.support.scene import Scene
 
 TO = ("build", "--to", "build-1")
@@ -53,6 +54,19 @@ def test_images_that_another_engine_lacks_are_sent_to_it(scene: Scene) -> None:
     assert out == f"sent {base} to build-1\nsent pipelock:x to build-1\n"
     assert load.more["stdin"] == "layers"
     assert (save.more["env"].get("DOCKER_CONTEXT"), started.more["env"]["DOCKER_CONTEXT"]) == (None, "build-1")
+
+
+def test_an_image_that_is_named_by_its_digest_is_not_said_to_be_sent(scene: Scene) -> None:
+    """What `docker load` makes of it there has no name."""
+    scene.rule("image inspect", context="build-1", code=1, stderr="Error: No such image: x\n")
+    scene.rule("save", stdout="layers")
+    code, out, err = scene.run(*TO, CLAUDE_BOTTLE_ENGINES="build-1")
+    assert code == 0, err
+    [save] = [event for event in scene.log if event.starts("docker save")]
+    assert [tag for tag in save.argv[2:] if "@" in tag] == []
+    sent, pinned = out.splitlines()
+    why = "is named by its digest, and not sent: build-1 pulls it at the first start"
+    assert (pinned, sent) == (f"{allowlist.image()} {why}", f"sent {save.argv[2]} to build-1")
 
 
 def test_what_is_there_is_not_sent(scene: Scene) -> None:

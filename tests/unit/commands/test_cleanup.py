@@ -55,6 +55,17 @@ def test_cleanup_leaves_a_stage_dir_alone_that_may_be_about_to_get_its_owner(sce
     assert stage.exists()
 
 
+def test_the_folder_of_a_link_is_no_session(scene: Scene) -> None:
+    with launcher() as (_, owner):
+        for name in ("demo-1-xyz", "link-0a1b2c3d"):
+            folder = scene.tmp / f"claude-bottle-{name}"
+            folder.mkdir()
+            (folder / "owner").write_text(str(owner))
+        with scene.launch("cleanup") as child:
+            out, err = child.communicate()
+    assert (child.returncode, out, err) == (0, "1 session still running\n", "")
+
+
 def test_cleanup_goes_on_if_nobody_reads_what_it_does(scene: Scene) -> None:
     scene.rule("ps --all --filter label", stdout=objects("dead-1", REBOOTED))
     with scene.launch("cleanup") as child:

@@ -145,6 +145,13 @@ def test_a_repository_that_moves_on_is_taken_as_it_was_shown(scene: Scene) -> No
     assert clones == [(f"bottle/run-tasks/{name}", first) for name in ("one", "two")], err
 
 
+def test_there_is_a_most_that_run_at_once(scene: Scene) -> None:
+    write(scene)
+    code, _, err = scene.run("run", "tasks.yaml", "--yes", "-j", "65")
+    assert (code, err.splitlines()[-1]) == (2, "claude-bottle: -j 65: 64 at a time is the most")
+    assert not [event for event in scene.log if event.starts(STEPS["network"])]
+
+
 def test_a_failed_task_is_tried_again_only_if_that_is_wanted(scene: Scene) -> None:
     write(scene)
     scene.rule(CLAUDE, stdout="half", code=7, times=1)

@@ -5,11 +5,13 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,11 @@ class Far:
     def connections(self) -> list[int]:
         """The pids of the connections so far."""
         return [line["pid"] for line in self._lines()]
+
+    @property
+    def forwards(self) -> list[str]:
+        """What each connection so far forwards."""
+        return [line["argv"][line["argv"].index("-L") + 1] for line in self._lines()]
 
     @property
     def argv(self) -> list[str]:
@@ -97,6 +104,13 @@ def alive(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def cut(far: Far) -> None:
+    """Have the connection end; its folder stays, so that nobody else can take its place."""
+    os.kill(far.connections[-1], signal.SIGKILL)
+    until(lambda: not alive(far.connections[-1]))
+    assert len(far.folders()) == 1
 
 
 def hosts(events: list[Event]) -> set[str]:
@@ -163,6 +177,42 @@ def test_without_it_docker_opens_its_own(far: Far, file: str, why: str) -> None:
     assert hosts(far.scene.calls) == {URL[:7]}
 
 
+def test_an_ssh_that_never_connects_is_not_left_behind(far: Far) -> None:
+    (far.scene.folder / "ssh-hangs").touch()
+    code, _, err = far.end(far.scene.launch(*START, patches=TRUSTING | {"process.forward._OPENING": 1}))
+    assert (code, f"{FALLEN_BACK}no answer within 1 s" in err) == (0, True), err
+
+
+def test_a_forward_of_the_user_s_own_that_fails_is_no_reason(far: Far) -> None:
+    assert far.run(*START)[0] == 0
+    assert "ExitOnForwardFailure=no" in far.argv  # their configuration may say otherwise
+
+
+@pytest.mark.parametrize(
+    ("there", "path"),
+    [
+        ("unix:///run/user/1000/docker.sock", "/run/user/1000/docker.sock"),
+        ("unix:///run/docker.sock", "/var/run/docker.sock"),
+        ("5 days", "/var/run/docker.sock"),
+    ],
+)
+def test_it_leads_where_docker_s_own_way_does(far: Far, there: str, path: str) -> None:
+    """That runs a command at the other end, which heeds the settings of the login."""
+    (far.scene.folder / "ssh-there").write_text(there)
+    code, _, err = far.run(*START)
+    assert (code, FALLEN_BACK in err, hosts(far.scene.calls)) == (0, False, {"unix://"}), err
+    assert far.forwards[-1].endswith(f"/docker.sock:{path}")
+    assert len(far.connections) == (2 if "user" in there else 1)
+
+
+@pytest.mark.parametrize("there", ["tcp://192.0.2.1:2375", "unix:///a:b"])
+def test_where_it_cannot_lead_docker_goes_its_own_way(far: Far, there: str) -> None:
+    (far.scene.folder / "ssh-there").write_text(there)
+    code, _, err = far.run(*START)
+    assert (code, f"{FALLEN_BACK}docker there leads to {there}\n" in err, len(far.connections)) == (0, True, 1), err
+    assert hosts(far.scene.calls) == {URL[:7]}
+
+
 def test_without_ssh_docker_says_what_it_needs(far: Far) -> None:
     far.scene.docker.with_name("ssh").unlink()
     far.scene.docker.with_name("rm").symlink_to("/bin/rm")
@@ -184,8 +234,7 @@ def test_one_that_is_cut_is_opened_again_for_the_end(far: Far) -> None:
     far.scene.rule(STEPS["claude"], fifo="claude")
     child = far.scene.launch(*START)
     with far.scene.held("claude"):
-        os.kill(far.connections[0], signal.SIGKILL)
-        until(lambda: far.folders() == [])
+        cut(far)
     code, _, err = far.end(child)
     assert (code, err.count("the link to the engine was lost: opening it again\n")) == (0, 1), err
     assert len(far.connections) == 2
@@ -193,12 +242,44 @@ def test_one_that_is_cut_is_opened_again_for_the_end(far: Far) -> None:
     assert far.scene.undone == USUAL
 
 
+def test_one_that_cannot_be_opened_again_keeps_its_folder_until_it_is_let_go(far: Far) -> None:
+    far.scene.rule(STEPS["claude"], fifo="claude")
+    child = far.scene.launch(*START)
+    with far.scene.held("claude"):
+        [folder] = far.folders()
+        cut(far)
+        inode = folder.stat().st_ino
+        (far.scene.folder / "ssh-refuses").write_text("no\n")
+        far.scene.rule(" ".join(USUAL[0][1:]), fifo="removal")
+    with far.scene.held("removal"):
+        assert (len(far.connections), folder.stat().st_ino) == (2, inode)
+    code, _, err = far.end(child)
+    assert (code, "left behind: link" in err) == (75, True), err
+
+
+def test_a_socket_in_another_user_s_folder_is_not_asked(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = far.scene.tmp / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(str(path))
+        listener.listen()
+        env = {FORWARDED: URL, "DOCKER_HOST": f"unix://{path}"}
+
+        def engine() -> None:
+            with listener.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        answering = pool.submit(engine)
+        assert forward.way(env) == env
+        answering.result()
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+        assert forward.way(env)["DOCKER_HOST"] == URL
+
+
 def test_a_claude_that_a_cut_ended_did_not_exit_by_itself(far: Far) -> None:
     far.scene.rule(STEPS["claude"], fifo="claude", code=1)
     child = far.scene.launch(*START)
     with far.scene.held("claude"):
-        os.kill(far.connections[0], signal.SIGKILL)
-        until(lambda: far.folders() == [])
+        cut(far)
     code, _, err = far.end(child)
     assert (code, "the link to the engine was lost, which ended the session" in err) == (69, True), err
 
@@ -207,14 +288,14 @@ def test_after_a_cut_the_watchdog_goes_docker_s_own_way(far: Far) -> None:
     far.scene.rule(STEPS["claude"], fifo="claude")
     child = far.scene.launch(*START)
     with far.scene.held("claude"):
-        os.kill(far.connections[0], signal.SIGKILL)
-        until(lambda: far.folders() == [])
+        until(lambda: any(event.starts("logs --follow") for event in far.scene.calls))
+        cut(far)
         before = len(far.scene.calls)
         child.kill()
         child.wait()
     until(lambda: not watchdogs(child.pid))
     late = [event for event in far.scene.calls[before:] if event.more["parent"] != child.pid]
-    assert hosts(late) == {URL[:7]}
+    assert hosts(late) == {URL[:7]}, late
     assert [event for event in late if event.starts(" ".join(USUAL[-1]))]
 
 

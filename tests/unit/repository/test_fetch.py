@@ -16,7 +16,7 @@ from claude_bottle.cleanup.orphans import Leftover
 from claude_bottle.errors import EngineError, RepositoryError
 from claude_bottle.repository import export, fetch
 from claude_bottle.repository.clone import OUT
-from claude_bottle.repository.fetch import Bottle, HandBack
+from claude_bottle.repository.fetch import Bottle, HandBack, Reached
 from tests.support.clients import NO_ENGINE
 from tests.support.fetching import crowd, landed, partly
 from tests.support.repos import BRANCH, OWNER, SESSION, Ground, Repo
@@ -345,3 +345,60 @@ def test_a_full_bottle_is_made_room_in_at_the_end_of_a_session(ground: Ground) -
     back.run()
     assert (back.failed, ground.user.git("rev-parse", BRANCH)) == (False, tip)
     assert (ground.folder / "room").read_text() == "update --pids-limit 1088 x\n"
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_hand_back_whose_way_is_cut_is_tried_once_more(ground: Ground, cut: bool) -> None:
+    bottle, down = ground.uncork(), ground.folder / "down"
+    tip = ground.genie.commit("the work", new="1")
+    docker = ground.folder / "bin" / "docker"
+    docker.write_text(
+        docker.read_text().replace("shift 5", f'[[ "$*" = *" bundle "* && -e {down} ]] && exit 1\nshift 5')
+    )
+    down.touch()
+    reached = [Reached(), Reached(cuts=int(cut))]
+
+    def reach() -> Reached:
+        if len(reached) == 1:
+            down.unlink()
+        return reached.pop(0)
+
+    said, branches = list[str](), list[str]()
+    back = HandBack(bottle, said.append, said.append, landed=branches.append, reach=reach)
+    back.run()
+    assert (back.failed, reached) == (not cut, [])
+    assert branches == [BRANCH] * cut
+    assert not cut or ground.user.git("rev-parse", BRANCH) == tip
+    assert said[-1].startswith(f"branch  {BRANCH} in " if cut else "the bottle did not send its work")
+
+
+def test_a_branch_that_came_before_the_cut_is_named_once(ground: Ground) -> None:
+    bottle, down = ground.uncork(), ground.folder / "down"
+    ground.genie.commit("the work", new="1")
+    ground.genie.git("checkout", "--quiet", "--orphan", "aside")
+    aside = ground.genie.commit("aside")
+    ground.genie.git("checkout", "--quiet", BRANCH)
+    docker = ground.folder / "bin" / "docker"
+    docker.write_text(
+        docker.read_text().replace("shift 5", f'[[ "$*" = *" bundle "*{aside}* && -e {down} ]] && exit 1\nshift 5')
+    )
+    down.touch()
+    reached = [Reached(), Reached(cuts=1)]
+
+    def reach() -> Reached:
+        if len(reached) == 1:
+            down.unlink()
+        return reached.pop(0)
+
+    said, branches = list[str](), list[str]()
+    back = HandBack(bottle, said.append, said.append, landed=branches.append, reach=reach)
+    back.run()
+    assert (back.failed, branches) == (False, [BRANCH, f"{BRANCH}-2"])
+    assert len(said) == 2
+
+
+def test_a_bottle_that_is_about_to_go_is_asked_nothing(ground: Ground) -> None:
+    bottle = ground.uncork()
+    back = HandBack(bottle, (said := list[str]()).append, said.append, reach=lambda: Reached(left=0.0))
+    back.run()
+    assert (back.failed, "out of time" in said[-1]) == (True, True)

@@ -13,7 +13,7 @@ from tests.support import plans
 from tests.support.labels import LIST, objects, row
 from tests.support.owners import ELSEWHERE, OBSERVER
 from tests.support.owners import REBOOTED as DEAD
-from tests.support.scene import PATCHED, STEPS, Event, Scene
+from tests.support.scene import PATCHED, STEPS, TRUSTING, Event, Scene
 
 TWO = "build-1 build-2"
 BARS = "cannot connect to the docker daemon at tcp://build-1"
@@ -160,6 +160,23 @@ def test_any_is_the_engine_with_the_most_memory_left(three: Scene, first: int, w
     code, _, err = three.run("start", "demo", "--yes", "--on", "any", CLAUDE_BOTTLE_ENGINES=TWO)
     assert (code, f"\nengine  {wanted}\n" in err) == (0, True)
     assert {context(event) for event in three.calls if event.starts(STEPS["claude"])} == {wanted}
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("cleanup", "--dry-run"), ("logs", "demo-3"), ("start", "demo", "--yes", "--on", "any")]
+)
+def test_an_engine_that_hangs_after_it_has_answered_is_left_out(scene: Scene, words: tuple[str, ...]) -> None:
+    scene.rule("context inspect", stdout="default\n")
+    for query in ("ps --all", "info --format"):
+        scene.rule(query, context="build-1", fifo=f"never-{query[:2]}")
+    scene.rule(LIST, context="build-2", stdout=row("demo-3", ELSEWHERE))
+    scene.rule("info --format", context="build-2", stdout="false 28.2.2 100\n")
+    patches = TRUSTING | {"process.engine._TIMEOUT": 1}
+    code, _, err = scene.run(*words, patches=patches, CLAUDE_BOTTLE_ENGINES=TWO)
+    assert (code, err.count("engine build-1 does not answer: docker cannot be used: no answer within 1 s\n")) == (
+        0,
+        1,
+    ), err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 
 import pexpect
 import pytest
@@ -588,3 +589,30 @@ def test_a_dry_run_shows_the_question_and_where_its_answer_goes(scene: Scene) ->
     assert [step for step in steps if step.startswith("addresses\n")], out
     assert "    # here the addresses of the engine's host are refused; it has not been asked for them\n" in out
     assert "# undo addresses\n" in out
+
+
+def test_a_silence_that_heals_after_the_agent_s_end_is_named(scene: Scene) -> None:
+    """The reaper has ended everything, the bottle is still there: 137 alone would say nothing."""
+    program = shutil.which("git")
+    assert program
+    scene.docker.with_name("git").symlink_to(program)
+    scene.environ["PATH"] += ":/usr/bin:/bin"
+    repo = Repo(scene.folder / "repo", scene.environ)
+    repo.path.mkdir()
+    repo.git("config", "--global", "user.name", "Ada")
+    repo.git("config", "--global", "user.email", "ada@example.org")
+    repo.git("init", "--quiet")
+    repo.commit("one", file="1")
+    start = repo.git("rev-parse", "HEAD").strip()
+    scene.rule("kill -KILL -1", stdout="up\n", stays="silence", code=1)
+    scene.rule("- keep /work", stdout=json.dumps({"kind": "head", "tip": start, "before": ""}) + "\n")
+    scene.rule(STEPS["claude"], fifo="claude", code=137)
+    patches = TRUSTING | {"session.start._GRACE": 1}
+    child = scene.launch(*START, "--repo", str(repo.path), patches=patches, DOCKER_HOST=FAR)
+    with scene.held("claude"):
+        with scene.held("silence"):
+            pass
+        while not any(event.ends("kill -KILL -1") for event in scene.log):
+            time.sleep(0.01)
+    code, _, err = scene.end(child)
+    assert (code, err.count("the link to the engine was lost, which ended the session")) == (69, 1), err
