@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle.repository.clone import WORKDIR
 from tests.support.hunt import on_disk
 from tests.support.repos import Repo, users
 from tests.support.sessions import CLI, GUARD, Bench, Ended, Running, docker
@@ -50,7 +51,7 @@ def test_a_packed_start_answers_and_leaves_its_work(bench: Bench, user: Repo) ->
     payload = packed(bench, "RUN: echo new > b && git add b && git commit -qm second; pwd", "--repo", str(user.path))
     assert bench.environ["CLAUDE_BOTTLE_OAUTH_TOKEN"].encode() not in payload
     ended = run(bench, payload, out)
-    assert (ended.code, b"/work" in ended.out) == (0, True), ended
+    assert (ended.code, WORKDIR.encode() in ended.out) == (0, True), ended
     assert "checks passed" in ended.err
     (bundle,) = out.iterdir()
     assert user.snapshot() == before
@@ -71,7 +72,7 @@ def test_a_launcher_that_is_ended_leaves_the_work_of_its_agent(bench: Bench, use
         assert launcher.process.stdout
         assert launcher.process.stdout.read(len(STAYING)) == STAYING, launcher.end()
         [session] = bench.sessions()
-        argv = ("docker", "exec", "--user", "1000:1000", f"claude-bottle-{session}", "touch", "/work/left")
+        argv = ("docker", "exec", "--user", "1000:1000", f"claude-bottle-{session}", "touch", f"{WORKDIR}/left")
         subprocess.run(argv, check=True)
         launcher.process.send_signal(signal.SIGTERM)
     finally:
@@ -140,7 +141,7 @@ def test_a_task_needs_its_submitter_no_more(bench: Bench, user: Repo) -> None:
     task = submitted(bench, "RUN: echo new > b && git add b && git commit -qm second; pwd", "--repo", str(user.path))
     assert exit_of(bench, task) == 0
     result = fleet(bench, "result", task)
-    assert (result.code, b"/work" in result.out) == (0, True), result
+    assert (result.code, WORKDIR.encode() in result.out) == (0, True), result
     assert "checks passed" in result.err
     assert user.git("log", "--format=%s", f"bottle/{task}").split() == ["second", "first"]
     assert objects(bench, task) == []
@@ -173,7 +174,7 @@ def test_a_task_that_is_ended_keeps_its_work(bench: Bench, user: Repo, how: str)
     session = await_claude(bench)
     running = fleet(bench, "result", task)
     assert (running.code, "still runs" in running.err) == (2, True), running
-    docker("exec", "--user", "1000:1000", f"claude-bottle-{session}", "touch", "/work/left")
+    docker("exec", "--user", "1000:1000", f"claude-bottle-{session}", "touch", f"{WORKDIR}/left")
     ended = fleet(bench, "cancel", task) if how == "cancel" else bench.run((str(CLI), "stop", session), {})
     assert ended.code == 0, ended
     result = fleet(bench, "result", task)

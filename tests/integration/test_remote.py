@@ -15,7 +15,7 @@ from claude_bottle.process.endpoint import Endpoint
 from claude_bottle.process.liveness import this_process
 from claude_bottle.session import planning, steps
 from tests.support.far import Far
-from tests.support.matrix import watchdogs
+from tests.support.matrix import stays, watchdogs
 from tests.support.sessions import CLI, Bench, docker
 
 # This machine's own engine, which is said to be another's: what it must answer is known here.
@@ -49,7 +49,7 @@ def test_no_check_is_left_out_only_because_the_engine_is_far(bench: Bench) -> No
 
 def test_a_launcher_that_is_killed_while_it_asks_leaves_nothing(bench: Bench) -> None:
     mark = bench.folder / "asked"
-    path = bench.wrap(STAYS.replace("", "").replace("MARK", str(mark)))
+    path = bench.wrap(STAYS.replace("MARK", str(mark)))
     with bench.running("--yes", **FAR, PATH=path) as run:
         bench.await_file(mark)
         while not [name for name in bench.objects() if name.endswith("-addresses")]:
@@ -63,8 +63,7 @@ def test_a_session_over_ssh_has_one_connection(bench: Bench) -> None:
     bench.puppet("stay")
     far = Far(bench)
     with bench.running("--yes", **far.env) as run:
-        assert run.process.stdout
-        assert run.process.stdout.read(9) == b"<staying>", run.end()
+        stays(run)
         assert len(far.connections()) == 1
         run.process.terminate()
         ended = run.end()
@@ -78,8 +77,7 @@ def test_the_connection_ends_with_launcher_and_watchdog(bench: Bench, both: bool
     bench.puppet("stay")
     far = Far(bench)
     with bench.running("--yes", **far.env) as run:
-        assert run.process.stdout
-        assert run.process.stdout.read(9) == b"<staying>", run.end()
+        stays(run)
         for pid in (*(watchdogs(run.process.pid) if both else ()), run.process.pid):
             os.kill(pid, signal.SIGKILL)
         run.end()
@@ -103,8 +101,7 @@ def test_a_connection_that_ends_is_opened_again_for_the_end(bench: Bench) -> Non
     bench.puppet("stay")
     far = Far(bench)
     with bench.running("--yes", **far.env) as run:
-        assert run.process.stdout
-        assert run.process.stdout.read(9) == b"<staying>", run.end()
+        stays(run)
         [pid] = far.connections()
         os.kill(pid, signal.SIGKILL)
         ended = run.end()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from claude_bottle.repository.clone import WORKDIR
 from tests.support.repos import Repo, users
 from tests.support.sessions import CLI, GUARD, Bench, Running, docker
 from tests.support.slurm import Slurm, cluster
@@ -95,7 +96,7 @@ def test_a_job_that_is_cancelled_leaves_the_work_of_its_agent(bench: Bench, slur
         assert run.process.stdout
         assert run.process.stdout.read(len(STAYING)) == STAYING, run.end()
         [session] = bench.sessions()
-        docker("exec", "--user", "1000:1000", f"claude-bottle-{session}", "touch", "/work/left")
+        docker("exec", "--user", "1000:1000", f"claude-bottle-{session}", "touch", f"{WORKDIR}/left")
         slurm.ask("scancel", "--signal=TERM", "--name=stays")
     finally:
         ended = run.end()

@@ -347,16 +347,10 @@ def test_a_full_bottle_is_made_room_in_at_the_end_of_a_session(ground: Ground) -
     assert (ground.folder / "room").read_text() == "update --pids-limit 1088 x\n"
 
 
-@pytest.mark.parametrize("cut", [True, False])
-def test_a_hand_back_whose_way_is_cut_is_tried_once_more(ground: Ground, cut: bool) -> None:
-    bottle, down = ground.uncork(), ground.folder / "down"
-    tip = ground.genie.commit("the work", new="1")
-    docker = ground.folder / "bin" / "docker"
-    docker.write_text(
-        docker.read_text().replace("shift 5", f'[[ "$*" = *" bundle "* && -e {down} ]] && exit 1\nshift 5')
-    )
+def cut_off(bottle: Bottle, down: Path, cuts: int) -> tuple[HandBack, list[str], list[str]]:
+    """Run a hand-back whose way is `down` until it looks again; return it, what it said, and its branches."""
     down.touch()
-    reached = [Reached(), Reached(cuts=int(cut))]
+    reached = [Reached(), Reached(cuts=cuts)]
 
     def reach() -> Reached:
         if len(reached) == 1:
@@ -366,7 +360,20 @@ def test_a_hand_back_whose_way_is_cut_is_tried_once_more(ground: Ground, cut: bo
     said, branches = list[str](), list[str]()
     back = HandBack(bottle, said.append, said.append, landed=branches.append, reach=reach)
     back.run()
-    assert (back.failed, reached) == (not cut, [])
+    assert reached == []  # it looked before and after
+    return back, said, branches
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_hand_back_whose_way_is_cut_is_tried_once_more(ground: Ground, cut: bool) -> None:
+    bottle, down = ground.uncork(), ground.folder / "down"
+    tip = ground.genie.commit("the work", new="1")
+    docker = ground.folder / "bin" / "docker"
+    docker.write_text(
+        docker.read_text().replace("shift 5", f'[[ "$*" = *" bundle "* && -e {down} ]] && exit 1\nshift 5')
+    )
+    back, said, branches = cut_off(bottle, down, int(cut))
+    assert back.failed == (not cut)
     assert branches == [BRANCH] * cut
     assert not cut or ground.user.git("rev-parse", BRANCH) == tip
     assert said[-1].startswith(f"branch  {BRANCH} in " if cut else "the bottle did not send its work")
@@ -382,17 +389,7 @@ def test_a_branch_that_came_before_the_cut_is_named_once(ground: Ground) -> None
     docker.write_text(
         docker.read_text().replace("shift 5", f'[[ "$*" = *" bundle "*{aside}* && -e {down} ]] && exit 1\nshift 5')
     )
-    down.touch()
-    reached = [Reached(), Reached(cuts=1)]
-
-    def reach() -> Reached:
-        if len(reached) == 1:
-            down.unlink()
-        return reached.pop(0)
-
-    said, branches = list[str](), list[str]()
-    back = HandBack(bottle, said.append, said.append, landed=branches.append, reach=reach)
-    back.run()
+    back, said, branches = cut_off(bottle, down, 1)
     assert (back.failed, branches) == (False, [BRANCH, f"{BRANCH}-2"])
     assert len(said) == 2
 
