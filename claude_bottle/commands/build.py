@@ -1,6 +1,7 @@
 """Build the images of bottles, and send them to another engine."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from claude_bottle.cleanup.stack import Teardown
 from claude_bottle.documents.escaping import escape_control_chars
@@ -40,6 +41,12 @@ def build(machine: Machine, agents: Sequence[Agent], *, pull: bool, no_cache: bo
                 raise DockerError(f"{one.tag}: docker build failed, see above") from error
         for agent in agents:
             registries.learned(machine, agent, engine)  # for a dry run and `check`, which call no docker
+
+
+def build_presets(machine: Machine, agents: Sequence[Agent]) -> None:
+    """Build the images that the hosts of registries are read from, which no Dockerfile of the user's is part of."""
+    shared = [replace(agent, bottle=replace(agent.bottle, dockerfile=None)) for agent in agents]
+    build(machine, shared, pull=False, no_cache=False)
 
 
 def target(machine: Machine, name: str) -> Machine:

@@ -15,7 +15,7 @@ from claude_bottle.errors import DockerError, RefusedError, UsageError
 from claude_bottle.fleet import image, landing, packing, tasks
 from claude_bottle.fleet.packing import Options
 from claude_bottle.fleet.tasks import GRACE, Task
-from claude_bottle.host import console, proof
+from claude_bottle.host import console
 from claude_bottle.host.machine import Machine
 from claude_bottle.host.owner import TASK
 from claude_bottle.host.stage_dir import StageDir
@@ -26,6 +26,7 @@ from claude_bottle.repository.clone import Repository, Work
 from claude_bottle.session import engines, planning, preflight, registries, steps, token_store
 from claude_bottle.session.planning import client_environment
 from claude_bottle.session.runner import Runner, StepError
+from claude_bottle.session.start import NO_PROMPT, with_key
 from claude_bottle.session.steps import Kind, Step
 from claude_bottle.session.time_limit import limited
 
@@ -67,9 +68,8 @@ def submit(machine: Machine, agent: Agent, options: Options, *, on: str | None, 
     Raises RefusedError, UsageError, DockerError, EngineError, and what `packing.pack` raises.
     """
     if not (yes or machine.interactive):
-        raise RefusedError("cannot prompt: stdin is not a terminal; pass --yes to skip the prompt")
-    machine = token_store.resolved(engines.chosen(machine, on) if on else machine)
-    machine = replace(machine, key=proof.make_key(machine.key_file))
+        raise RefusedError(NO_PROMPT)
+    machine = with_key(token_store.resolved(engines.chosen(machine, on) if on else machine))
     with StageDir.held("task", machine.owner) as stage:
         payload = stage.path / "payload"
         with payload.open("wb") as file:  # before the question: what is shown is what was packed
@@ -94,8 +94,7 @@ def _planned(machine: Machine, agent: Agent, options: Options, repository: Repos
     plan = planning.resolve(asked, engine)
     if not registries.unbuilt(machine, agent, plan.facts.present):
         return plan
-    shared = replace(agent, bottle=replace(agent.bottle, dockerfile=None))
-    build.build(machine, [shared], pull=False, no_cache=False)
+    build.build_presets(machine, [agent])
     return _planned(machine, agent, options, repository)
 
 

@@ -297,8 +297,7 @@ def _plans(machine: Machine, wishes: Sequence[Wish]) -> tuple[list[Plan], Engine
     facts = engine.facts(images, asked[0].chosen_network)
     unbuilt = [each.agent for each in asked if registries.unbuilt(machine, each.agent, facts.present)]
     if unbuilt:
-        shared = [replace(agent, bottle=replace(agent.bottle, dockerfile=None)) for agent in unbuilt]
-        build.build(machine, shared, pull=False, no_cache=False)
+        build.build_presets(machine, unbuilt)
         return _plans(machine, wishes)
     found = {key: plans.make(each, facts) for key, each in requests.items()}
     runs = (Run(terminal=False, question=wish.task.prompt) for wish in wishes)
